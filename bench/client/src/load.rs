@@ -1,0 +1,220 @@
+//! Closed and open loops of unary calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use crate::flags::Flags;
+use crate::http::Connection;
+use crate::spread::Spread;
+
+/// Open calls of an open loop; more is an answer by itself.
+const OPEN_MAX: usize = 4_000;
+
+/// What a loop saw.
+#[derive(Debug, Default)]
+struct Tally {
+    served: u64,
+    refused: u64,
+    refused_without_retry_after: u64,
+    broken: u64,
+    times: Spread,
+    /// Without the time in the gateway's queue, as it says itself.
+    unqueued: Spread,
+}
+
+impl Tally {
+    fn join(&mut self, other: Self) {
+        self.served += other.served;
+        self.refused += other.refused;
+        self.refused_without_retry_after += other.refused_without_retry_after;
+        self.broken += other.broken;
+        self.times.join(other.times);
+        self.unqueued.join(other.unqueued);
+    }
+
+    fn report(self) -> Value {
+        json!({
+            "served": self.served, "refused": self.refused, "broken": self.broken,
+            "refused_without_retry_after": self.refused_without_retry_after,
+            "times": self.times.report(), "unqueued": self.unqueued.report(),
+        })
+    }
+
+    async fn call(&mut self, connection: &mut Option<Connection>, to: &str, request: &[u8]) {
+        let began = Instant::now();
+        let result = async {
+            if connection.is_none() {
+                *connection = Some(Connection::open(to).await?);
+            }
+            match connection {
+                Some(open) => open.call(request).await,
+                None => Err(std::io::ErrorKind::NotConnected.into()),
+            }
+        };
+        match result.await {
+            Ok(head) if head.status == 200 => {
+                let us = began.elapsed().as_micros() as u64;
+                self.served += 1;
+                self.times.add(us);
+                self.unqueued.add(us.saturating_sub(head.wait_ms * 1_000));
+            }
+            Ok(head) if matches!(head.status, 429 | 503) => {
+                self.refused += 1;
+                self.refused_without_retry_after += u64::from(!head.retry_after);
+            }
+            Ok(_) | Err(_) => {
+                self.broken += 1;
+                *connection = None;
+            }
+        }
+    }
+}
+
+async fn closed(to: String, request: Vec<u8>, until: Instant, pause: Duration) -> Tally {
+    let (mut tally, mut connection) = (Tally::default(), None);
+    while Instant::now() < until {
+        let refused = tally.refused;
+        tally.call(&mut connection, &to, &request).await;
+        if tally.refused > refused {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    tally
+}
+
+/// `--conns` connections that each send one call after the other.
+pub(crate) async fn unary(flags: &Flags) -> Result<Value, String> {
+    let (to, request) = (flags.to()?, flags.one_request(false));
+    let began = Instant::now();
+    let until = began + flags.seconds("secs", 10)?;
+    let pause = Duration::from_millis(flags.number("pause-ms", 100)?);
+    let running: Vec<_> =
+        (0..flags.number("conns", 64)?).map(|_| tokio::spawn(closed(to.clone(), request.clone(), until, pause))).collect();
+    let mut tally = Tally::default();
+    for one in running {
+        tally.join(one.await.map_err(|error| error.to_string())?);
+    }
+    let wall = began.elapsed().as_secs_f64();
+    let rate = tally.served as f64 / wall;
+    let mut report = tally.report();
+    report["wall_s"] = json!(wall);
+    report["per_s"] = json!(rate);
+    Ok(report)
+}
+
+/// `--n` calls at one moment on open connections; the time until the last has its answer.
+pub(crate) async fn burst(flags: &Flags) -> Result<Value, String> {
+    let (to, request) = (flags.to()?, flags.one_request(false));
+    let mut connections = Vec::new();
+    for _ in 0..flags.number("n", 50)? {
+        connections.push(Connection::open(&to).await.map_err(|error| error.to_string())?);
+    }
+    let (mut walls, mut failed) = (Spread::default(), 0_u64);
+    let rounds = flags.number("rounds", 20)?;
+    for round in 0..=rounds {
+        let began = Instant::now();
+        let running: Vec<_> = connections
+            .drain(..)
+            .map(|mut connection| {
+                let request = request.clone();
+                tokio::spawn(async move {
+                    let head = connection.call(&request).await;
+                    (connection, head.is_ok_and(|head| head.status == 200))
+                })
+            })
+            .collect();
+        for one in running {
+            let (connection, fine) = one.await.map_err(|error| error.to_string())?;
+            failed += u64::from(!fine);
+            connections.push(connection);
+        }
+        // The first round opens the connections to the engine.
+        if round > 0 {
+            walls.add(began.elapsed().as_micros() as u64);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Ok(json!({"rounds": rounds, "failed": failed, "wall": walls.report()}))
+}
+
+/// Calls at a fixed rate whether or not the earlier ones are answered.
+pub(crate) async fn open(flags: &Flags) -> Result<Value, String> {
+    let (to, request) = (flags.to()?, Arc::new(flags.one_request(false)));
+    let (rate, span) = (flags.number("rate", 500)?.max(1), flags.seconds("secs", 10)?);
+    let places = Arc::new(Semaphore::new(OPEN_MAX));
+    let idle: Arc<std::sync::Mutex<Vec<Connection>>> = Arc::default();
+    let unsent = AtomicU64::new(0);
+    let began = Instant::now();
+    let mut running = Vec::new();
+    let mut pulse = tokio::time::interval(Duration::from_secs_f64(1.0 / rate as f64));
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+    while began.elapsed() < span {
+        pulse.tick().await;
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            unsent.fetch_add(1, Relaxed);
+            continue;
+        };
+        let (to, request, idle) = (to.clone(), request.clone(), idle.clone());
+        running.push(tokio::spawn(async move {
+            let mut tally = Tally::default();
+            let mut connection = idle.lock().ok().and_then(|mut idle| idle.pop());
+            let limit = Duration::from_secs(60);
+            if tokio::time::timeout(limit, tally.call(&mut connection, &to, &request)).await.is_err() {
+                tally.broken += 1;
+                connection = None;
+            }
+            if let (Some(connection), Ok(mut idle)) = (connection, idle.lock()) {
+                idle.push(connection);
+            }
+            drop(place);
+            tally
+        }));
+    }
+    let offered = running.len();
+    let mut tally = Tally::default();
+    for one in running {
+        tally.join(one.await.map_err(|error| error.to_string())?);
+    }
+    let mut report = tally.report();
+    report["offered"] = json!(offered);
+    report["unsent"] = json!(unsent.into_inner());
+    report["wall_s"] = json!(began.elapsed().as_secs_f64());
+    Ok(report)
+}
+
+/// One closed loop a tenant: line n of `--keys` with the nth of `--conns` connections (the
+/// last number counts for all further tenants).
+pub(crate) async fn tenants(flags: &Flags) -> Result<Value, String> {
+    let to = flags.to()?;
+    let file = flags.text("keys", "");
+    let keys = std::fs::read_to_string(&file).map_err(|error| format!("--keys {file}: {error}"))?;
+    let conns: Vec<u64> = flags
+        .text("conns", "3")
+        .split(',')
+        .map(|text| text.parse().map_err(|_| "--conns takes numbers with commas".to_owned()))
+        .collect::<Result<_, String>>()?;
+    let began = Instant::now();
+    let until = began + flags.seconds("secs", 10)?;
+    let pause = Duration::from_millis(flags.number("pause-ms", 100)?);
+    let mut running = Vec::new();
+    for (number, key) in keys.lines().filter(|key| !key.is_empty()).enumerate() {
+        let request = flags.request(&flags.text("model", "sim-small"), false, key);
+        for _ in 0..conns[number.min(conns.len() - 1)] {
+            running.push((number, tokio::spawn(closed(to.clone(), request.clone(), until, pause))));
+        }
+    }
+    let mut tallies: Vec<Tally> = Vec::new();
+    for (number, one) in running {
+        let tally = one.await.map_err(|error| error.to_string())?;
+        if tallies.len() <= number {
+            tallies.resize_with(number + 1, Tally::default);
+        }
+        tallies[number].join(tally);
+    }
+    let reports: Vec<Value> = tallies.into_iter().map(Tally::report).collect();
+    Ok(json!({"tenants": reports, "wall_s": began.elapsed().as_secs_f64()}))
+}

@@ -1,0 +1,217 @@
+//! The closed table of error codes. One page per code stands under `docs/errors/`,
+//! held to this table by `cargo x tidy`.
+
+/// Whose doing it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The client sent something that cannot be served.
+    Caller,
+    /// The engine failed, refused or is out of reach.
+    Engine,
+    /// Seawall itself, or how it is configured.
+    Us,
+}
+
+/// Whether the same call may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It will fail again.
+    Never,
+    /// At once.
+    Now,
+    /// After the time in `retry-after`.
+    After,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The code.
+    pub code: Code,
+    /// The stable string that clients and alerts match on.
+    pub name: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+    /// Whose doing.
+    pub blame: Blame,
+    /// May it be sent again?
+    pub retry: Retry,
+    /// What happened, where nothing more exact is known.
+    pub says: &'static str,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+macro_rules! table {
+    ($($code:ident $name:literal $status:literal $blame:ident $retry:ident $says:literal $hint:literal)*) => {
+        /// A kind of refusal or failure.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Code {
+            $(#[doc = $says] $code,)*
+        }
+
+        /// Every row, in the order of [`Code`].
+        pub const TABLE: &[Row] = &[
+            $(Row { code: Code::$code, name: $name, status: $status, blame: Blame::$blame,
+                    retry: Retry::$retry, says: $says, hint: $hint },)*
+        ];
+    };
+}
+
+table! {
+    BadJson "bad_json" 400 Caller Never
+        "The request body is not valid JSON."
+        "Check the body with a JSON linter; the position of the first mistake is in the message."
+    BadField "bad_field" 400 Caller Never
+        "A field of the request has a wrong type or value."
+        "See the field named in `param` in the API reference of the protocol you speak."
+    BadHeader "bad_header" 400 Caller Never
+        "A request header cannot be understood."
+        "See the header named in `param`; Seawall's own headers are listed in docs/guide.md."
+    BodyTooLarge "body_too_large" 413 Caller Never
+        "The request body is larger than the configured limit."
+        "Send less, upload files by URL, or raise `limits.body_bytes_max`."
+    BodyTimeout "body_timeout" 408 Caller Now
+        "The request body did not arrive in time."
+        "Check the network between the client and Seawall; the limit is `limits.body_wait_ms_max`."
+    BadKey "bad_key" 401 Caller Never
+        "The API key is missing or not known here."
+        "Send `Authorization: Bearer KEY` or `x-api-key: KEY`; make one with `seawall key add`."
+    ModelForbidden "model_forbidden" 403 Caller Never
+        "This key may not use that model."
+        "Ask for the model to be added to the tenant's `models` list."
+    ModelUnknown "model_unknown" 404 Caller Never
+        "No model of that name is configured or discovered."
+        "`seawall models` and `GET /v1/models` list the names that work."
+    PathUnknown "path_unknown" 404 Caller Never
+        "There is nothing at this path."
+        "Inference paths start with /v1/; operations paths are /healthz, /readyz and /metrics."
+    MethodNotAllowed "method_not_allowed" 405 Caller Never
+        "This path does not take that method."
+        "Inference paths take POST; /v1/models takes GET."
+    NotTranslatable "not_translatable" 400 Caller Never
+        "The request uses a feature that the target engine's protocol does not have."
+        "Drop the feature named in the message, or route the model to an engine that has it."
+    ContextTooLong "context_too_long" 400 Caller Never
+        "The prompt and the output asked for do not fit this engine."
+        "Shorten the prompt, lower max_tokens, or use a model with a longer context."
+    RateLimited "rate_limited" 429 Caller After
+        "The tenant's configured rate is used up and the wait would be too long."
+        "Slow down, or raise the tenant's `rate` in the config; `retry-after` says when."
+    ConcurrencyLimited "concurrency_limited" 429 Caller After
+        "The tenant has its limit of calls in flight and the wait would be too long."
+        "Send fewer calls at once, or raise the tenant's `calls_max`."
+    BudgetExhausted "budget_exhausted" 429 Caller After
+        "A budget that covers this tenant is spent."
+        "`retry-after` says when the period ends; raise the budget to go on sooner."
+    QueueFull "queue_full" 429 Us After
+        "The queue for this engine is full."
+        "Retry after the time given; add replicas or raise `queue.len_max` if this persists."
+    TenantQueueFull "tenant_queue_full" 429 Caller After
+        "This tenant has as much work waiting as it may."
+        "Send fewer calls at once; other tenants are not affected by yours."
+    QueueTimeout "queue_timeout" 503 Us After
+        "The call waited its longest and no engine had room."
+        "Retry after the time given; `x-seawall-wait-cause` says what it waited for."
+    DeadlineMissed "deadline_missed" 429 Us After
+        "The call could not meet its deadline, so it was not started."
+        "Give it longer in `x-seawall-deadline-ms`, or retry when the load is lower."
+    DeadlinePassed "deadline_passed" 504 Us Now
+        "The deadline passed while the engine was answering."
+        "Give it longer in `x-seawall-deadline-ms`, or ask for fewer tokens."
+    EngineDown "engine_down" 503 Engine After
+        "Every engine for this model is out of reach or failing."
+        "See `seawall models` and the engine's own log; calls flow again as soon as a probe succeeds."
+    EngineRefused "engine_refused" 502 Engine Never
+        "The engine refused the call."
+        "The engine's own message is included; the request or the engine's configuration must change."
+    EngineRejectedKey "engine_rejected_key" 502 Us Never
+        "The engine rejected Seawall's credentials."
+        "Check the engine's `key_env` or `key_file`; the client's key is not involved."
+    EngineRateLimited "engine_rate_limited" 429 Engine After
+        "The engine's provider is limiting the rate."
+        "Retry after the time given, or add a second target for this model."
+    EngineFailed "engine_failed" 502 Engine Now
+        "The engine failed while answering."
+        "Retry; if it persists see the engine's own log under the trace id."
+    EngineTimeout "engine_timeout" 504 Engine Now
+        "The engine sent nothing for too long."
+        "The engine may be hung; the limits are `first_token_ms_max` and `stall_ms_max`."
+    EngineGarbled "engine_garbled" 502 Engine Now
+        "The engine's answer could not be understood."
+        "Check that the engine's `kind` in the config is right."
+    EngineCut "engine_cut" 502 Engine Now
+        "The engine ended its answer in the middle."
+        "What was received is incomplete; retry the call."
+    AnswerTooLarge "answer_too_large" 502 Engine Never
+        "The engine's answer is larger than can be translated in memory."
+        "Stream the call, or raise `limits.answer_bytes_max`."
+    MemoryFull "memory_full" 503 Us After
+        "Seawall's byte budget for calls in flight is used up."
+        "Retry after the time given, or raise `limits.memory_bytes_max`."
+    ConnectionsFull "connections_full" 503 Us After
+        "Seawall holds as many connections as it may."
+        "Retry after the time given, or raise `limits.connections_max`."
+    Draining "draining" 503 Us Now
+        "Seawall is shutting down and takes no new calls."
+        "Retry: another instance should answer."
+    Internal "internal" 500 Us Now
+        "Seawall failed in a way it should not have."
+        "Please report it with the trace id."
+}
+
+impl Code {
+    /// This code's row.
+    #[must_use]
+    pub fn row(self) -> &'static Row {
+        // The table is made from the same list as the enum, in the same order.
+        &TABLE[self as usize]
+    }
+
+    /// The stable string.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub fn status(self) -> u16 {
+        self.row().status
+    }
+
+    /// The code with this stable string.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        TABLE.iter().find(|row| row.name == name).map(|row| row.code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_finds_its_own_row() {
+        for row in TABLE {
+            assert_eq!(row.code.row().name, row.name);
+            assert_eq!(Code::from_name(row.name), Some(row.code));
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_statuses_are_errors() {
+        for (at, row) in TABLE.iter().enumerate() {
+            assert!((400..600).contains(&row.status), "{} is no error status", row.name);
+            assert!(TABLE[at + 1..].iter().all(|other| other.name != row.name), "{} twice", row.name);
+        }
+    }
+
+    #[test]
+    fn refusals_to_wait_for_carry_a_status_that_clients_back_off_on() {
+        for row in TABLE.iter().filter(|row| row.retry == Retry::After) {
+            assert!(matches!(row.status, 429 | 503), "{}", row.name);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Every bound in one place, each with its reason (I5). A bound that users may move
+//! is the default here and is moved in the config; the others are hard.
+
+/// Deepest tenant path: `org/team/app/user`.
+pub const TENANT_DEPTH_MAX: usize = 4;
+/// Longest tenant path: fits a metric label and an index page.
+pub const TENANT_LEN_MAX: usize = 128;
+/// Tenants the kernel keeps counters for at once; idle ones leave first. 100,000
+/// at about 300 bytes is 30 MB, the size of everything else together.
+pub const TENANTS_MAX: usize = 100_000;
+/// Tenants that get a metric label of their own; the rest are counted as `other`,
+/// so that a client cannot blow up the metric page by inventing users.
+pub const TENANT_LABELS_MAX: usize = 200;
+
+/// Calls waiting for one engine (default). 10,000 waiting calls at 20 req/s are
+/// eight minutes of work: more is not a queue but a promise nobody can keep.
+pub const QUEUE_LEN_MAX: usize = 10_000;
+/// Calls one tenant may have waiting for one engine (default).
+pub const TENANT_QUEUE_LEN_MAX: usize = 2_000;
+/// Body bytes waiting for one engine (default): an eighth of a 2 GiB pod.
+pub const QUEUE_BYTES_MAX: u64 = 256 << 20;
+/// Longest wait in a queue (default): under the 60 s after which most HTTP clients
+/// and load balancers give up by themselves.
+pub const QUEUE_WAIT_MS_MAX: u64 = 50_000;
+/// Calls known to the kernel at once, waiting and running. The hard ceiling above
+/// all engines' queues; 200,000 at about 500 bytes is 100 MB.
+pub const CALLS_MAX: usize = 200_000;
+
+/// Largest request body (default): a 1M-token prompt with room for images.
+pub const BODY_BYTES_MAX: u64 = 32 << 20;
+/// Largest body of a pass-through upload (default): OpenAI's own file limit.
+pub const UPLOAD_BYTES_MAX: u64 = 512 << 20;
+/// Longest wait for a request body (default).
+pub const BODY_WAIT_MS_MAX: u64 = 30_000;
+/// Largest engine answer held for translation (default). Untranslated answers are
+/// streamed and have no such limit.
+pub const ANSWER_BYTES_MAX: u64 = 32 << 20;
+/// All bytes held for calls in flight (default): bodies, windows, answers.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Bytes held for one stream between engine and client: what hyper buffers on either
+/// side. One TCP window's worth; more only adds delay before backpressure bites.
+pub const STREAM_WINDOW_BYTES: usize = 64 << 10;
+/// Longest line of an event stream: one base64 image delta. A longer one is garbage.
+pub const SSE_LINE_BYTES_MAX: usize = 8 << 20;
+/// Largest `usage` object: real ones are under 1 KiB.
+pub const USAGE_BYTES_MAX: usize = 8 << 10;
+/// Longest error body read from an engine to quote its message.
+pub const ENGINE_ERROR_BYTES_MAX: usize = 64 << 10;
+/// Nesting of JSON in a request: deeper is an attack on the stack.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Fields of one object that wire takes apart. Protocol objects have under 50; without
+/// a bound a body of `{"":0,"":0,..` would cost ten times its size in bookkeeping.
+pub const JSON_FIELDS_MAX: usize = 1_024;
+/// Items of one list that wire takes apart (messages, parts, tools), likewise.
+pub const JSON_ITEMS_MAX: usize = 65_536;
+/// Choices one call may ask for: OpenAI's own limit.
+pub const CHOICES_MAX: u32 = 128;
+/// Longest model name: the longest on Hugging Face are under 100, file paths of local
+/// engines longer; it becomes a metric label and a map key.
+pub const MODEL_NAME_BYTES_MAX: usize = 512;
+/// Longest user id that is looked at for run affinity; a longer one is none.
+pub const USER_BYTES_MAX: usize = 512;
+/// Longest message quoted from an engine's error body.
+pub const ENGINE_MESSAGE_CHARS_MAX: usize = 1_000;
+
+/// Connections from clients (default): below the usual 20,000 descriptors, as each
+/// may need one upstream.
+pub const CONNECTIONS_MAX: usize = 8_000;
+/// Streams a client may have open on one HTTP/2 connection: as many as a busy client
+/// sends at once, and few enough that one connection is not a way around the limits.
+pub const HTTP2_STREAMS_MAX: u32 = 1_000;
+/// Idle upstream connections kept per replica.
+pub const POOL_IDLE_MAX: usize = 256;
+/// How long one is kept: under the 5 s keep-alive of uvicorn, the most common engine
+/// front, so that a reused connection is seldom one that is just being closed.
+pub const POOL_IDLE_MS_MAX: u64 = 4_000;
+/// A connect that takes longer has failed (default).
+pub const CONNECT_MS_MAX: u64 = 5_000;
+/// Longest silence before an engine's first byte (default). Long prompts on a busy
+/// engine do take minutes.
+pub const FIRST_TOKEN_MS_MAX: u64 = 300_000;
+/// Longest silence between two pieces of an answer (default).
+pub const STALL_MS_MAX: u64 = 60_000;
+/// A client that takes nothing for this long is cut (default).
+pub const CLIENT_STALL_MS_MAX: u64 = 60_000;
+/// Headers must arrive within this time: the cure for slow-loris clients.
+pub const HEADER_WAIT_MS_MAX: u64 = 15_000;
+/// Largest block of request headers.
+pub const HEADER_BYTES_MAX: usize = 64 << 10;
+
+/// Attempts for one call over all targets (default).
+pub const ATTEMPTS_MAX: u32 = 3;
+/// Retries are at most this share of first attempts, in percent (default): the usual
+/// retry budget (Finagle, linkerd), which keeps an outage from tripling its own load.
+pub const RETRY_PERCENT: u32 = 10;
+/// Targets behind one alias.
+pub const TARGETS_MAX: usize = 16;
+/// Replicas of one engine.
+pub const REPLICAS_MAX: usize = 256;
+/// Engines in one config.
+pub const ENGINES_MAX: usize = 256;
+/// Models in one config, discovered ones included.
+pub const MODELS_MAX: usize = 4_096;
+
+/// Bytes of prompt hashed into one prefix block: about 512 tokens of English, the
+/// block of the Mooncake traces.
+pub const PREFIX_BLOCK_BYTES: usize = 2_048;
+/// Prefix blocks looked at per call: 512 KiB of prompt. Beyond it the first blocks
+/// have already decided.
+pub const PREFIX_BLOCKS_MAX: usize = 256;
+/// Bytes of the prefix index per replica.
+pub const PREFIX_INDEX_BYTES_MAX: usize = 4 << 20;
+/// Runs remembered per engine for affinity and attained service.
+pub const RUNS_MAX: usize = 20_000;
+/// Length sketches kept, one per model and tenant.
+pub const SKETCHES_MAX: usize = 10_000;
+/// Budget accounts kept in the kernel.
+pub const BUDGETS_MAX: usize = 10_000;
+
+/// Call records waiting for the disk. When full they are dropped and counted: the
+/// recorder never slows a call.
+pub const RECORDS_PENDING_MAX: usize = 16_384;
+/// Access-log lines waiting to be written, likewise.
+pub const LOG_LINES_PENDING_MAX: usize = 16_384;
+/// Call records kept in the store (default), newest first.
+pub const RECORDS_KEPT_MAX: u64 = 1_000_000;
+/// API keys in one store. `serve` holds them all in memory: 100,000 at about 300
+/// bytes is 30 MB.
+pub const KEYS_MAX: usize = 100_000;
+/// Rows that one question to the store answers: more is an export, not an answer.
+pub const ROWS_MAX: usize = 10_000;
+/// Call records deleted in one transaction: about 10 ms of disk, so that a budget
+/// slice never waits long behind retention.
+pub const PRUNE_ROWS_MAX: usize = 2_000;
+/// Windows kept of one budget account: the running one, and the one before it for
+/// calls that straddle the change.
+pub const ACCOUNT_WINDOWS_KEPT: usize = 2;
+
+/// Faults in one plan of the simulated engine, and commands waiting in it: more than
+/// anybody writes by hand.
+pub const FAULTS_MAX: usize = 64;
+/// Lines of one script of the simulated engine.
+pub const SCRIPT_LINES_MAX: usize = 10_000;
+/// Rows read from one trace file: five times the longest published one-hour trace.
+pub const TRACE_ROWS_MAX: usize = 100_000;
+/// Cancel records that the simulated engine keeps, newest last.
+pub const SIM_CANCELS_MAX: usize = 10_000;
+/// Tokens of one simulated answer: no model writes more in one go.
+pub const SIM_OUTPUT_MAX: u64 = 1_000_000;
+/// Bytes of one simulated token (`token_bytes`): fat enough for any slow-reader test.
+pub const SIM_TOKEN_BYTES_MAX: usize = 1 << 20;
+/// Bytes that the simulated engine's leak fault keeps at most, so that a forgotten
+/// test does not take the machine down.
+pub const SIM_LEAK_BYTES_MAX: u64 = 4 << 30;
+/// Connections to the simulated engine: the gateway needs one upstream for each of its
+/// own, and tests come directly on top.
+pub const SIM_CONNECTIONS_MAX: usize = 2 * CONNECTIONS_MAX;
+/// Choices (`n`) of one simulated answer, as with OpenAI.
+pub const SIM_CHOICES_MAX: u64 = 128;
+/// Inputs of one simulated embeddings call, as with OpenAI.
+pub const SIM_INPUTS_MAX: usize = 2_048;
+/// Longest simulated embedding: more than any model in use gives.
+pub const SIM_DIMENSIONS_MAX: usize = 4_096;
+/// Values in one example made from a JSON schema: a schema that refers to itself
+/// through required fields has no finite one.
+pub const SIM_EXAMPLE_VALUES_MAX: u32 = 200;
+
+/// Largest config file: a thousand engines with every key set are a quarter of it.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// Problems of one config that are listed; after a hundred nobody reads on.
+pub const PROBLEMS_MAX: usize = 100;
+/// Tenant rules in one config: each is looked at on every call of a tenant below it
+/// once, on reload all together.
+pub const TENANT_RULES_MAX: usize = 10_000;
+/// Budgets of one tenant rule: four periods of three meters, and one for good each.
+pub const TENANT_BUDGETS_MAX: usize = 15;
+/// Headers added to the calls of one engine.
+pub const ENGINE_HEADERS_MAX: usize = 32;
+/// Output tokens reserved for a call that names no limit of its own, on a model
+/// whose own limit is not configured (default): the default `max_tokens` of the
+/// common servers is this or less.
+pub const OUTPUT_TOKENS_MAX: u64 = 4_096;
+/// Streams may finish for this long after SIGTERM (default): Kubernetes' own grace
+/// period, so that the two end together.
+pub const DRAIN_MS_MAX: u64 = 30_000;
+/// Readiness fails for this long before the listener closes (default), so that load
+/// balancers stop sending first.
+pub const DRAIN_GRACE_MS: u64 = 500;
+
+// Relations between limits that the code relies on.
+const _: () = assert!(QUEUE_LEN_MAX >= TENANT_QUEUE_LEN_MAX, "one tenant's queue fits the engine's");
+const _: () = assert!(CALLS_MAX >= QUEUE_LEN_MAX, "a full queue fits the kernel");
+const _: () = assert!(BODY_BYTES_MAX < MEMORY_BYTES_MAX, "one body fits the byte budget");
+const _: () = assert!(DRAIN_GRACE_MS < DRAIN_MS_MAX, "the grace lies inside the drain");
+const _: () = assert!(USAGE_BYTES_MAX < STREAM_WINDOW_BYTES, "a usage object fits a window");

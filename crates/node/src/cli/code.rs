@@ -1,0 +1,14 @@
+//! Exit codes, as in BSD's `sysexits.h`, so that scripts and supervisors can tell why.
+
+/// All went well.
+pub const OK: i32 = 0;
+/// The command line or the configuration is wrong; starting again will not help.
+pub const USAGE: i32 = 64;
+/// Something that is needed does not answer or is in use.
+pub const UNAVAILABLE: i32 = 69;
+/// A fault of Seawall itself.
+pub const INTERNAL: i32 = 70;
+/// A file or directory cannot be made or opened.
+pub const CANT_CREATE: i32 = 73;
+/// Reading or writing failed.
+pub const IO: i32 = 74;

@@ -1,0 +1,93 @@
+//! Snapshots of what a person sees: help texts and the output of `check`.
+
+use std::path::Path;
+
+use clap::CommandFactory as _;
+
+use super::args::Cli;
+use super::print::plain;
+use super::*;
+use crate::config::{Config, Flags};
+
+fn help(of: &[&str]) -> String {
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    let mut command = &mut command;
+    for name in of {
+        command = command.find_subcommand_mut(name).expect("a command");
+    }
+    command.render_long_help().to_string()
+}
+
+#[test]
+fn help_texts_are_as_agreed() {
+    let mut all = String::new();
+    for command in [
+        &[] as &[&str],
+        &["serve"],
+        &["check"],
+        &["key"],
+        &["key", "add"],
+        &["key", "list"],
+        &["key", "revoke"],
+        &["models"],
+        &["sim"],
+    ] {
+        all.push_str(&format!(
+            "$ seawall {} --help\n{}\n",
+            command.join(" "),
+            help(command)
+        ));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+fn loaded(text: &str) -> Result<Loaded, Vec<crate::config::Problem>> {
+    let flags = Flags {
+        listen: Some("127.0.0.1:9000".into()),
+        data: Some("store".into()),
+        ..Flags::default()
+    };
+    let env = |name: &str| (name == "SEAWALL__LOG__FORMAT").then(|| "json".to_owned());
+    let none = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    let (config, warnings) = Config::read(Some(Path::new("seawall.toml")), text, &flags, &env, &none)?;
+    Ok(Loaded {
+        config,
+        warnings,
+        flags,
+    })
+}
+
+#[test]
+fn check_shows_values_with_their_origins() {
+    let text = "[[engine]]\nname = 'vllm'\nurl = 'http://10.0.0.1:8000'\nkey_env = 'NOT_SET'\n[limits]\nbody_bytes_max = '1 MiB'\n";
+    let loaded = loaded(text).expect("good");
+    let changed = plain(&check::effective(&loaded, true));
+    let warnings = plain(&check::problems("warning", "seawall.toml", &loaded.warnings));
+    insta::assert_snapshot!(format!("{changed}{warnings}"));
+    insta::assert_snapshot!(plain(&check::effective(&loaded, false)));
+}
+
+#[test]
+fn check_shows_problems_with_their_lines() {
+    let problems = loaded("[limits]\nbody_bytes = 1\n[[model]]\nname = 'm'\n").expect_err("bad");
+    insta::assert_snapshot!(plain(&check::problems("error", "seawall.toml", &problems)));
+}
+
+#[test]
+fn wrong_usage_exits_64_and_help_exits_0() {
+    let run = |args: &[&str]| run(args.iter().map(|arg| OsString::from(*arg)));
+    assert_eq!(run(&["seawall", "no-such-command"]), code::USAGE);
+    assert_eq!(run(&["seawall", "key", "add"]), code::USAGE);
+    assert_eq!(
+        run(&["seawall", "check", "--config", "/nowhere/at/all.toml"]),
+        code::USAGE
+    );
+    assert_eq!(run(&["seawall", "version", "--json"]), code::OK);
+    assert_eq!(run(&["seawall", "--help"]), code::OK);
+}

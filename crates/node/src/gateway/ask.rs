@@ -1,0 +1,245 @@
+//! From a client's request to something the kernel can decide on: who asks, for what,
+//! with which body. Everything that can be wrong with a request is found here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http::request::Parts;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use seawall_model::{At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
+use seawall_wire::inspect::Inspected;
+
+use crate::app::{App, Live};
+use crate::config::plan::ModelRoute;
+use crate::keys::Caller;
+use crate::memory::Hold;
+
+/// A request that can be decided on.
+#[derive(Debug)]
+pub struct Ask {
+    /// The configuration it is served under.
+    pub live: Arc<Live>,
+    /// The client's protocol.
+    pub protocol: Protocol,
+    /// The client's headers.
+    pub headers: HeaderMap,
+    /// The body as sent.
+    pub body: Bytes,
+    /// Its bytes in the byte budget.
+    pub hold: Hold,
+    /// What the body says.
+    pub seen: Inspected,
+    /// Who asks.
+    pub tenant: Tenant,
+    /// Its class.
+    pub class: Class,
+    /// Its run.
+    pub run: Option<RunId>,
+    /// When the answer must have begun.
+    pub deadline: Option<At>,
+    /// What the model's name stands for.
+    pub model: ModelRoute,
+    /// Trace id.
+    pub trace: Arc<str>,
+    /// When it came.
+    pub received: At,
+}
+
+/// Reads and checks a request for one of the served protocols.
+///
+/// # Errors
+/// A fault with its own code for each thing that can be wrong.
+pub async fn read(
+    app: &Arc<App>,
+    protocol: Protocol,
+    parts: Parts,
+    body: Incoming,
+    trace: Arc<str>,
+    received: At,
+) -> Result<Ask, Fault> {
+    let live = app.live.load_full();
+    let caller = caller(app, &parts.headers, received)?;
+    let (body, hold) = whole_body(app, &live, body).await?;
+    let seen = seawall_wire::inspect(protocol, &body)?;
+    let model = resolve(&live, &seen.model)?;
+    let tenant = sub_tenant(&caller.tenant, &parts.headers)?;
+    allowed(&live, &caller, &tenant, &model)?;
+    let class = class(&live, &caller, &tenant, &parts.headers)?;
+    let run = run(&tenant, &parts.headers)?;
+    let deadline = deadline(&parts.headers, received)?;
+    if let Some(key) = &caller.key {
+        app.disk.key_used(key, received);
+    }
+    Ok(Ask {
+        live,
+        protocol,
+        headers: parts.headers,
+        body,
+        hold,
+        seen,
+        tenant,
+        class,
+        run,
+        deadline,
+        model,
+        trace,
+        received,
+    })
+}
+
+/// Who sent these headers.
+///
+/// # Errors
+/// `BadKey`.
+pub fn caller(app: &App, headers: &HeaderMap, now: At) -> Result<Caller, Fault> {
+    app.keys.load().caller(headers, now)
+}
+
+/// Reads a body whole, within its own limit, the byte budget and a time.
+///
+/// # Errors
+/// `BodyTooLarge`, `MemoryFull`, `BodyTimeout`, or `BadJson` for a body that breaks off.
+pub async fn whole_body(app: &App, live: &Live, body: Incoming) -> Result<(Bytes, Hold), Fault> {
+    let limits = &live.config.limits;
+    let wait = Duration::from_millis(limits.body_wait_ms_max.0);
+    let reading = read_whole(app, body, limits.body_bytes_max.0);
+    match tokio::time::timeout(wait, reading).await {
+        Ok(read) => read,
+        Err(_) => Err(Fault::plain(Code::BodyTimeout)),
+    }
+}
+
+async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Bytes, Hold), Fault> {
+    let too_large = || {
+        let message = format!("The request body is larger than the limit of {len_max} bytes.");
+        Fault::new(Code::BodyTooLarge, message)
+    };
+    let hint = body.size_hint();
+    if hint.lower() > len_max {
+        return Err(too_large());
+    }
+    let full = || Fault::plain(Code::MemoryFull).after(Millis(1_000));
+    let mut hold = app.memory.hold(hint.lower()).ok_or_else(full)?;
+    let mut whole = BytesMut::new();
+    let mut only: Option<Bytes> = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Fault::new(Code::BadJson, "The request body broke off."))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let len = whole.len() as u64 + only.as_ref().map_or(0, |only| only.len() as u64) + data.len() as u64;
+        if len > len_max {
+            return Err(too_large());
+        }
+        if len > hint.lower() && !hold.grow(data.len() as u64) {
+            return Err(full());
+        }
+        // Most bodies come in one piece, which is then kept as it is.
+        match (only.take(), whole.is_empty()) {
+            (None, true) => only = Some(data),
+            (Some(first), _) => {
+                let room = usize::try_from(hint.lower()).unwrap_or(0).max(first.len() + data.len());
+                whole.reserve(room);
+                whole.extend_from_slice(&first);
+                whole.extend_from_slice(&data);
+            }
+            (None, false) => whole.extend_from_slice(&data),
+        }
+    }
+    Ok((only.unwrap_or_else(|| whole.freeze()), hold))
+}
+
+/// What a model's name stands for.
+///
+/// # Errors
+/// `ModelUnknown`, with the nearest name that exists.
+pub fn resolve(live: &Live, name: &str) -> Result<ModelRoute, Fault> {
+    let found = live.routes.resolve(name).and_then(|id| live.routes.model(id));
+    found.cloned().ok_or_else(|| {
+        // The name is the client's own text: shortened, and never logged.
+        let shown: String = name.chars().take(100).collect();
+        let message = match live.routes.nearest(name) {
+            Some(near) => format!("No model is called `{shown}`; did you mean `{near}`?"),
+            None => format!("No model is called `{shown}`."),
+        };
+        Fault::new(Code::ModelUnknown, message).at("model")
+    })
+}
+
+fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> Result<(), Fault> {
+    let by_key = caller.models.is_empty() || caller.models.iter().any(|name| **name == *model.name);
+    if by_key && live.routes.allows(tenant, model.id) {
+        return Ok(());
+    }
+    let message = format!("`{tenant}` may not use the model `{}`.", model.name);
+    Err(Fault::new(Code::ModelForbidden, message).at("model"))
+}
+
+/// The key's tenant, with the user named in `x-seawall-user` below it.
+///
+/// # Errors
+/// `BadHeader` if that is no tenant segment, or the path gets too deep.
+pub fn sub_tenant(tenant: &Tenant, headers: &HeaderMap) -> Result<Tenant, Fault> {
+    let Some(user) = text(headers, "x-seawall-user")? else { return Ok(tenant.clone()) };
+    if user.contains('/') {
+        return Err(Fault::new(Code::BadHeader, "A user is one segment, without `/`.").at("x-seawall-user"));
+    }
+    Tenant::parse(&format!("{tenant}/{user}"))
+        .map_err(|why| Fault::new(Code::BadHeader, format!("`x-seawall-user`: {why}.")).at("x-seawall-user"))
+}
+
+/// The class: the header's, else the key's, else the tenant's, else interactive.
+///
+/// # Errors
+/// `BadHeader` for a class that does not exist.
+pub fn class(live: &Live, caller: &Caller, tenant: &Tenant, headers: &HeaderMap) -> Result<Class, Fault> {
+    let Some(name) = text(headers, "x-seawall-class")? else {
+        return Ok(caller.class.or_else(|| live.routes.class_of(tenant)).unwrap_or_default());
+    };
+    Class::from_name(name).ok_or_else(|| {
+        let message = "The class is one of interactive, agent and batch.";
+        Fault::new(Code::BadHeader, message).at("x-seawall-class")
+    })
+}
+
+/// The run, as a digest of tenant and name, so that two tenants' runs never meet.
+///
+/// # Errors
+/// `BadHeader` for a name that is no text or over 256 bytes.
+pub fn run(tenant: &Tenant, headers: &HeaderMap) -> Result<Option<RunId>, Fault> {
+    let Some(name) = text(headers, "x-seawall-run")? else { return Ok(None) };
+    if name.len() > 256 {
+        return Err(Fault::new(Code::BadHeader, "A run's name has at most 256 bytes.").at("x-seawall-run"));
+    }
+    // FNV-1a, 64 bits (Fowler, Noll, Vo): the digest only has to be stable and spread.
+    let mut digest = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in tenant.as_str().bytes().chain([0]).chain(name.bytes()) {
+        digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    Ok(Some(RunId(digest)))
+}
+
+/// When the answer must have begun.
+///
+/// # Errors
+/// `BadHeader` for anything but a whole number of milliseconds above zero.
+pub fn deadline(headers: &HeaderMap, received: At) -> Result<Option<At>, Fault> {
+    let Some(ms) = text(headers, "x-seawall-deadline-ms")? else { return Ok(None) };
+    match ms.parse::<u64>() {
+        Ok(ms) if ms > 0 => Ok(Some(received.plus(Millis(ms)))),
+        _ => {
+            let message = "The deadline is a whole number of milliseconds above zero.";
+            Err(Fault::new(Code::BadHeader, message).at("x-seawall-deadline-ms"))
+        }
+    }
+}
+
+/// A header as text.
+fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) => Ok(Some(text.trim())),
+        Err(_) => Err(Fault::new(Code::BadHeader, format!("`{name}` is not plain text.")).at(name)),
+    }
+}

@@ -1,0 +1,410 @@
+//! One attempt: the request to a replica, the head and first byte of its answer. Until
+//! then nothing has gone to the client, so whatever fails here can be tried elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use seawall_kernel::{Failure, Grant, Input};
+use seawall_model::{Code, EngineKind, Fault, Millis, Usage, limits};
+use seawall_wire::meter::Meter;
+use seawall_wire::translate;
+
+use crate::clock;
+use crate::config::Secret;
+use crate::config::plan::EngineRoute;
+use crate::upstream::{self, Client, Sending};
+
+use super::ask::Ask;
+use super::call::{Translated, Way};
+use super::journey::Journey;
+use super::rates;
+use super::relay::{Flow, Relay};
+use super::reply::{self, Reply};
+
+/// Plain answers up to this size are held whole: then a cut can still be tried again,
+/// and head and body leave in one write. Larger ones are relayed.
+const HELD_BYTES_MAX: usize = 256 << 10;
+
+/// An attempt that came to nothing.
+#[derive(Debug)]
+pub struct Failed {
+    /// The call, to go on with.
+    pub journey: Journey,
+    /// How it failed.
+    pub failure: Failure,
+    /// What it may have used.
+    pub usage: Usage,
+    /// What the engine said.
+    pub said: Option<Said>,
+}
+
+/// An engine's own words about a failure.
+#[derive(Debug)]
+pub struct Said {
+    /// The engine.
+    pub engine: Arc<str>,
+    /// Its refusal, as the client may see it.
+    pub answer: Option<Response<Reply>>,
+    /// Its message.
+    pub message: Option<String>,
+}
+
+/// Why an attempt ends here, before the journey is put beside it.
+struct Stop(Failure, Usage, Option<Said>);
+
+impl Stop {
+    fn plain(failure: Failure) -> Self {
+        Self(failure, Usage::default(), None)
+    }
+}
+
+/// An engine's answer of which the head and the first byte are here.
+struct Begun {
+    status: StatusCode,
+    headers: HeaderMap,
+    first: Bytes,
+    rest: Incoming,
+}
+
+/// Makes one attempt.
+///
+/// # Errors
+/// The attempt failed before the client saw anything; the kernel decides what is next.
+pub async fn attempt(
+    ask: &Ask,
+    way: &Way,
+    grant: &Grant,
+    mut journey: Journey,
+) -> Result<Response<Reply>, Box<Failed>> {
+    let app = journey.app().clone();
+    let engine_name = ask.live.engine_name(grant.engine);
+    journey.goes_to(engine_name.clone());
+    let begun = match begin(ask, way, grant, &journey).await {
+        Ok(begun) => begun,
+        Err(Stop(failure, usage, said)) => {
+            app.metrics.attempt(&engine_name, name(failure));
+            return Err(Box::new(Failed { journey, failure, usage, said }));
+        }
+    };
+    app.metrics.attempt(&engine_name, "answered");
+    let engine = ask.live.routes.engine(grant.engine);
+    let stall_max = engine.map_or(Millis(limits::STALL_MS_MAX), |engine| engine.stall_ms_max);
+    journey.first_byte();
+    journey.answers(begun.status.as_u16());
+    let events = is_events(&begun.headers);
+    match way {
+        Way::Same => same(ask, begun, events, stall_max, journey).await,
+        Way::Translated(way) if events => Ok(translated_stream(ask, way, begun, stall_max, journey)),
+        Way::Translated(way) => translated(ask, way, begun, stall_max, journey).await,
+    }
+}
+
+/// Sends the request and waits for the head and the first byte.
+async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result<Begun, Stop> {
+    let routes = &ask.live.routes;
+    let (Some(engine), Some(replica)) = (routes.engine(grant.engine), routes.replica(grant.replica)) else {
+        // A reload took the engine away between the grant and now.
+        return Err(Stop::plain(Failure::Connect));
+    };
+    let Some(client) = ask.live.clients.get(&grant.engine) else {
+        return Err(Stop::plain(Failure::Connect));
+    };
+    let protocol = match way {
+        Way::Same => ask.protocol,
+        Way::Translated(way) => way.protocol,
+    };
+    let uri = replica.url.join(protocol.path()).map_err(|_| Stop::plain(Failure::Connect))?;
+    let target = &ask.model.targets[usize::from(grant.target)];
+    let body = match way {
+        Way::Same => {
+            let want_usage = ask.seen.stream && !ask.seen.include_usage;
+            seawall_wire::rewrite::request(&ask.body, &ask.seen, &target.upstream, want_usage)
+        }
+        Way::Translated(way) => way.body.clone(),
+    };
+    let mut request = Request::new(Sending::whole(body));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = request_headers(ask, matches!(way, Way::Same), engine, grant);
+    let (limit, failure) = patience(ask, engine);
+    let waiting = first_bytes(client, request);
+    let begun = tokio::time::timeout(limit, waiting).await.map_err(|_| Stop::plain(failure))??;
+    if let Some(report) = rates::report(&begun.headers) {
+        journey.app().seat.tell(Input::Rate { replica: grant.replica, report });
+    }
+    if begun.status.is_success() {
+        return Ok(begun);
+    }
+    Err(not_ok(ask, way, engine, begun).await)
+}
+
+async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun, Stop> {
+    let response = client.request(request).await.map_err(|why| Stop::plain(connect_or_cut(&why)))?;
+    let (parts, mut rest) = response.into_parts();
+    let first = loop {
+        match rest.frame().await {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) if !data.is_empty() => break data,
+                _ => {}
+            },
+            Some(Err(_)) => return Err(Stop::plain(Failure::Cut)),
+            None => break Bytes::new(),
+        }
+    };
+    Ok(Begun { status: parts.status, headers: parts.headers, first, rest })
+}
+
+fn connect_or_cut(why: &hyper_util::client::legacy::Error) -> Failure {
+    if why.is_connect() { Failure::Connect } else { Failure::Cut }
+}
+
+/// How long the first byte may take, and what it is if it takes longer.
+fn patience(ask: &Ask, engine: &EngineRoute) -> (Duration, Failure) {
+    let engine_limit = engine.first_token_ms_max;
+    let left = ask.deadline.map(|deadline| deadline.since(clock::now()));
+    match left {
+        Some(left) if left < engine_limit => (Duration::from_millis(left.0), Failure::Deadline),
+        _ => (Duration::from_millis(engine_limit.0), Failure::Timeout),
+    }
+}
+
+/// Headers of the request to an engine.
+fn request_headers(ask: &Ask, same: bool, engine: &EngineRoute, grant: &Grant) -> HeaderMap {
+    // Another protocol's headers mean nothing to the engine.
+    let mut headers = if same { upstream::forwarded(&ask.headers) } else { HeaderMap::new() };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    credentials(&mut headers, engine);
+    headers.insert("traceparent", super::trace::parent(&ask.trace, grant.call.0, grant.attempt));
+    headers
+}
+
+/// The engine's own key and configured headers.
+pub fn credentials(headers: &mut HeaderMap, engine: &EngineRoute) {
+    if let Some(key) = &engine.key {
+        key_header(headers, engine.kind, key);
+    } else if engine.kind == EngineKind::Anthropic {
+        headers.entry("anthropic-version").or_insert(VERSION);
+    }
+    for (name, value) in &engine.headers {
+        headers.insert(name.clone(), value.clone());
+    }
+}
+
+/// The version of Anthropic's API that is asked for where the client names none.
+const VERSION: HeaderValue = HeaderValue::from_static("2023-06-01");
+
+/// A key, in the header that this kind of engine looks at.
+pub fn key_header(headers: &mut HeaderMap, kind: EngineKind, key: &Secret) {
+    let (name, text) = match kind {
+        EngineKind::Anthropic => (http::HeaderName::from_static("x-api-key"), key.reveal().to_owned()),
+        _ => (header::AUTHORIZATION, format!("Bearer {}", key.reveal())),
+    };
+    let mut value = upstream::value(&text);
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    if kind == EngineKind::Anthropic {
+        headers.entry("anthropic-version").or_insert(VERSION);
+    }
+}
+
+/// An answer that is no success: what kind of failure it is, and what the client may
+/// see of it.
+async fn not_ok(ask: &Ask, way: &Way, engine: &EngineRoute, begun: Begun) -> Stop {
+    let status = begun.status;
+    let headers = begun.headers.clone();
+    let wait = Duration::from_millis(engine.stall_ms_max.0);
+    let reading = gather(begun, limits::ENGINE_ERROR_BYTES_MAX);
+    // An error body that does not come is an error without a message.
+    let body = tokio::time::timeout(wait, reading).await.unwrap_or_default();
+    let message = seawall_wire::fault::engine_message(&body);
+    let failure = match status.as_u16() {
+        429 | 529 => Failure::Limited { retry_after: rates::retry_after(&headers) },
+        401 | 403 => Failure::Credentials,
+        status @ 500.. => Failure::Server { status },
+        status => Failure::Refused { status },
+    };
+    let answer = matches!(failure, Failure::Refused { .. }).then(|| match way {
+        Way::Same => {
+            let mut response = Response::new(Reply::whole(body));
+            *response.status_mut() = status;
+            *response.headers_mut() = upstream::returned(&headers);
+            response
+        }
+        Way::Translated(_) => {
+            let words = message.clone().unwrap_or_else(|| Code::EngineRefused.row().says.to_owned());
+            reply::fault_as(status, ask.protocol, &Fault::new(Code::EngineRefused, words), &ask.trace)
+        }
+    });
+    Stop(failure, Usage::default(), Some(Said { engine: engine.name.clone(), answer, message }))
+}
+
+/// What comes of a body, up to a limit.
+async fn gather(begun: Begun, len_max: usize) -> Bytes {
+    let mut body = BytesMut::from(&begun.first[..begun.first.len().min(len_max)]);
+    let mut rest = begun.rest;
+    while body.len() < len_max {
+        let Some(Ok(frame)) = rest.frame().await else { break };
+        if let Some(data) = frame.data_ref() {
+            body.extend_from_slice(&data[..data.len().min(len_max - body.len())]);
+        }
+    }
+    body.freeze()
+}
+
+/// An answer in the client's own protocol.
+async fn same(
+    ask: &Ask,
+    begun: Begun,
+    events: bool,
+    stall_max: Millis,
+    journey: Journey,
+) -> Result<Response<Reply>, Box<Failed>> {
+    let mut response = Response::new(Reply::Whole(None));
+    *response.status_mut() = begun.status;
+    *response.headers_mut() = upstream::returned(&begun.headers);
+    if events {
+        let hide_usage = ask.seen.stream && !ask.seen.include_usage;
+        let flow = Flow::Same(Box::new(Meter::stream(ask.protocol, hide_usage)));
+        *response.body_mut() = relay(ask, begun.rest, begun.first, flow, stall_max, events, journey);
+        return Ok(response);
+    }
+    match hold(begun.first, begun.rest, HELD_BYTES_MAX, stall_max).await {
+        Ok(Held::Whole(body)) => {
+            let (usage, finish) = seawall_wire::meter::usage(ask.protocol, &body);
+            let mut journey = journey;
+            let usage = usage.unwrap_or_else(|| journey.estimate(0));
+            journey.finished(usage, finish);
+            *response.body_mut() = Reply::whole(body);
+            Ok(response)
+        }
+        Ok(Held::More(first, rest)) => {
+            let flow = Flow::Same(Box::new(Meter::unary(ask.protocol)));
+            *response.body_mut() = relay(ask, rest, first, flow, stall_max, events, journey);
+            Ok(response)
+        }
+        Err(failure) => Err(broken(journey, failure)),
+    }
+}
+
+fn relay(
+    ask: &Ask,
+    rest: Incoming,
+    first: Bytes,
+    flow: Flow,
+    stall_max: Millis,
+    events: bool,
+    journey: Journey,
+) -> Reply {
+    // What hyper holds for the stream on both sides.
+    let hold = journey.app().memory.hold(2 * limits::STREAM_WINDOW_BYTES as u64);
+    debug_assert_eq!(journey.origin().protocol, ask.protocol, "one call speaks one protocol");
+    let mut relay = Relay::new(rest, flow, journey, stall_max, events, hold);
+    relay.prime(first);
+    Reply::Relay(Box::new(relay))
+}
+
+/// A streamed answer in another protocol.
+fn translated_stream(
+    ask: &Ask,
+    way: &Translated,
+    begun: Begun,
+    stall_max: Millis,
+    journey: Journey,
+) -> Response<Reply> {
+    let stream = translate::Stream::new(way.protocol, ask.protocol, way.context.clone());
+    let flow = Flow::Translated(Box::new(stream));
+    let mut response = Response::new(relay(ask, begun.rest, begun.first, flow, stall_max, true, journey));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// A plain answer in another protocol.
+async fn translated(
+    ask: &Ask,
+    way: &Translated,
+    begun: Begun,
+    stall_max: Millis,
+    mut journey: Journey,
+) -> Result<Response<Reply>, Box<Failed>> {
+    let len_max = usize::try_from(ask.live.config.limits.answer_bytes_max.0).unwrap_or(usize::MAX);
+    let body = match hold(begun.first, begun.rest, len_max, stall_max).await {
+        Ok(Held::Whole(body)) => body,
+        Ok(Held::More(..)) => return Err(broken(journey, Failure::TooLarge)),
+        Err(failure) => return Err(broken(journey, failure)),
+    };
+    // A client that asked for a stream cannot be given one answer whole.
+    if ask.seen.stream {
+        return Err(broken(journey, Failure::Garbled));
+    }
+    let Ok(answer) = translate::answer_to(way.protocol, ask.protocol, &body, &way.context) else {
+        return Err(broken(journey, Failure::Garbled));
+    };
+    let (usage, finish) = seawall_wire::meter::usage(way.protocol, &body);
+    let usage = usage.unwrap_or_else(|| journey.estimate(0));
+    journey.finished(usage, finish);
+    Ok(reply::json(StatusCode::OK, answer))
+}
+
+fn broken(journey: Journey, failure: Failure) -> Box<Failed> {
+    // The engine worked on the prompt at least.
+    let usage = journey.estimate(0);
+    let said = journey.engine().map(|engine| Said { engine, answer: None, message: None });
+    Box::new(Failed { journey, failure, usage, said })
+}
+
+/// A plain body, as far as it was held.
+enum Held {
+    Whole(Bytes),
+    /// It is longer; so far, and the rest.
+    More(Bytes, Incoming),
+}
+
+/// Holds a body up to a length; silence longer than `stall_max` is a failure.
+async fn hold(first: Bytes, mut rest: Incoming, len_max: usize, stall_max: Millis) -> Result<Held, Failure> {
+    use http_body::Body;
+    let stall = Duration::from_millis(stall_max.0);
+    let mut whole: Option<BytesMut> = None;
+    if rest.is_end_stream() {
+        return Ok(Held::Whole(first));
+    }
+    loop {
+        let frame = tokio::time::timeout(stall, rest.frame()).await.map_err(|_| Failure::Timeout)?;
+        let data = match frame {
+            None => return Ok(Held::Whole(whole.map_or(first, BytesMut::freeze))),
+            Some(Err(_)) => return Err(Failure::Cut),
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+        };
+        let whole = whole.get_or_insert_with(|| BytesMut::from(&first[..]));
+        whole.extend_from_slice(&data);
+        if whole.len() > len_max {
+            return Ok(Held::More(std::mem::take(whole).freeze(), rest));
+        }
+    }
+}
+
+fn is_events(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
+}
+
+/// A failure's name in metrics.
+fn name(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Connect => "connect",
+        Failure::Timeout => "timeout",
+        Failure::Limited { .. } => "limited",
+        Failure::Server { .. } => "server_error",
+        Failure::Refused { .. } => "refused",
+        Failure::Credentials => "credentials",
+        Failure::Garbled => "garbled",
+        Failure::Cut => "cut",
+        Failure::TooLarge => "too_large",
+        Failure::Deadline => "deadline",
+    }
+}

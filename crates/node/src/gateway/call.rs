@@ -1,0 +1,225 @@
+//! One call, from the kernel's admission over as many attempts as it grants to the
+//! answer. The loop is short because it decides nothing: it performs what the kernel
+//! says and reports what came of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use seawall_kernel::{Failure, Grant, Refusal, Submit};
+use seawall_model::{Cause, Code, Fault, Protocol, Tokens, Usage};
+use seawall_wire::translate;
+
+use crate::app::App;
+use crate::config::plan::EngineRoute;
+use crate::seat::Verdict;
+
+use super::ask::Ask;
+use super::attempt::{self, Said};
+use super::journey::{Journey, Origin};
+use super::reply::{self, Reply};
+
+/// How one target of the model is asked.
+#[derive(Debug)]
+pub enum Way {
+    /// In the client's own protocol: the body is sent on with the model's name replaced.
+    Same,
+    /// In another protocol.
+    Translated(Box<Translated>),
+}
+
+/// A request in an engine's protocol.
+#[derive(Debug)]
+pub struct Translated {
+    /// The engine's protocol.
+    pub protocol: Protocol,
+    /// The body in it.
+    pub body: Bytes,
+    /// What the answer needs of the request.
+    pub context: translate::Context,
+}
+
+/// Serves a call.
+pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
+    let ways = match ways(&ask) {
+        Ok(ways) => ways,
+        Err(fault) => return super::reject(app, ask.protocol, &ask.trace, ask.protocol.path(), &fault),
+    };
+    if ways.iter().all(Option::is_none) {
+        return count_here(&ask);
+    }
+    let mut journey = admit(app, &ask, &ways);
+    let mut said = None;
+    loop {
+        let grant = match journey.verdict().await {
+            Verdict::Go(grant) => grant,
+            Verdict::No(no) => return refused(&ask, &no.0, said),
+        };
+        let Some(way) = ways.get(usize::from(grant.target)).and_then(Option::as_ref) else {
+            // The kernel chooses among the targets it was given, so this is a bug; the
+            // call still ends with a word.
+            journey.failed(Failure::Garbled, Usage::default());
+            continue;
+        };
+        match attempt::attempt(&ask, way, &grant, journey).await {
+            Ok(mut response) => {
+                say_how(response.headers_mut(), &ask, &grant);
+                return response;
+            }
+            Err(failed) => {
+                let failed = *failed;
+                journey = failed.journey;
+                journey.failed(failed.failure, failed.usage);
+                said = failed.said;
+            }
+        }
+    }
+}
+
+/// For each target, how it is asked; `None` where it cannot be.
+///
+/// # Errors
+/// No target can serve the request: the reason of the first one that cannot.
+fn ways(ask: &Ask) -> Result<Vec<Option<Way>>, Fault> {
+    let mut first_fault = None;
+    let mut ways = Vec::with_capacity(ask.model.targets.len());
+    for target in &ask.model.targets {
+        let Some(engine) = ask.live.routes.engine(target.engine) else {
+            ways.push(None);
+            continue;
+        };
+        match way(ask, engine, &target.upstream) {
+            Ok(way) => ways.push(way),
+            Err(fault) => {
+                first_fault.get_or_insert(fault);
+                ways.push(None);
+            }
+        }
+    }
+    // Tokens can be counted here when no engine does it.
+    if ways.iter().any(Option::is_some) || ask.protocol == Protocol::CountTokens {
+        return Ok(ways);
+    }
+    Err(first_fault.unwrap_or_else(|| {
+        let message = format!("No engine of `{}` can answer {}.", ask.model.name, ask.protocol.as_str());
+        Fault::new(Code::NotTranslatable, message)
+    }))
+}
+
+fn way(ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Option<Way>, Fault> {
+    let Some(protocol) = translate::target(ask.protocol, &engine.speaks) else { return Ok(None) };
+    if protocol == ask.protocol {
+        return Ok(Some(Way::Same));
+    }
+    let (body, mut context) = translate::request_to(ask.protocol, protocol, &ask.body, upstream)?;
+    context.model = ask.model.name.to_string();
+    context.id = ask.trace.chars().take(24).collect();
+    context.created = ask.received.0 / 1_000_000;
+    Ok(Some(Way::Translated(Box::new(Translated { protocol, body: body.into(), context }))))
+}
+
+/// Submits the call to the kernel.
+fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> Journey {
+    let targets = ways.iter().enumerate().filter(|(_, way)| way.is_some());
+    let targets = targets.filter_map(|(at, _)| u8::try_from(at).ok()).collect();
+    let generates = !matches!(ask.protocol, Protocol::Embeddings | Protocol::CountTokens | Protocol::Other);
+    let choices = u64::from(ask.seen.choices.max(1));
+    let ticket = app.seat.submit(|call| Submit {
+        call,
+        tenant: ask.tenant.clone(),
+        model: ask.model.id,
+        targets,
+        class: ask.class,
+        run: ask.run,
+        prompt: ask.seen.prompt_tokens,
+        output_max: ask.seen.output_max.map(|max| Tokens(max.0.saturating_mul(choices))),
+        generates,
+        bytes: seawall_model::Bytes(ask.body.len() as u64),
+        deadline: ask.deadline,
+        prefix: ask.seen.prefix.clone(),
+    });
+    let origin = Origin {
+        trace: ask.trace.clone(),
+        tenant: ask.tenant.clone(),
+        run: ask.run,
+        class: ask.class,
+        protocol: ask.protocol,
+        model: ask.model.id,
+        model_name: ask.model.name.clone(),
+        stream: ask.seen.stream,
+        received: ask.received,
+        prompt: ask.seen.prompt_tokens,
+    };
+    Journey::new(app.clone(), origin, ticket)
+}
+
+/// Tokens counted by estimate, where no engine counts them.
+fn count_here(ask: &Ask) -> Response<Reply> {
+    let counted = seawall_wire::tokens::count_tokens_answer(ask.seen.prompt_tokens);
+    let mut response = reply::json(StatusCode::OK, counted);
+    response.headers_mut().insert("x-seawall-estimate", HeaderValue::from_static("true"));
+    reply::trace_header(response.headers_mut(), &ask.trace);
+    response
+}
+
+/// Tells the client, in headers, where its answer came from and what it waited for.
+pub fn say_how(headers: &mut HeaderMap, ask: &Ask, grant: &Grant) {
+    let engine = ask.live.engine_name(grant.engine);
+    headers.insert("x-seawall-engine", crate::upstream::value(&engine));
+    headers.insert("x-seawall-attempts", HeaderValue::from(grant.attempt));
+    headers.insert("x-seawall-wait-ms", HeaderValue::from(grant.waits.total().0));
+    if let Some(cause) = grant.waits.main() {
+        headers.insert("x-seawall-wait-cause", HeaderValue::from_static(cause.as_str()));
+    }
+    reply::trace_header(headers, &ask.trace);
+}
+
+/// The answer to a call that the kernel turned away.
+fn refused(ask: &Ask, refusal: &Refusal, said: Option<Said>) -> Response<Reply> {
+    let (mut response, engine) = match said {
+        // The engine's own refusal, in its own words: the request is at fault, and the
+        // client knows best what it asked.
+        Some(Said { answer: Some(answer), engine, .. }) if refusal.code == Code::EngineRefused => {
+            (answer, Some(engine))
+        }
+        said => {
+            let fault = refusal_fault(refusal, said.as_ref());
+            (reply::fault(ask.protocol, &fault, &ask.trace), said.map(|said| said.engine))
+        }
+    };
+    let headers = response.headers_mut();
+    if let Some(cause) = refusal.cause {
+        headers.insert("x-seawall-wait-cause", HeaderValue::from_static(cause.as_str()));
+    }
+    if let Some(engine) = engine {
+        headers.insert("x-seawall-engine", crate::upstream::value(&engine));
+    }
+    reply::trace_header(headers, &ask.trace);
+    response
+}
+
+/// A refusal in words.
+fn refusal_fault(refusal: &Refusal, said: Option<&Said>) -> Fault {
+    let mut message = refusal.code.row().says.to_owned();
+    if let Some(what) = &refusal.what {
+        message.push_str(&format!(" ({what})"));
+    }
+    if let Some(cause) = refusal.cause {
+        message.push_str(match cause {
+            Cause::TenantShare => " It waited for its tenant's turn.",
+            Cause::EngineFull => " It waited for room on the engine.",
+            Cause::EngineDown => " It waited for an engine to come back.",
+            Cause::RateLimit => " It waited for the rate limit.",
+            Cause::TenantConcurrency => " It waited for the tenant's other calls to end.",
+            Cause::Budget => " It waited for its budget.",
+        });
+    }
+    if let Some(words) = said.and_then(|said| said.message.as_deref()) {
+        message.push_str(&format!(" The engine said: {words}"));
+    }
+    let fault = Fault::new(refusal.code, message);
+    match refusal.retry_after {
+        Some(wait) => fault.after(wait),
+        None => fault,
+    }
+}

@@ -1,0 +1,42 @@
+//! The list of models, in the shape of whoever asks.
+
+use http::{HeaderMap, Response, StatusCode};
+use seawall_model::Fault;
+
+use crate::app::App;
+
+use super::ask;
+use super::reply::{self, Reply};
+
+/// `GET /v1/models` and `GET /v1/models/NAME`.
+///
+/// # Errors
+/// `ModelUnknown` for a name that does not exist.
+pub fn models(app: &App, headers: &HeaderMap, name: Option<&str>) -> Result<Response<Reply>, Fault> {
+    let live = app.live.load();
+    let created = live.since.0 / 1_000_000;
+    let anthropic = headers.contains_key("anthropic-version");
+    let owner = |model: &crate::config::plan::ModelRoute| {
+        model.targets.first().map_or_else(|| "seawall".into(), |target| live.engine_name(target.engine))
+    };
+    let body = match name {
+        Some(name) => {
+            // Names may hold slashes, which clients may or may not escape.
+            let name = name.replace("%2F", "/").replace("%2f", "/");
+            let model = ask::resolve(&live, &name)?;
+            match anthropic {
+                true => seawall_wire::models::model_anthropic(&model.name, created),
+                false => seawall_wire::models::model(&model.name, created, &owner(&model)),
+            }
+        }
+        None => {
+            let owners: Vec<_> = live.routes.listed().map(|model| (model.name.clone(), owner(model))).collect();
+            let list: Vec<_> = owners.iter().map(|(name, owner)| (&**name, created, &**owner)).collect();
+            match anthropic {
+                true => seawall_wire::models::models_anthropic(&list),
+                false => seawall_wire::models::models(&list),
+            }
+        }
+    };
+    Ok(reply::json(StatusCode::OK, body))
+}

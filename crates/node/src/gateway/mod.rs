@@ -1,0 +1,150 @@
+//! The gateway: from a client's HTTP request to an answer. No chain of layers: each
+//! handler calls the functions it needs, and they return what they found.
+
+pub mod ask;
+pub mod attempt;
+pub mod call;
+pub mod catalogue;
+pub mod journey;
+pub mod ops;
+pub mod rates;
+pub mod relay;
+pub mod reply;
+pub mod through;
+pub mod trace;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response};
+use hyper::body::Incoming;
+use seawall_model::{At, Code, Fault, Protocol};
+
+use crate::app::{App, Phase};
+use crate::clock;
+use crate::log::Line;
+
+use reply::Reply;
+
+/// What a path stands for.
+enum Route<'a> {
+    /// One of the served protocols.
+    Call(Protocol),
+    /// The list of models, or one of them.
+    Models(Option<&'a str>),
+    /// Any other `/v1/*` path.
+    Through,
+    /// Is the process alive?
+    Health,
+    /// Should calls be sent here?
+    Ready,
+    /// The metrics page.
+    Metrics,
+    /// Engines and models with their state, for `seawall models`.
+    State,
+    /// Nothing.
+    Nowhere,
+}
+
+fn route(path: &str) -> Route<'_> {
+    match path {
+        "/v1/chat/completions" => Route::Call(Protocol::Chat),
+        "/v1/completions" => Route::Call(Protocol::Completions),
+        "/v1/embeddings" => Route::Call(Protocol::Embeddings),
+        "/v1/responses" => Route::Call(Protocol::Responses),
+        "/v1/messages" => Route::Call(Protocol::Messages),
+        "/v1/messages/count_tokens" => Route::Call(Protocol::CountTokens),
+        "/v1/models" => Route::Models(None),
+        "/healthz" => Route::Health,
+        "/readyz" => Route::Ready,
+        "/metrics" => Route::Metrics,
+        "/seawall/state" => Route::State,
+        _ => match path.strip_prefix("/v1/") {
+            Some(rest) => match rest.strip_prefix("models/") {
+                Some(model) if !model.is_empty() => Route::Models(Some(model)),
+                _ => Route::Through,
+            },
+            None => Route::Nowhere,
+        },
+    }
+}
+
+/// Answers one request. Never fails: whatever is wrong becomes an answer.
+pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply> {
+    let received = clock::now();
+    let trace = trace::of(request.headers());
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let protocol = shape(&path, &parts.headers);
+    let served = match route(&path) {
+        Route::Call(protocol) => {
+            if parts.method == Method::POST {
+                return call(&app, protocol, parts, body, trace, received).await;
+            }
+            // The responses API also has stored objects; those pass through.
+            Err(method_not_allowed("POST"))
+        }
+        Route::Models(name) => get(&parts.method).and_then(|()| {
+            ask::caller(&app, &parts.headers, received)?;
+            catalogue::models(&app, &parts.headers, name)
+        }),
+        Route::Through => return through::serve(&app, parts, body, trace, received).await,
+        Route::Health => get(&parts.method).map(|()| ops::health()),
+        Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
+        Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
+        Route::State => get(&parts.method).and_then(|()| ops::state(&app, &parts.headers, received)),
+        Route::Nowhere => Err(Fault::plain(Code::PathUnknown)),
+    };
+    match served {
+        Ok(response) => response,
+        Err(fault) => reject(&app, protocol, &trace, &path, &fault),
+    }
+}
+
+async fn call(
+    app: &Arc<App>,
+    protocol: Protocol,
+    parts: http::request::Parts,
+    body: Incoming,
+    trace: Arc<str>,
+    received: At,
+) -> Response<Reply> {
+    if *app.phase.borrow() >= Phase::Draining {
+        return reject(app, protocol, &trace, protocol.path(), &Fault::plain(Code::Draining));
+    }
+    match ask::read(app, protocol, parts, body, trace.clone(), received).await {
+        Ok(ask) => Box::pin(call::serve(app, ask)).await,
+        Err(fault) => reject(app, protocol, &trace, protocol.path(), &fault),
+    }
+}
+
+/// The shape that errors on this path take.
+fn shape(path: &str, headers: &HeaderMap) -> Protocol {
+    let anthropic = path.starts_with("/v1/messages") || headers.contains_key("anthropic-version");
+    if anthropic { Protocol::Messages } else { Protocol::Chat }
+}
+
+fn get(method: &Method) -> Result<(), Fault> {
+    if matches!(*method, Method::GET | Method::HEAD) { Ok(()) } else { Err(method_not_allowed("GET")) }
+}
+
+fn method_not_allowed(takes: &'static str) -> Fault {
+    Fault::new(Code::MethodNotAllowed, format!("This path takes {takes} only."))
+}
+
+/// Turns a request away before it became a call.
+#[must_use]
+pub fn reject(app: &App, protocol: Protocol, trace: &Arc<str>, path: &str, fault: &Fault) -> Response<Reply> {
+    app.metrics.rejected(fault.code.as_str());
+    let line = Line::Rejected {
+        at_ms: clock::now().0 / 1_000,
+        trace: trace.clone(),
+        // A path is the client's text: shortened so that a line stays a line.
+        path: path.chars().take(200).collect(),
+        status: fault.code.status(),
+        code: fault.code.as_str(),
+    };
+    if app.log.is_on() && !app.log.write(line) {
+        app.metrics.drop_one("log_line");
+    }
+    reply::fault(protocol, fault, trace)
+}

@@ -1,0 +1,127 @@
+//! Paths for whoever runs it: liveness, readiness, metrics, state.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use seawall_kernel::view::{Circuit, ReplicaView};
+use seawall_model::{At, Class, Code, Fault};
+use serde_json::{Value, json};
+
+use crate::app::{App, Phase};
+
+use super::ask;
+use super::reply::{self, Reply};
+
+/// `GET /healthz`: the process answers.
+#[must_use]
+pub fn health() -> Response<Reply> {
+    reply::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ok\"}"))
+}
+
+/// `GET /readyz`: should calls be sent here? Fails as soon as a shutdown begins, while
+/// calls are still taken.
+#[must_use]
+pub fn ready(app: &App) -> Response<Reply> {
+    match *app.phase.borrow() {
+        Phase::Serving => reply::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ready\"}")),
+        _ => {
+            let body = Bytes::from_static(b"{\"status\":\"leaving\"}");
+            reply::json(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
+/// `GET /metrics`.
+///
+/// # Errors
+/// `BadKey` where an admin key is asked for and this is none.
+pub fn metrics(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>, Fault> {
+    if app.live.load().config.metrics.require_admin {
+        admin(app, headers, now)?;
+    }
+    let mut response = Response::new(Reply::whole(app.metrics.page(app)));
+    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+/// `GET /seawall/state`: engines, replicas and models as the kernel sees them.
+///
+/// # Errors
+/// `BadKey` without an admin key, once there are keys.
+pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>, Fault> {
+    admin(app, headers, now)?;
+    let live = app.live.load();
+    let view = app.seat.view();
+    let engines: Vec<Value> = view
+        .engines
+        .iter()
+        .map(|engine| {
+            let queued: serde_json::Map<String, Value> = Class::ALL
+                .iter()
+                .map(|class| (class.as_str().to_owned(), json!(engine.queued[*class as usize])))
+                .collect();
+            let replicas: Vec<Value> = engine.replicas.iter().map(|replica| replica_state(&live, replica)).collect();
+            let kind = live.routes.engine(engine.engine).map(|route| route.kind.as_str());
+            json!({
+                "name": &*live.engine_name(engine.engine),
+                "kind": kind,
+                "queued": queued,
+                "queued_bytes": engine.queued_bytes.0,
+                "replicas": replicas,
+            })
+        })
+        .collect();
+    let models: Vec<Value> = live
+        .routes
+        .listed()
+        .map(|model| {
+            let targets: Vec<String> = model
+                .targets
+                .iter()
+                .map(|target| format!("{}/{}", live.engine_name(target.engine), target.upstream))
+                .collect();
+            json!({"name": &*model.name, "targets": targets})
+        })
+        .collect();
+    let budgets: Vec<Value> = view
+        .budgets
+        .iter()
+        .map(|b| json!({"account": &*b.account, "limit": b.limit, "spent": b.spent, "reserved": b.reserved}))
+        .collect();
+    let tenants: Vec<Value> = view
+        .tenants
+        .iter()
+        .map(|t| json!({"path": &*t.path, "queued": t.queued, "running": t.running, "served": t.served}))
+        .collect();
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "engines": engines,
+        "models": models,
+        "tenants": tenants,
+        "budgets": budgets,
+        "calls": view.calls,
+    });
+    Ok(reply::json(StatusCode::OK, body.to_string()))
+}
+
+fn replica_state(live: &crate::app::Live, replica: &ReplicaView) -> Value {
+    let circuit = match replica.circuit {
+        Circuit::Closed => "closed",
+        Circuit::Open => "open",
+        Circuit::HalfOpen => "half_open",
+    };
+    json!({
+        "url": &*live.replica_name(replica.replica),
+        "running": replica.running,
+        "limit": replica.limit,
+        "predicted_tokens": replica.tokens.0,
+        "circuit": circuit,
+    })
+}
+
+fn admin(app: &App, headers: &HeaderMap, now: At) -> Result<(), Fault> {
+    if ask::caller(app, headers, now)?.admin {
+        return Ok(());
+    }
+    Err(Fault::new(Code::BadKey, "This path needs an admin key (`seawall key add --admin`).").at("authorization"))
+}

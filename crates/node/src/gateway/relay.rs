@@ -1,0 +1,282 @@
+//! An answer on its way from an engine to a client. It is polled by the client's
+//! connection, so a client that reads slowly holds the engine back, and a client that
+//! leaves drops it, which ends the upstream call at once (I8).
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use seawall_kernel::Failure;
+use seawall_model::{At, Code, Fault, Finish, Millis, Tokens, Usage};
+use seawall_wire::meter::Meter;
+use tokio::time::Sleep;
+
+use crate::clock;
+use crate::memory::Hold;
+
+use super::journey::Journey;
+use super::reply::BoxError;
+
+/// The kernel hears of a stream's output once per this many tokens: often enough to
+/// charge a tenant while it is served, rarely enough to cost nothing.
+const PROGRESS_EVERY: u64 = 64;
+
+/// What a body says when it is polled.
+pub type Piece = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// How the engine's bytes become the client's.
+#[derive(Debug)]
+pub enum Flow {
+    /// The same protocol: passed on as they are, and metered.
+    Same(Box<Meter>),
+    /// Another protocol: taken apart and built anew.
+    Translated(Box<seawall_wire::translate::Stream>),
+    /// Not looked at.
+    Raw,
+}
+
+impl Flow {
+    fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Same(meter) => meter.usage(),
+            Self::Translated(stream) => stream.usage(),
+            Self::Raw => None,
+        }
+    }
+
+    fn finish(&self) -> Option<Finish> {
+        match self {
+            Self::Same(meter) => meter.finish(),
+            Self::Translated(stream) => stream.finish(),
+            Self::Raw => None,
+        }
+    }
+
+    fn tokens(&self) -> u64 {
+        match self {
+            Self::Same(meter) => meter.tokens(),
+            Self::Translated(stream) => stream.tokens(),
+            Self::Raw => 0,
+        }
+    }
+}
+
+/// An answer under way.
+#[derive(Debug)]
+pub struct Relay {
+    // Dropped first: the upstream call ends before anything is told of it.
+    upstream: Option<Incoming>,
+    flow: Flow,
+    ready: VecDeque<Bytes>,
+    journey: Journey,
+    stall: Pin<Box<Sleep>>,
+    stall_max: Millis,
+    heard: At,
+    reported: u64,
+    /// Is it an event stream (whose end and errors have a form), or a plain body?
+    events: bool,
+    _hold: Option<Hold>,
+}
+
+impl Relay {
+    /// Starts relaying. `first` is what has already been received.
+    #[must_use]
+    pub fn new(
+        upstream: Incoming,
+        flow: Flow,
+        journey: Journey,
+        stall_max: Millis,
+        events: bool,
+        hold: Option<Hold>,
+    ) -> Self {
+        let stall = Box::pin(tokio::time::sleep(Duration::from_millis(stall_max.0)));
+        Self {
+            upstream: Some(upstream),
+            flow,
+            ready: VecDeque::new(),
+            journey,
+            stall,
+            stall_max,
+            heard: clock::now(),
+            reported: 0,
+            events,
+            _hold: hold,
+        }
+    }
+
+    /// Takes in what was received before the relay began.
+    pub fn prime(&mut self, first: Bytes) {
+        self.take_in(first);
+    }
+
+    /// The exact length still to come, where the engine gave one and the bytes pass
+    /// unchanged.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        match (&self.upstream, &self.flow) {
+            (Some(upstream), Flow::Raw) if self.ready.is_empty() => upstream.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+
+    /// The next piece for the client.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Piece {
+        loop {
+            if let Some(bytes) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            let Some(upstream) = self.upstream.as_mut() else {
+                return Poll::Ready(None);
+            };
+            match Pin::new(upstream).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.heard = clock::now();
+                    if let Ok(bytes) = frame.into_data() {
+                        self.take_in(bytes);
+                    }
+                }
+                Poll::Ready(Some(Err(_))) => return self.break_off(Failure::Cut, Code::EngineCut),
+                Poll::Ready(None) => {
+                    if let Some(broken) = self.complete() {
+                        return broken;
+                    }
+                }
+                Poll::Pending => {
+                    if self.stalled(cx) {
+                        return self.break_off(Failure::Timeout, Code::EngineTimeout);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, bytes: Bytes) {
+        self.journey.first_byte();
+        match &mut self.flow {
+            Flow::Same(meter) => {
+                let bytes = meter.relay(bytes);
+                if !bytes.is_empty() {
+                    self.ready.push_back(bytes);
+                }
+            }
+            Flow::Translated(stream) => {
+                let mut out = Vec::with_capacity(bytes.len() * 2);
+                let fed = stream.feed(&bytes, &mut out);
+                if !out.is_empty() {
+                    self.ready.push_back(out.into());
+                }
+                if let Err(fault) = fed {
+                    self.end_with_fault(Failure::Garbled, &fault);
+                }
+            }
+            Flow::Raw => self.ready.push_back(bytes),
+        }
+        self.report();
+    }
+
+    fn report(&mut self) {
+        let tokens = self.flow.tokens();
+        if tokens >= self.reported + PROGRESS_EVERY {
+            self.reported = tokens;
+            self.journey.progress(Tokens(tokens));
+        }
+    }
+
+    /// Has the engine been silent for too long? One timer serves the whole stream: when
+    /// it rings it is set anew for what is left since the last byte.
+    fn stalled(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.stall.as_mut().poll(cx).is_ready() {
+            let silent = clock::now().since(self.heard);
+            if silent >= self.stall_max {
+                return true;
+            }
+            let left = Duration::from_millis(self.stall_max.saturating_sub(silent).0);
+            self.stall.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+        false
+    }
+
+    /// The engine's body has ended: well, or before its last event.
+    fn complete(&mut self) -> Option<Piece> {
+        match &mut self.flow {
+            Flow::Same(meter) => {
+                let tail = meter.flush();
+                if !tail.is_empty() {
+                    self.ready.push_back(tail);
+                }
+                if self.events && !meter.complete() && !meter.failed() {
+                    return Some(self.break_off(Failure::Cut, Code::EngineCut));
+                }
+            }
+            Flow::Translated(stream) => {
+                let mut out = Vec::new();
+                let ended = stream.end(&mut out);
+                if !out.is_empty() {
+                    self.ready.push_back(out.into());
+                }
+                if let Err(fault) = ended {
+                    self.end_with_fault(Failure::Cut, &fault);
+                    return None;
+                }
+            }
+            Flow::Raw => {}
+        }
+        self.upstream = None;
+        let failed = matches!(&self.flow, Flow::Same(meter) if meter.failed());
+        let usage = self.usage();
+        if failed {
+            self.journey.broke(Failure::Server { status: 500 }, usage);
+        } else {
+            let finish = self.flow.finish();
+            self.journey.finished(usage, finish);
+        }
+        None
+    }
+
+    /// The answer cannot be completed. An event stream says so in its protocol; of any
+    /// other body the connection is cut, so that no client takes a part for the whole.
+    fn break_off(&mut self, failure: Failure, code: Code) -> Piece {
+        self.end_with_fault(failure, &Fault::plain(code));
+        match self.ready.pop_front() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None if self.events => Poll::Ready(None),
+            None => Poll::Ready(Some(Err(code.row().says.into()))),
+        }
+    }
+
+    fn end_with_fault(&mut self, failure: Failure, fault: &Fault) {
+        self.upstream = None;
+        let usage = self.usage();
+        self.journey.broke(failure, usage);
+        if self.events {
+            let origin = self.journey.origin();
+            self.ready.push_back(seawall_wire::fault::fault_event(origin.protocol, fault, &origin.trace).into());
+        }
+    }
+
+    fn usage(&self) -> Usage {
+        self.flow.usage().unwrap_or_else(|| self.journey.estimate(self.flow.tokens()))
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if self.journey.over() {
+            return;
+        }
+        // The client left. The upstream call ends here, before the books are closed; the
+        // time between is the metric that has to stay 0.
+        let noticed = clock::now();
+        self.upstream = None;
+        let usage = self.usage();
+        let late = clock::now().micros_since(noticed);
+        self.journey.app().metrics.orphaned.inc_by(late as f64 / 1_000_000.0);
+        self.journey.cancelled(usage);
+    }
+}

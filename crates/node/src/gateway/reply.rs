@@ -1,0 +1,104 @@
+//! The body of every answer, and answers that Seawall gives itself.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use seawall_model::{Fault, Millis, Protocol};
+
+use super::relay::Relay;
+
+/// An error that ends a body early: hyper then cuts the connection, which is the only
+/// way left to say that the answer is incomplete.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub enum Reply {
+    /// Held whole.
+    Whole(Option<Bytes>),
+    /// Relayed from an engine as it comes.
+    Relay(Box<Relay>),
+}
+
+impl Reply {
+    /// A body of these bytes.
+    #[must_use]
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        Self::Whole((!bytes.is_empty()).then_some(bytes))
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Relay(relay) => relay.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Whole(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Relay(relay) => relay.size_hint(),
+        }
+    }
+}
+
+/// A JSON answer.
+#[must_use]
+pub fn json(status: StatusCode, body: impl Into<Bytes>) -> Response<Reply> {
+    let mut response = Response::new(Reply::whole(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A fault in the client's protocol, with the time to try again where there is one.
+#[must_use]
+pub fn fault(protocol: Protocol, fault: &Fault, trace: &str) -> Response<Reply> {
+    let status = StatusCode::from_u16(fault.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    fault_as(status, protocol, fault, trace)
+}
+
+/// The same under another status: the engine's own, where it refused the request.
+#[must_use]
+pub fn fault_as(status: StatusCode, protocol: Protocol, fault: &Fault, trace: &str) -> Response<Reply> {
+    let mut response = json(status, seawall_wire::fault::fault_body(protocol, fault, trace));
+    let headers = response.headers_mut();
+    headers.insert("x-seawall-code", HeaderValue::from_static(fault.code.as_str()));
+    if let Some(wait) = fault.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(wait_secs(wait)));
+        headers.insert("retry-after-ms", HeaderValue::from(wait.0.max(1)));
+    }
+    if fault.code == seawall_model::Code::BadKey {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    trace_header(headers, trace);
+    response
+}
+
+/// Adds the trace id under the names that clients look for.
+pub fn trace_header(headers: &mut http::HeaderMap, trace: &str) {
+    let value = crate::upstream::value(trace);
+    headers.entry("x-request-id").or_insert_with(|| value.clone());
+    headers.insert("x-seawall-trace", value);
+}
+
+/// Whole seconds, rounded up, as `retry-after` wants them.
+fn wait_secs(wait: Millis) -> u64 {
+    wait.0.div_ceil(1_000).max(1)
+}

@@ -1,0 +1,128 @@
+//! A client's socket: what is set on it, and the guard that cuts a client which takes
+//! nothing. hyper polls a write only when there is something to send, so a write that
+//! stays pending is a client that does not read.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use seawall_model::limits;
+
+/// Sets a client's socket up: no delay, dead peers noticed within half a minute even
+/// when half-open, and an unsent backlog of one window at most, so that backpressure
+/// starts at once and costs no kernel memory.
+pub fn tune(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let backlog = u32::try_from(limits::STREAM_WINDOW_BYTES).unwrap_or(u32::MAX);
+    // Each is a nicety: a platform without it still serves.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    #[cfg(target_os = "linux")]
+    {
+        let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+        let _ = socket.set_tcp_notsent_lowat(backlog);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = backlog;
+}
+
+/// Fails a write that has been pending for `limit`.
+#[derive(Debug)]
+pub struct StallGuard<T> {
+    inner: T,
+    limit: Duration,
+    pending: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> StallGuard<T> {
+    /// Guards `inner`.
+    pub fn new(inner: T, limit: Duration) -> Self {
+        Self { inner, limit, pending: None }
+    }
+
+    /// Watches the outcome of a write: armed while it is pending.
+    fn watch<R>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if write.is_ready() {
+            self.pending = None;
+            return write;
+        }
+        let limit = self.limit;
+        let sleep = self.pending.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                let what = "the client has taken nothing for too long";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for StallGuard<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.watch(cx, write)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.watch(cx, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flush = Pin::new(&mut self.inner).poll_flush(cx);
+        self.watch(cx, flush)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_stops_is_cut_and_one_that_is_slow_is_not() {
+        let (near, mut far) = tokio::io::duplex(8);
+        let mut guard = StallGuard::new(near, Duration::from_secs(10));
+        guard.write_all(&[0; 8]).await.expect("fits");
+        let slow = async {
+            let mut byte = [0; 1];
+            for _ in 0..8 {
+                tokio::time::advance(Duration::from_secs(9)).await;
+                far.read_exact(&mut byte).await.expect("there is data");
+            }
+        };
+        let (written, ()) = tokio::join!(guard.write_all(&[1; 8]), slow);
+        written.expect("a slow reader is served");
+        let stalled = guard.write_all(&[2; 8]).await;
+        assert_eq!(stalled.expect_err("nobody reads").kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,166 @@
+//! The access log: one JSON line per call on standard output, without content, written
+//! by a thread of its own behind a bounded line, so that a slow pipe never slows a call.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use seawall_model::{Record, limits};
+use serde::Serialize;
+
+use crate::tasks::{Kind, Tasks};
+
+/// The way to the access log. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AccessLog(Option<SyncSender<Line>>);
+
+/// What is logged of one request.
+#[derive(Debug)]
+pub enum Line {
+    /// A call that reached the kernel.
+    Call(Arc<Record>, u16),
+    /// A request turned away before it.
+    Rejected {
+        /// When, in unix milliseconds.
+        at_ms: u64,
+        /// Trace id.
+        trace: Arc<str>,
+        /// The path, without its query.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// The error code.
+        code: &'static str,
+    },
+}
+
+#[derive(Serialize)]
+struct Entry<'a> {
+    at_ms: u64,
+    trace: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'a str>,
+    operation: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'a str>,
+    status: u16,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    call: Option<CallPart<'a>>,
+}
+
+#[derive(Serialize)]
+struct CallPart<'a> {
+    stream: bool,
+    attempts: u32,
+    wait_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wait_cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_token_ms: Option<u64>,
+    took_ms: u64,
+    tokens_in: u64,
+    tokens_cached: u64,
+    tokens_out: u64,
+    cost_micro_usd: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish: Option<&'a str>,
+}
+
+impl AccessLog {
+    /// Starts the writer.
+    ///
+    /// # Errors
+    /// The system has no thread to give.
+    pub fn start(tasks: &Tasks) -> std::io::Result<Self> {
+        let (sender, receiver) = sync_channel(limits::LOG_LINES_PENDING_MAX);
+        tasks.thread(Kind::LogWriter, move || write_all(&receiver))?;
+        Ok(Self(Some(sender)))
+    }
+
+    /// A log that goes nowhere.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    /// Is anything written at all?
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Hands a line over; `false` if it had to be dropped.
+    #[must_use]
+    pub fn write(&self, line: Line) -> bool {
+        match &self.0 {
+            Some(sender) => !matches!(sender.try_send(line), Err(TrySendError::Full(_))),
+            None => true,
+        }
+    }
+}
+
+/// Writes until every sender is gone; flushes whenever the line is empty.
+fn write_all(lines: &Receiver<Line>) {
+    let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
+    while let Ok(first) = lines.recv() {
+        let mut next = Some(first);
+        while let Some(line) = next {
+            // A broken pipe must not end the service; the reader is gone, that is all.
+            let _ = write_one(&mut out, &line);
+            next = lines.try_recv().ok();
+        }
+        let _ = out.flush();
+    }
+}
+
+fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
+    let entry = match line {
+        Line::Call(record, status) => call_entry(record, *status),
+        Line::Rejected { at_ms, trace, path, status, code } => Entry {
+            at_ms: *at_ms,
+            trace,
+            tenant: None,
+            class: None,
+            operation: path,
+            model: None,
+            engine: None,
+            status: *status,
+            outcome: code,
+            call: None,
+        },
+    };
+    serde_json::to_writer(&mut *out, &entry)?;
+    out.write_all(b"\n")
+}
+
+fn call_entry(record: &Record, status: u16) -> Entry<'_> {
+    Entry {
+        at_ms: record.received.0 / 1_000,
+        trace: &record.trace,
+        tenant: Some(record.tenant.as_str()),
+        class: Some(record.class.as_str()),
+        operation: record.protocol.as_str(),
+        model: Some(&record.model_name),
+        engine: record.engine_name.as_deref(),
+        status,
+        outcome: record.outcome.as_str(),
+        call: Some(CallPart {
+            stream: record.stream,
+            attempts: record.attempts,
+            wait_ms: record.waits.total().0,
+            wait_cause: record.waits.main().map(seawall_model::Cause::as_str),
+            first_token_ms: record.first_token.map(|ms| ms.0),
+            took_ms: record.took.0,
+            tokens_in: record.usage.input.0,
+            tokens_cached: record.usage.cached.0,
+            tokens_out: record.usage.output.0,
+            cost_micro_usd: record.cost.0,
+            finish: record.finish.map(seawall_model::Finish::as_str),
+        }),
+    }
+}

@@ -1,0 +1,323 @@
+//! Where the kernel sits: one lock around it, the calls that wait for its word, and
+//! the timer it asked for. A step takes a microsecond or two, so whoever has news
+//! takes the lock and steps; no channel, no task switch.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use seawall_kernel::{Effect, Grant, Input, Kernel, Refusal, Settlement, Submit, View};
+use seawall_model::{At, CallId, ReplicaId};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::clock;
+
+/// The kernel's word on one call.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Send it there.
+    Go(Grant),
+    /// It is over before it began.
+    No(Box<(Refusal, Settlement)>),
+}
+
+/// Work the kernel asks of rooms other than a call's own task.
+#[derive(Debug)]
+pub enum Errand {
+    /// Make a budget slice durable, then call [`Seat::tell`] with `Drawn`.
+    Draw {
+        /// The account.
+        account: Arc<str>,
+        /// Start of its window.
+        window: At,
+        /// It may be spent up to here.
+        ceiling: u64,
+    },
+    /// Write down what is really spent.
+    Spent {
+        /// The account.
+        account: Arc<str>,
+        /// Start of its window.
+        window: At,
+        /// So much.
+        spent: u64,
+    },
+    /// Ask this replica whether it is well.
+    Probe(ReplicaId),
+}
+
+/// Takes errands; must not block and must not step the kernel.
+pub type Errands = Box<dyn Fn(Errand) + Send + Sync>;
+
+/// The kernel and who waits on it.
+pub struct Seat {
+    inner: Mutex<Inner>,
+    /// When the timer task means to wake; 0 while it must look again.
+    alarm: AtomicU64,
+    ring: Notify,
+    errands: Errands,
+}
+
+struct Inner {
+    kernel: Kernel,
+    next_call: u64,
+    waiting: HashMap<CallId, oneshot::Sender<Verdict>>,
+    effects: Vec<Effect>,
+}
+
+/// What one step said of the call whose news it was.
+#[derive(Debug, Default)]
+struct Own {
+    grant: Option<Grant>,
+    refusal: Option<Refusal>,
+    settlement: Option<Settlement>,
+}
+
+impl std::fmt::Debug for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seat").finish_non_exhaustive()
+    }
+}
+
+impl Seat {
+    /// Seats a kernel. `errands` takes what no call's own task can do.
+    #[must_use]
+    pub fn new(kernel: Kernel, errands: Errands) -> Arc<Self> {
+        let inner = Inner { kernel, next_call: 1, waiting: HashMap::new(), effects: Vec::new() };
+        Arc::new(Self { inner: Mutex::new(inner), alarm: AtomicU64::new(0), ring: Notify::new(), errands })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // A step that panicked broke an invariant of one call; the others go on.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Submits a call: `fill` receives its new id. The ticket gives the verdict, and
+    /// withdraws the call if it is dropped before the end.
+    #[must_use]
+    pub fn submit(self: &Arc<Self>, fill: impl FnOnce(CallId) -> Submit) -> Ticket {
+        let mut inner = self.lock();
+        let call = CallId(inner.next_call);
+        inner.next_call += 1;
+        let submit = Box::new(fill(call));
+        debug_assert_eq!(submit.call, call, "a submit carries the id it was given");
+        let own = self.step(&mut inner, Input::Submit(submit), Some(call));
+        let mut ticket = Ticket { seat: self.clone(), call, wait: Wait::Over, settled: false };
+        ticket.expect_word(&mut inner, own);
+        ticket
+    }
+
+    /// Tells the kernel something that is no call's own news.
+    pub fn tell(&self, input: Input) {
+        let mut inner = self.lock();
+        self.step(&mut inner, input, None);
+    }
+
+    /// A picture of the kernel.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.lock().kernel.view()
+    }
+
+    /// Is no call known?
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.lock().kernel.idle()
+    }
+
+    /// One step: performs the effects, and hands back those on the call `own`.
+    fn step(&self, inner: &mut Inner, input: Input, own: Option<CallId>) -> Own {
+        let mut effects = std::mem::take(&mut inner.effects);
+        inner.kernel.step(clock::now(), input, &mut effects);
+        let mut said = Own::default();
+        // A refusal comes just before its settlement; others' pairs are joined here.
+        let mut refused: Option<Refusal> = None;
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Dispatch(grant) if Some(grant.call) == own => said.grant = Some(grant),
+                Effect::Dispatch(grant) => send(inner, grant.call, Verdict::Go(grant)),
+                Effect::Refuse(refusal) if Some(refusal.call) == own => said.refusal = Some(refusal),
+                Effect::Refuse(refusal) => refused = Some(refusal),
+                Effect::Settle(settlement) if Some(settlement.call) == own => said.settlement = Some(settlement),
+                Effect::Settle(settlement) => {
+                    if let Some(refusal) = refused.take_if(|refusal| refusal.call == settlement.call) {
+                        send(inner, settlement.call, Verdict::No(Box::new((refusal, settlement))));
+                    }
+                }
+                Effect::Draw { account, window, ceiling } => {
+                    (self.errands)(Errand::Draw { account, window, ceiling });
+                }
+                Effect::Spent { account, window, spent } => {
+                    (self.errands)(Errand::Spent { account, window, spent });
+                }
+                Effect::Probe { replica } => (self.errands)(Errand::Probe(replica)),
+            }
+        }
+        inner.effects = effects;
+        self.set_alarm(inner.kernel.wake_at());
+        said
+    }
+
+    fn set_alarm(&self, wake: Option<At>) {
+        let Some(wake) = wake else { return };
+        // Only a wake earlier than the timer's own needs it to look again.
+        if wake.0 < self.alarm.load(Ordering::Relaxed) {
+            self.alarm.store(0, Ordering::Relaxed);
+            self.ring.notify_one();
+        }
+    }
+
+    /// Wakes the kernel whenever it asked to be. Runs for ever.
+    pub async fn run_timer(self: Arc<Self>) {
+        loop {
+            let wake = {
+                let inner = self.lock();
+                let wake = inner.kernel.wake_at().unwrap_or(At::MAX);
+                self.alarm.store(wake.0, Ordering::Relaxed);
+                wake
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(clock::instant(wake)) => {
+                    self.tell(Input::Tick);
+                }
+                () = self.ring.notified() => {}
+            }
+        }
+    }
+}
+
+fn send(inner: &mut Inner, call: CallId, verdict: Verdict) {
+    if let Some(waiter) = inner.waiting.remove(&call) {
+        // A receiver that is gone withdraws its call in its own drop.
+        let _ = waiter.send(verdict);
+    }
+}
+
+/// One call's place with the kernel, from submit to settlement. Dropping it before the
+/// end is the client leaving: the kernel is told at once (I8).
+#[derive(Debug)]
+pub struct Ticket {
+    seat: Arc<Seat>,
+    call: CallId,
+    wait: Wait,
+    settled: bool,
+}
+
+#[derive(Debug)]
+enum Wait {
+    /// The word is here.
+    Ready(Verdict),
+    /// The word will come.
+    Coming(oneshot::Receiver<Verdict>),
+    /// There is nothing to wait for.
+    Over,
+}
+
+impl Ticket {
+    /// The call.
+    #[must_use]
+    pub fn call(&self) -> CallId {
+        self.call
+    }
+
+    /// Has the kernel said its last word on this call?
+    #[must_use]
+    pub fn settled(&self) -> bool {
+        self.settled
+    }
+
+    fn expect_word(&mut self, inner: &mut Inner, own: Own) {
+        self.wait = match (own.grant, own.refusal, own.settlement) {
+            (Some(grant), _, _) => Wait::Ready(Verdict::Go(grant)),
+            (None, Some(refusal), Some(settlement)) => {
+                Wait::Ready(Verdict::No(Box::new((refusal, settlement))))
+            }
+            _ => {
+                let (sender, receiver) = oneshot::channel();
+                inner.waiting.insert(self.call, sender);
+                Wait::Coming(receiver)
+            }
+        };
+    }
+
+    /// The kernel's word: go, or no.
+    pub async fn verdict(&mut self) -> Option<Verdict> {
+        let verdict = match std::mem::replace(&mut self.wait, Wait::Over) {
+            Wait::Ready(verdict) => Some(verdict),
+            Wait::Coming(receiver) => {
+                // Kept in place while waiting, so that a drop in mid-wait still withdraws.
+                self.wait = Wait::Coming(receiver);
+                let Wait::Coming(receiver) = &mut self.wait else { return None };
+                let verdict = receiver.await.ok();
+                self.wait = Wait::Over;
+                verdict
+            }
+            Wait::Over => None,
+        };
+        if matches!(verdict, Some(Verdict::No(_)) | None) {
+            self.settled = true;
+        }
+        verdict
+    }
+
+    /// The first byte came from the engine.
+    pub fn first_token(&self) {
+        self.seat.tell(Input::FirstToken { call: self.call });
+    }
+
+    /// So much output has been streamed.
+    pub fn progress(&self, output: seawall_model::Tokens) {
+        self.seat.tell(Input::Progress { call: self.call, output });
+    }
+
+    /// An attempt failed before the client saw anything. The next word comes from
+    /// [`Ticket::verdict`].
+    pub fn failed(&mut self, failure: seawall_kernel::Failure, usage: seawall_model::Usage) {
+        let seat = self.seat.clone();
+        let mut inner = seat.lock();
+        let input = Input::Failed { call: self.call, failure, client_began: false, usage };
+        let own = seat.step(&mut inner, input, Some(self.call));
+        self.expect_word(&mut inner, own);
+    }
+
+    /// The last attempt failed after the client had seen a part of the answer.
+    pub fn broke(&mut self, failure: seawall_kernel::Failure, usage: seawall_model::Usage) -> Option<Settlement> {
+        self.end(Input::Failed { call: self.call, failure, client_began: true, usage })
+    }
+
+    /// The answer is complete.
+    pub fn finished(
+        &mut self,
+        usage: seawall_model::Usage,
+        finish: Option<seawall_model::Finish>,
+    ) -> Option<Settlement> {
+        self.end(Input::Finished { call: self.call, usage, finish })
+    }
+
+    /// The client left, having cost so much.
+    pub fn cancelled(&mut self, usage: seawall_model::Usage) -> Option<Settlement> {
+        self.end(Input::Cancelled { call: self.call, usage })
+    }
+
+    fn end(&mut self, input: Input) -> Option<Settlement> {
+        if self.settled {
+            return None;
+        }
+        self.settled = true;
+        let mut inner = self.seat.lock();
+        inner.waiting.remove(&self.call);
+        self.seat.step(&mut inner, input, Some(self.call)).settlement
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let _ = self.cancelled(seawall_model::Usage::default());
+    }
+}
+
+/// A bounded errand line to a task, for errands that need async work.
+#[must_use]
+pub fn errand_line(len_max: usize) -> (mpsc::Sender<Errand>, mpsc::Receiver<Errand>) {
+    mpsc::channel(len_max)
+}

@@ -1,0 +1,344 @@
+//! `seawall serve`: puts the rooms together, serves, and leaves in good order.
+
+use std::future::Future;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use seawall_kernel::{Input, Kernel};
+use seawall_model::{EngineKind, ReplicaId, limits};
+use seawall_store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::app::{App, Live, Phase};
+use crate::clock;
+use crate::config::{Config, EngineConfig, Flags, Loaded, LogConfig, LogFormat, TlsConfig, Url};
+use crate::discover;
+use crate::disk::{Disk, News};
+use crate::engine;
+use crate::keys::KeyTable;
+use crate::log::AccessLog;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::operator::{self, Operator};
+use crate::scout;
+use crate::seat::{Errand, Seat};
+use crate::server;
+use crate::tasks::{Kind, Tasks};
+
+/// Why `serve` did not start: the process's exit code and the words for a person.
+#[derive(Debug)]
+pub struct Refused {
+    /// From `sysexits.h`: 64 usage, 69 unavailable, 73 can't create, 74 I/O.
+    pub exit: u8,
+    /// What, why and what to do.
+    pub words: String,
+}
+
+fn refused(exit: u8, words: impl Into<String>) -> Refused {
+    Refused { exit, words: words.into() }
+}
+
+/// `seawall serve`: serves until asked to end, and answers with the exit code.
+#[must_use]
+pub fn run(loaded: Loaded, json: bool) -> i32 {
+    let Loaded { mut config, warnings, flags } = loaded;
+    if json {
+        config.log.format = LogFormat::Json;
+    }
+    start_log(config.log);
+    for warning in &warnings {
+        tracing::warn!("config: {warning}");
+    }
+    let metrics = Arc::new(Metrics::new());
+    exit(on_runtime(&metrics.clone(), serve(config, flags, metrics)))
+}
+
+/// `seawall sim`: the simulated engine alone, until asked to end.
+#[must_use]
+pub fn sim(address: SocketAddr, options: engine::Options, json: bool) -> i32 {
+    let format = if json { LogFormat::Json } else { LogFormat::Text };
+    start_log(LogConfig { format, ..LogConfig::default() });
+    let serving = async move {
+        let listener = server::bind(address).await.map_err(|why| refused(69, why))?;
+        let address = listener.local_addr().map_err(|why| refused(69, why.to_string()))?;
+        say_listening(format, "http", address);
+        let served = engine::serve(listener, options, Tasks::default(), operator::asked_to_end()).await;
+        served.map_err(|why| refused(64, why.to_string()))
+    };
+    exit(on_runtime(&Arc::new(Metrics::new()), serving))
+}
+
+fn exit(served: Result<(), Refused>) -> i32 {
+    match served {
+        Ok(()) => 0,
+        Err(refused) => {
+            tracing::error!("{}", refused.words);
+            i32::from(refused.exit)
+        }
+    }
+}
+
+fn on_runtime(
+    metrics: &Arc<Metrics>,
+    serving: impl Future<Output = Result<(), Refused>>,
+) -> Result<(), Refused> {
+    let runtime = runtime(metrics).map_err(|why| refused(70, format!("cannot start the runtime: {why}")))?;
+    let served = runtime.block_on(serving);
+    // Whatever still runs has had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// Log lines go to standard error; standard output belongs to the access log.
+fn start_log(log: LogConfig) {
+    let filter = format!("{0},hyper=warn,rustls=warn", log.level.as_str());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start in one process (tests) keeps the first log.
+    let _ = match log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.try_init(),
+    };
+}
+
+/// A worker per processor, each timing how long it runs without a pause: the histogram
+/// that shows blocking code.
+fn runtime(metrics: &Arc<Metrics>) -> std::io::Result<tokio::runtime::Runtime> {
+    thread_local! {
+        static AWAKE: std::cell::Cell<Option<tokio::time::Instant>> = const { std::cell::Cell::new(None) };
+    }
+    let metrics = metrics.clone();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_unpark(|| AWAKE.set(Some(tokio::time::Instant::now())))
+        .on_thread_park(move || {
+            if let Some(since) = AWAKE.take() {
+                metrics.stalls.observe(since.elapsed().as_secs_f64());
+            }
+        })
+        .build()
+}
+
+async fn serve(mut config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<(), Refused> {
+    let tasks = Tasks::default();
+    let store = Store::open(&config.data).map_err(|why| refused(73, why.to_string()))?;
+    let keys = store.keys().map_err(|why| refused(74, why.to_string()))?;
+    let keys = Arc::new(ArcSwap::from_pointee(KeyTable::new(keys)));
+    check_exposure(&config, &keys.load())?;
+    let tls = config.tls.as_ref().map(acceptor).transpose()?;
+    let listener = server::bind(config.listen).await.map_err(|why| refused(69, why))?;
+    let address = listener.local_addr().map_err(|why| refused(69, why.to_string()))?;
+
+    let mut operator = Operator {
+        flags,
+        ids: crate::config::Ids::default(),
+        found: Vec::new(),
+        discovered: crate::config::Discovered::default(),
+        builtin: None,
+        tasks: tasks.clone(),
+    };
+    let notices = find_engines(&mut config, &mut operator, &tasks).await?;
+    let (plan, live) = operator.prepare(config, None).map_err(|why| refused(64, why))?;
+    let (phase_sender, phase) = watch::channel(Phase::Serving);
+    let started = clock::now();
+    let disk = Disk::new();
+    let (probe_sender, probes) = mpsc::channel(limits::REPLICAS_MAX);
+    let seat = Seat::new(Kernel::new(started, plan), Box::new(errands(disk.clone(), probe_sender)));
+    for account in store.accounts().map_err(|why| refused(74, why.to_string()))? {
+        let (window, spent) = (account.window, account.spent);
+        seat.tell(Input::Restored { account: account.account.into(), window, spent });
+    }
+    let access = live.config.log.access;
+    let log = if access { AccessLog::start(&tasks) } else { Ok(AccessLog::off()) };
+    let app = Arc::new(App {
+        memory: Memory::new(live.config.limits.memory_bytes_max),
+        live: ArcSwap::from_pointee(live),
+        seat: seat.clone(),
+        keys: keys.clone(),
+        metrics: metrics.clone(),
+        log: log.map_err(|why| refused(70, why.to_string()))?,
+        disk: disk.clone(),
+        tasks: tasks.clone(),
+        phase,
+        started,
+    });
+    let kept = app.live.load().config.limits.records_kept_max;
+    let clerk = disk.start(&tasks, store, keys, kept, news(&seat, &metrics));
+    let clerk = clerk.map_err(|why| refused(70, format!("cannot start the disk thread: {why}")))?;
+    tasks.spawn(Kind::Timer, seat.clone().run_timer());
+    tasks.spawn(Kind::Probe, scout::run_probes(app.clone(), probes));
+    tasks.spawn(Kind::Operator, operator.watch(app.clone()));
+    tasks.spawn(Kind::Accept, server::accept(app.clone(), listener, tls));
+    announce(&app.live.load(), address, &notices);
+
+    operator::asked_to_end().await;
+    leave(&app, &phase_sender).await;
+    disk.stop();
+    // The thread writes what is left; a disk that hangs must not hang the exit.
+    let (done, ended) = oneshot::channel();
+    let waiter = tasks.thread(Kind::Disk, move || {
+        let _ = clerk.join();
+        let _ = done.send(());
+    });
+    if waiter.is_ok() && tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
+        tracing::error!("the disk did not answer in time; budgets count as spent up to their slices");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A service without keys may be open on this machine, and nowhere else.
+fn check_exposure(config: &Config, keys: &KeyTable) -> Result<(), Refused> {
+    if config.listen.ip().is_loopback() || keys.closed() {
+        return Ok(());
+    }
+    let words = format!(
+        "{} can be reached from other machines, and no API key is defined. Make one first \
+         (`seawall key add --tenant NAME`), or listen on 127.0.0.1.",
+        config.listen
+    );
+    Err(refused(64, words))
+}
+
+fn acceptor(tls: &TlsConfig) -> Result<TlsAcceptor, Refused> {
+    let read = |path: &Path| {
+        crate::config::load::read_file(path).map_err(|why| refused(64, format!("{}: {why}", path.display())))
+    };
+    let bad = |path: &Path, why: &dyn std::fmt::Display| refused(64, format!("{}: {why}", path.display()));
+    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(read(&tls.cert)?.as_bytes()).collect();
+    let certs = certs.map_err(|why| bad(&tls.cert, &why))?;
+    let key = PrivateKeyDer::from_pem_slice(read(&tls.key)?.as_bytes()).map_err(|why| bad(&tls.key, &why))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certs, key))
+        .map_err(|why| bad(&tls.cert, &why))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// Where nothing is configured, uses what the machine has; starts the built-in engine
+/// where it is asked for or nothing else is there. Says what it did.
+async fn find_engines(
+    config: &mut Config,
+    operator: &mut Operator,
+    tasks: &Tasks,
+) -> Result<Vec<String>, Refused> {
+    let mut notices = Vec::new();
+    if config.engines.is_empty() {
+        let mut candidates = discover::from_env(&crate::config::load::env);
+        candidates.extend(discover::local(config.listen));
+        let answers = scout::try_candidates(&candidates, tasks, config.proxy.use_env).await;
+        let found = discover::decide(config, &candidates, &answers);
+        operator.discovered = found.discovered;
+        operator.found = found.engines;
+        notices = found.sentences;
+        if operator.found.is_empty() {
+            let sim = EngineConfig::new("sim", EngineKind::Sim, Vec::new(), &config.limits);
+            operator.found.push((sim, "nothing else was found".into()));
+        }
+    }
+    let found = operator.found.iter().map(|(engine, _)| engine);
+    if found.chain(&config.engines).any(|engine| engine.urls.is_empty()) {
+        operator.builtin = Some(start_builtin(&config.sim, tasks).await?);
+        let sim_models = config.sim.models.iter().map(|name| name.as_str().into()).collect::<Vec<_>>();
+        for engine in operator.found.iter_mut().map(|(engine, _)| engine).chain(&mut config.engines) {
+            if engine.urls.is_empty() && engine.models.is_empty() {
+                engine.models.clone_from(&sim_models);
+            }
+        }
+    }
+    Ok(notices)
+}
+
+/// Starts the built-in engine on a port of its own, on loopback.
+async fn start_builtin(sim: &engine::Options, tasks: &Tasks) -> Result<Url, Refused> {
+    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await;
+    let listener = listener.map_err(|why| refused(69, format!("cannot start the built-in engine: {why}")))?;
+    let address = listener.local_addr().map_err(|why| refused(69, why.to_string()))?;
+    let serving = engine::serve(listener, sim.clone(), tasks.clone(), std::future::pending());
+    tasks.spawn(Kind::SimEngine, async move {
+        if let Err(why) = serving.await {
+            tracing::error!(%why, "the built-in engine ended");
+        }
+    });
+    Url::parse(&format!("http://{address}")).map_err(|why| refused(70, why.to_string()))
+}
+
+/// What the kernel asks of other rooms. Called under the kernel's lock, so it only
+/// leaves things where they will be found.
+fn errands(disk: Disk, probes: mpsc::Sender<ReplicaId>) -> impl Fn(Errand) + Send + Sync {
+    move |errand| match errand {
+        Errand::Draw { account, window, ceiling } => disk.draw(account, window, ceiling),
+        Errand::Spent { account, window, spent } => disk.spent(account, window, spent),
+        // A full line means that as many probes as replicas are under way; the kernel
+        // asks again.
+        Errand::Probe(replica) => drop(probes.try_send(replica)),
+    }
+}
+
+fn news(seat: &Arc<Seat>, metrics: &Arc<Metrics>) -> News {
+    let (seat, metrics) = (seat.clone(), metrics.clone());
+    News {
+        drawn: Box::new(move |account, window, ceiling| seat.tell(Input::Drawn { account, window, ceiling })),
+        dropped: Box::new(move |count| (0..count).for_each(|_| metrics.drop_one("record"))),
+    }
+}
+
+/// Says where it listens, in one line that a script can read, and what it found.
+fn announce(live: &Live, address: SocketAddr, notices: &[String]) {
+    let scheme = if live.config.tls.is_some() { "https" } else { "http" };
+    for notice in notices {
+        tracing::info!("{notice}");
+    }
+    let models: Vec<&str> = live.routes.listed().take(8).map(|model| &*model.name).collect();
+    tracing::info!(models = models.join(", "), "serving {scheme}://{address}/v1");
+    say_listening(live.config.log.format, scheme, address);
+}
+
+/// The one line on standard output that a script waits for.
+fn say_listening(format: LogFormat, scheme: &str, address: SocketAddr) {
+    let url = format!("{scheme}://{address}");
+    let line = match format {
+        LogFormat::Json => serde_json::json!({"event": "listening", "url": url}).to_string(),
+        LogFormat::Text => format!("listening on {url}"),
+    };
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Leaves in good order: readiness fails first while calls are still taken; then the
+/// listener closes and streams finish; what is left at the deadline is cut.
+async fn leave(app: &Arc<App>, phase: &watch::Sender<Phase>) {
+    let limits = app.live.load().config.limits;
+    tracing::info!(grace_ms = limits.drain_grace_ms.0, "leaving: readiness fails, calls are still taken");
+    phase.send_replace(Phase::Leaving);
+    tokio::time::sleep(Duration::from_millis(limits.drain_grace_ms.0)).await;
+    tracing::info!(calls = app.seat.view().calls, "draining: calls in flight may finish");
+    phase.send_replace(Phase::Draining);
+    app.seat.tell(Input::Drain);
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(limits.drain_ms_max.0);
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let connections = || app.tasks.count(Kind::Connection);
+    while connections() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::select! {
+            _ = look.tick() => {}
+            () = operator::asked_to_end() => break,
+        }
+    }
+    if connections() > 0 {
+        tracing::warn!(connections = connections(), "the drain deadline has passed: what is left is cut");
+    }
+    phase.send_replace(Phase::Cutting);
+    // Dropped connections settle their calls; a moment for them to do so.
+    while !app.seat.idle() && tokio::time::Instant::now() < deadline + Duration::from_secs(1) {
+        look.tick().await;
+    }
+}

@@ -1,0 +1,435 @@
+//! Reads of a request what deciding needs, in one pass over its bytes and without
+//! building a tree: which model, how large, streamed or not, and how its prompt begins.
+
+use std::fmt;
+use std::ops::Range;
+
+use seawall_model::limits::{CHOICES_MAX, MODEL_NAME_BYTES_MAX, USER_BYTES_MAX};
+use seawall_model::{Code, Fault, Protocol, Tokens};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use crate::json::{self, Raw, Text, bad};
+use crate::{prefix, tokens};
+
+/// What deciding needs to know of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// The model asked for, unescaped.
+    pub model: String,
+    /// The bytes of its JSON string, quotes included.
+    pub model_span: Range<usize>,
+    /// Is the answer to be streamed?
+    pub stream: bool,
+    /// Did the client itself ask for usage at the end of the stream?
+    pub include_usage: bool,
+    /// The bytes of the value of `stream_options`, where there is one.
+    pub stream_options_span: Option<Range<usize>>,
+    /// The most output tokens asked for, per choice.
+    pub output_max: Option<Tokens>,
+    /// Choices to be generated, at least one, at most [`CHOICES_MAX`].
+    pub choices: u32,
+    /// The prompt's estimated length; never zero.
+    pub prompt_tokens: Tokens,
+    /// Chained hashes of the prompt's whole blocks (tools, then system prompt, then
+    /// messages: the order in which engines lay them out).
+    pub prefix: Box<[u64]>,
+    /// Who the client says is asking, for run affinity only.
+    pub user: Option<String>,
+}
+
+/// The fields of interest, unread.
+#[derive(Default)]
+struct Seen<'a> {
+    model: Option<Raw<'a>>,
+    stream: Option<Raw<'a>>,
+    stream_options: Option<Raw<'a>>,
+    max_tokens: Option<Raw<'a>>,
+    max_completion_tokens: Option<Raw<'a>>,
+    max_output_tokens: Option<Raw<'a>>,
+    n: Option<Raw<'a>>,
+    best_of: Option<Raw<'a>>,
+    tools: Option<Raw<'a>>,
+    system: Option<Raw<'a>>,
+    messages: Option<Raw<'a>>,
+    input: Option<Raw<'a>>,
+    prompt: Option<Raw<'a>>,
+    user: Option<Raw<'a>>,
+    metadata: Option<Raw<'a>>,
+    /// Something else that stands in for a prompt.
+    stored_prompt: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Seen<'a> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct See;
+        impl<'de> Visitor<'de> for See {
+            type Value = Seen<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Seen<'de>, A::Error> {
+                let mut seen = Seen::default();
+                while let Some(Text(name)) = map.next_key()? {
+                    let slot = match name.as_ref() {
+                        "model" => &mut seen.model,
+                        "stream" => &mut seen.stream,
+                        "stream_options" => &mut seen.stream_options,
+                        "max_tokens" => &mut seen.max_tokens,
+                        "max_completion_tokens" => &mut seen.max_completion_tokens,
+                        "max_output_tokens" => &mut seen.max_output_tokens,
+                        "n" => &mut seen.n,
+                        "best_of" => &mut seen.best_of,
+                        "tools" => &mut seen.tools,
+                        "system" | "instructions" => &mut seen.system,
+                        "messages" => &mut seen.messages,
+                        "input" => &mut seen.input,
+                        "prompt" => &mut seen.prompt,
+                        "user" => &mut seen.user,
+                        "metadata" => &mut seen.metadata,
+                        other => {
+                            seen.stored_prompt |=
+                                matches!(other, "previous_response_id" | "conversation" | "prompt_embeds");
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *slot = Some(map.next_value()?);
+                }
+                Ok(seen)
+            }
+        }
+        from.deserialize_map(See)
+    }
+}
+
+/// Inspects the body of a request in this protocol. Where a field stands twice the last
+/// counts, as it does for the servers behind us.
+///
+/// # Errors
+/// `bad_json`, with line and column, for a body that is not JSON; `bad_field`, naming
+/// the field, for one that is missing or of a wrong type or value.
+pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
+    let text = json::utf8(body)?;
+    if !text.trim_start().starts_with('{') {
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| json::broken(&error))?;
+        return Err(Fault::new(
+            Code::BadField,
+            "The request body must be a JSON object.",
+        ));
+    }
+    let seen: Seen<'_> = serde_json::from_str(text).map_err(|error| json::broken(&error))?;
+    let model_raw = present(seen.model).ok_or_else(|| bad("model", "is required"))?;
+    let model = json::text(model_raw).ok_or_else(|| bad("model", "must be a string"))?;
+    if model.is_empty() {
+        return Err(bad("model", "must not be empty"));
+    }
+    if model.len() > MODEL_NAME_BYTES_MAX {
+        return Err(bad("model", "is longer than any model's name"));
+    }
+    let stream = flag("stream", seen.stream)?.unwrap_or(false);
+    let prompt = seen.prompt_parts(protocol)?;
+    let prompt: Vec<&[u8]> = prompt.iter().map(|raw| raw.get().as_bytes()).collect();
+    let whole = [body];
+    let counted = if protocol == Protocol::Other {
+        &whole[..]
+    } else {
+        &prompt
+    };
+    Ok(Inspected {
+        model,
+        model_span: span(text, model_raw),
+        stream,
+        include_usage: seen.include_usage()?,
+        stream_options_span: seen.stream_options.map(|raw| span(text, raw)),
+        output_max: seen.output_max(protocol)?,
+        choices: seen.choices(protocol)?,
+        prompt_tokens: tokens::of_parts(counted),
+        prefix: prefix::hashes(&prompt),
+        user: seen.user(),
+    })
+}
+
+/// A field that is there and not null.
+fn present(raw: Option<Raw<'_>>) -> Option<Raw<'_>> {
+    raw.filter(|raw| raw.get() != "null")
+}
+
+/// Where in the body the piece stands.
+fn span(body: &str, piece: Raw<'_>) -> Range<usize> {
+    let start = piece.get().as_ptr().addr() - body.as_ptr().addr();
+    start..start + piece.get().len()
+}
+
+fn flag(name: &str, raw: Option<Raw<'_>>) -> Result<Option<bool>, Fault> {
+    match present(raw).map(|raw| raw.get()) {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(_) => Err(bad(name, "must be true or false")),
+    }
+}
+
+/// A whole number from `least` on.
+fn count(name: &str, raw: Option<Raw<'_>>, least: u64) -> Result<Option<u64>, Fault> {
+    let Some(raw) = present(raw) else { return Ok(None) };
+    match serde_json::from_str::<u64>(raw.get()) {
+        Ok(count) if count >= least => Ok(Some(count)),
+        _ => Err(bad(name, &format!("must be a whole number from {least} on"))),
+    }
+}
+
+impl<'a> Seen<'a> {
+    /// The parts of the prompt in the order engines lay them out.
+    fn prompt_parts(&self, protocol: Protocol) -> Result<Vec<Raw<'a>>, Fault> {
+        let (name, main) = match protocol {
+            Protocol::Chat | Protocol::Messages | Protocol::CountTokens => {
+                ("messages", present(self.messages))
+            }
+            Protocol::Completions => ("prompt", present(self.prompt)),
+            Protocol::Embeddings | Protocol::Responses => ("input", present(self.input)),
+            Protocol::Other => return Ok(Vec::new()),
+        };
+        let Some(main) = main else {
+            let stands_in = match protocol {
+                Protocol::Responses => self.stored_prompt || present(self.prompt).is_some(),
+                Protocol::Completions => self.stored_prompt,
+                _ => false,
+            };
+            if stands_in {
+                return Ok([self.tools, self.system]
+                    .into_iter()
+                    .filter_map(present)
+                    .collect());
+            }
+            return Err(bad(name, "is required"));
+        };
+        let first = main.get().as_bytes()[0];
+        match protocol {
+            Protocol::Chat | Protocol::Messages | Protocol::CountTokens if first != b'[' => {
+                Err(bad(name, "must be a list"))
+            }
+            _ if first != b'[' && first != b'"' => Err(bad(name, "must be a string or a list")),
+            Protocol::Completions | Protocol::Embeddings => Ok(vec![main]),
+            _ => Ok([self.tools, self.system, Some(main)]
+                .into_iter()
+                .filter_map(present)
+                .collect()),
+        }
+    }
+
+    fn include_usage(&self) -> Result<bool, Fault> {
+        let Some(raw) = present(self.stream_options) else {
+            return Ok(false);
+        };
+        let options = json::object(raw).map_err(|_| bad("stream_options", "must be an object"))?;
+        let asked = options
+            .flag("include_usage")
+            .map_err(|fault| json::under(fault, "stream_options"))?;
+        Ok(asked.unwrap_or(false))
+    }
+
+    fn output_max(&self, protocol: Protocol) -> Result<Option<Tokens>, Fault> {
+        let max = match protocol {
+            Protocol::Chat => count("max_completion_tokens", self.max_completion_tokens, 1)?.or(count(
+                "max_tokens",
+                self.max_tokens,
+                1,
+            )?),
+            // Zero is the classic way to score a prompt without generating.
+            Protocol::Completions => count("max_tokens", self.max_tokens, 0)?,
+            Protocol::Responses => count("max_output_tokens", self.max_output_tokens, 1)?,
+            Protocol::Messages => {
+                let max = count("max_tokens", self.max_tokens, 1)?;
+                Some(max.ok_or_else(|| bad("max_tokens", "is required"))?)
+            }
+            Protocol::Embeddings | Protocol::CountTokens => Some(0),
+            Protocol::Other => None,
+        };
+        Ok(max.map(Tokens))
+    }
+
+    fn choices(&self, protocol: Protocol) -> Result<u32, Fault> {
+        let mut choices = 1;
+        for (name, raw) in [("n", self.n), ("best_of", self.best_of)] {
+            if !matches!(protocol, Protocol::Chat | Protocol::Completions) {
+                break;
+            }
+            let asked = count(name, raw, 1)?.unwrap_or(1);
+            let asked = u32::try_from(asked).ok().filter(|asked| *asked <= CHOICES_MAX);
+            choices = asked
+                .ok_or_else(|| bad(name, &format!("must be at most {CHOICES_MAX}")))?
+                .max(choices);
+        }
+        Ok(choices)
+    }
+
+    fn user(&self) -> Option<String> {
+        let named = present(self.user).and_then(json::text);
+        let inner = || json::object(present(self.metadata)?).ok()?.hint("user_id");
+        named
+            .or_else(inner)
+            .filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn param(protocol: Protocol, body: &str) -> (Code, String) {
+        let fault = inspect(protocol, body.as_bytes()).expect_err(body);
+        (fault.code, fault.param.unwrap_or_default().into_owned())
+    }
+
+    #[test]
+    fn a_chat_request() {
+        let body = r#" {"messages":[{"role":"user","content":"hi"}],"model":"gpt\u002d4","stream":true,
+            "max_completion_tokens":9,"max_tokens":5,"n":2,"user":"u1","stream_options":{"include_usage":true},"other":{"model":3}}"#;
+        let seen = inspect(Protocol::Chat, body.as_bytes()).expect("good");
+        assert_eq!(seen.model, "gpt-4");
+        assert_eq!(&body[seen.model_span.clone()], r#""gpt\u002d4""#);
+        assert_eq!(
+            seen.stream_options_span.map(|span| &body[span]),
+            Some(r#"{"include_usage":true}"#)
+        );
+        assert!(seen.stream && seen.include_usage);
+        assert_eq!((seen.output_max, seen.choices), (Some(Tokens(9)), 2));
+        assert_eq!(seen.prompt_tokens, Tokens(8));
+        assert_eq!(seen.user.as_deref(), Some("u1"));
+        assert!(seen.prefix.is_empty());
+    }
+
+    #[test]
+    fn requests_of_every_protocol() {
+        for (protocol, body) in [
+            (
+                Protocol::Completions,
+                r#"{"model":"m","prompt":"p","max_tokens":0}"#,
+            ),
+            (Protocol::Embeddings, r#"{"model":"m","input":[1,2]}"#),
+            (
+                Protocol::Responses,
+                r#"{"model":"m","input":"i","max_output_tokens":4,"stream":null}"#,
+            ),
+            (Protocol::Responses, r#"{"model":"m","previous_response_id":"r"}"#),
+            (
+                Protocol::Messages,
+                r#"{"model":"m","max_tokens":1,"messages":[],"metadata":{"user_id":"u"}}"#,
+            ),
+            (Protocol::CountTokens, r#"{"model":"m","messages":[]}"#),
+            (Protocol::Other, r#"{"model":"m","query":"q"}"#),
+        ] {
+            let seen = inspect(protocol, body.as_bytes()).expect(body);
+            assert!(seen.prompt_tokens >= Tokens(1));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        use Protocol::{Chat, Completions, Embeddings, Messages, Responses};
+        for (protocol, body, field) in [
+            (Chat, r#"{"messages":[]}"#, "model"),
+            (Chat, r#"{"messages":[],"model":null}"#, "model"),
+            (Chat, r#"{"messages":[],"model":5}"#, "model"),
+            (Chat, r#"{"messages":[],"model":""}"#, "model"),
+            (Chat, r#"{"messages":[],"model":"\ud800"}"#, "model"),
+            (Chat, r#"{"model":"m"}"#, "messages"),
+            (Chat, r#"{"model":"m","messages":"hi"}"#, "messages"),
+            (Chat, r#"{"model":"m","messages":{}}"#, "messages"),
+            (Chat, r#"{"model":"m","messages":[],"stream":"yes"}"#, "stream"),
+            (
+                Chat,
+                r#"{"model":"m","messages":[],"max_tokens":0}"#,
+                "max_tokens",
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[],"max_tokens":-1}"#,
+                "max_tokens",
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[],"max_tokens":"9"}"#,
+                "max_tokens",
+            ),
+            (Chat, r#"{"model":"m","messages":[],"n":0}"#, "n"),
+            (Chat, r#"{"model":"m","messages":[],"n":1000}"#, "n"),
+            (
+                Chat,
+                r#"{"model":"m","messages":[],"stream_options":[]}"#,
+                "stream_options",
+            ),
+            (
+                Chat,
+                r#"{"model":"m","messages":[],"stream_options":{"include_usage":1}}"#,
+                "stream_options.include_usage",
+            ),
+            (Completions, r#"{"model":"m"}"#, "prompt"),
+            (Completions, r#"{"model":"m","prompt":5}"#, "prompt"),
+            (Embeddings, r#"{"model":"m"}"#, "input"),
+            (Responses, r#"{"model":"m","input":{}}"#, "input"),
+            (Messages, r#"{"model":"m","messages":[]}"#, "max_tokens"),
+        ] {
+            assert_eq!(
+                param(protocol, body),
+                (Code::BadField, field.to_owned()),
+                "{body}"
+            );
+        }
+        assert_eq!(param(Chat, "[1]").0, Code::BadField);
+    }
+
+    #[test]
+    fn broken_json_is_placed_and_not_quoted() {
+        for body in [
+            "",
+            "{",
+            "{\"model\":\"m\",\n \"secret prompt\" \"x\"}",
+            "nul",
+            "{} x",
+            "\"secret prompt",
+        ] {
+            let fault = inspect(Protocol::Chat, body.as_bytes()).expect_err(body);
+            assert_eq!(fault.code, Code::BadJson, "{body}");
+            assert!(fault.message.contains("line "), "{}", fault.message);
+            assert!(!fault.message.contains("secret"), "{}", fault.message);
+        }
+        assert_eq!(
+            inspect(Protocol::Chat, b"\xff").map_err(|fault| fault.code),
+            Err(Code::BadJson)
+        );
+    }
+
+    #[test]
+    fn the_last_of_equal_fields_counts() {
+        let body = r#"{"model":"a","messages":[],"model":"b"}"#;
+        let seen = inspect(Protocol::Chat, body.as_bytes()).expect("good");
+        assert_eq!((seen.model.as_str(), &body[seen.model_span]), ("b", r#""b""#));
+    }
+
+    #[test]
+    fn deep_nesting_is_no_danger() {
+        let deep = format!(
+            r#"{{"model":"m","messages":{}{}}}"#,
+            "[".repeat(1_000_000),
+            "]".repeat(1_000_000)
+        );
+        assert!(inspect(Protocol::Chat, deep.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn the_next_turn_shares_the_prefix_of_the_last() {
+        let turn =
+            |role: &str, char: &str| format!(r#"{{"role":"{role}","content":"{}"}}"#, char.repeat(5_000));
+        let body = |turns: &[String]| format!(r#"{{"messages":[{}],"model":"m"}}"#, turns.join(","));
+        let first = inspect(Protocol::Chat, body(&[turn("user", "a")]).as_bytes()).expect("good");
+        let second = inspect(
+            Protocol::Chat,
+            body(&[turn("user", "a"), turn("assistant", "b")]).as_bytes(),
+        )
+        .expect("good");
+        assert_eq!(first.prefix.len(), 2);
+        assert_eq!(first.prefix[..], second.prefix[..2]);
+        assert!(second.prefix.len() > 2);
+    }
+}

@@ -1,0 +1,30 @@
+//! An event stream reads the same whole and in two pieces.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use seawall_wire::sse::Events;
+
+fn read(pieces: &[&[u8]]) -> Vec<(Option<String>, Vec<u8>)> {
+    let mut got = Vec::new();
+    let mut events = Events::new();
+    for piece in pieces {
+        let fed = events.feed(piece, |event| {
+            got.push((event.event.map(str::to_owned), event.data.to_vec()));
+            Ok(())
+        });
+        if fed.is_err() {
+            return got;
+        }
+    }
+    let _ = events.end(|event| {
+        got.push((event.event.map(str::to_owned), event.data.to_vec()));
+        Ok(())
+    });
+    got
+}
+
+fuzz_target!(|input: (usize, &[u8])| {
+    let (cut, bytes) = input;
+    let (left, right) = bytes.split_at(cut % (bytes.len() + 1));
+    assert_eq!(read(&[bytes]), read(&[left, right]));
+});

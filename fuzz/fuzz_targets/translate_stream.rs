@@ -1,0 +1,32 @@
+//! A stream is translated the same whole and in two pieces; and any bytes as an answer.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use seawall_model::{Code, Protocol};
+use seawall_wire::translate::{Context, Stream, answer_to};
+
+fn run(engine: Protocol, client: Protocol, pieces: &[&[u8]]) -> (Vec<u8>, Result<(), Code>) {
+    let mut stream = Stream::new(engine, client, Context::default());
+    let mut out = Vec::new();
+    let fed = pieces.iter().try_for_each(|piece| stream.feed(piece, &mut out));
+    let end = fed
+        .and_then(|()| stream.end(&mut out))
+        .map_err(|fault| fault.code);
+    (out, end)
+}
+
+fuzz_target!(|input: (usize, &[u8])| {
+    let (cut, bytes) = input;
+    let (left, right) = bytes.split_at(cut % (bytes.len() + 1));
+    for engine in [Protocol::Chat, Protocol::Messages, Protocol::Responses] {
+        for client in [
+            Protocol::Chat,
+            Protocol::Completions,
+            Protocol::Messages,
+            Protocol::Responses,
+        ] {
+            assert_eq!(run(engine, client, &[bytes]), run(engine, client, &[left, right]));
+            let _ = answer_to(engine, client, bytes, &Context::default());
+        }
+    }
+});
