@@ -15,9 +15,9 @@ from witness import Witness
 
 # How the simulated engine is spoken to: the same engine under each engine kind.
 SIM_KINDS = {
-    "openai": {"kind": "openai", "speaks": ["chat", "completions", "embeddings"]},
+    "openai": {"kind": "openai", "speaks": ["chat", "completions", "embeddings"], "pass_through": False},
     "anthropic": {"kind": "anthropic"},
-    "sim": {"kind": "sim"},
+    "sim": {"kind": "sim", "pass_through": False},
 }
 
 
@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> typing.Iterator[World]:
     sim, witness = harness.Sim("--seed", 7, "--first-ms", 5, "--token-ms", 1), Witness()
     config = ["[limits]\nbody_bytes_max = 4194304\nupload_bytes_max = 67108864\n"]
     for name, settings in SIM_KINDS.items():
-        config.append(harness.engine(f"sim-{name}", sim.url, **settings, pass_through=False) if name == "openai" else harness.engine(f"sim-{name}", sim.url, **settings))
+        config.append(harness.engine(f"sim-{name}", sim.url, **settings))
         config.append(harness.model(f"{name}-model", f"sim-{name}/sim-small"))
         config.append(harness.model(f"{name}-long", f"sim-{name}/sim-small?output=40"))
     config.append(harness.engine("witness", witness.url, speaks=["chat", "completions", "embeddings"], pass_through=True))

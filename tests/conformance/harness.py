@@ -185,7 +185,7 @@ class Gateway(Process):
                 command += [flag, value]
         super().__init__([*command, *arguments], environment, **popen)
         if ready:
-            self.url = ADDRESS.search(self.line(re.compile("(?i)(listening|serving|ready|url|address).*" + ADDRESS.pattern)))[0]  # type: ignore[index]
+            self.url = ADDRESS.search(self.line(re.compile("^listening on " + ADDRESS.pattern)))[0]  # type: ignore[index]
             until("ready", self.is_ready, START_S_MAX)
 
     @property

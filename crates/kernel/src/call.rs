@@ -45,6 +45,8 @@ pub(crate) struct Call {
     pub(crate) last: Option<(EngineId, ReplicaId)>,
     /// The replica that failed it last.
     pub(crate) failed: Option<ReplicaId>,
+    /// Attempts that failed on the current target.
+    pub(crate) failed_here: usize,
     pub(crate) state: State,
     pub(crate) arrival: Link,
     pub(crate) in_run: Link,
@@ -115,15 +117,27 @@ pub(crate) struct Running {
 
 impl Call {
     pub(crate) fn running(&self) -> Option<&Running> {
-        if let State::Running(running) = &self.state { Some(running) } else { None }
+        if let State::Running(running) = &self.state {
+            Some(running)
+        } else {
+            None
+        }
     }
 
     pub(crate) fn running_mut(&mut self) -> Option<&mut Running> {
-        if let State::Running(running) = &mut self.state { Some(running) } else { None }
+        if let State::Running(running) = &mut self.state {
+            Some(running)
+        } else {
+            None
+        }
     }
 
     pub(crate) fn queued(&self) -> Option<&Queued> {
-        if let State::Queued(queued) = &self.state { Some(queued) } else { None }
+        if let State::Queued(queued) = &self.state {
+            Some(queued)
+        } else {
+            None
+        }
     }
 
     pub(crate) fn prompt(&self) -> u64 {
@@ -154,7 +168,10 @@ pub(crate) struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self { prev: NONE, next: NONE }
+        Self {
+            prev: NONE,
+            next: NONE,
+        }
     }
 }
 
@@ -185,7 +202,11 @@ pub(crate) struct List {
 
 impl Default for List {
     fn default() -> Self {
-        Self { head: NONE, tail: NONE, len: 0 }
+        Self {
+            head: NONE,
+            tail: NONE,
+            len: 0,
+        }
     }
 }
 
@@ -208,7 +229,11 @@ impl List {
                 next = link(calls, next, by).next;
             }
         }
-        let prev = if next == NONE { self.tail } else { link(calls, next, by).prev };
+        let prev = if next == NONE {
+            self.tail
+        } else {
+            link(calls, next, by).prev
+        };
         *link(calls, at, by) = Link { prev, next };
         self.join(calls, prev, at, by);
         self.join(calls, at, next, by);

@@ -191,9 +191,14 @@ impl Engine {
             replica.gone = true;
         }
         for planned in &plan.replicas {
-            match self.replicas.binary_search_by_key(&planned.id, |replica| replica.id) {
+            match self
+                .replicas
+                .binary_search_by_key(&planned.id, |replica| replica.id)
+            {
                 Ok(at) => self.replicas[at].gone = false,
-                Err(at) => self.replicas.insert(at, Replica::new(planned.id, &self.pace, now)),
+                Err(at) => self
+                    .replicas
+                    .insert(at, Replica::new(planned.id, &self.pace, now)),
             }
         }
         for replica in &mut self.replicas {
@@ -205,11 +210,14 @@ impl Engine {
 
     /// Drops replicas that left the plan and have no calls.
     pub(crate) fn sweep(&mut self) {
-        self.replicas.retain(|replica| !replica.gone || replica.running > 0);
+        self.replicas
+            .retain(|replica| !replica.gone || replica.running > 0);
     }
 
     pub(crate) fn find(&self, replica: ReplicaId) -> Option<usize> {
-        self.replicas.binary_search_by_key(&replica, |replica| replica.id).ok()
+        self.replicas
+            .binary_search_by_key(&replica, |replica| replica.id)
+            .ok()
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -223,7 +231,10 @@ impl Engine {
 
     /// Notes whether the engine is down. Says whether it went down just now.
     pub(crate) fn judge(&mut self, now: At) -> bool {
-        let up = self.replicas.iter().any(|replica| !replica.gone && replica.breaker.state() == Circuit::Closed);
+        let up = self
+            .replicas
+            .iter()
+            .any(|replica| !replica.gone && replica.breaker.state() == Circuit::Closed);
         let fell = !up && self.down_since.is_none();
         self.down_since = if up { None } else { self.down_since.or(Some(now)) };
         fell
@@ -233,7 +244,11 @@ impl Engine {
     pub(crate) fn gate(&mut self, now: At) -> Gate {
         let down = self.is_down();
         let (mut usable, mut room, mut pause) = (false, false, At::MAX);
-        for replica in self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits()) {
+        for replica in self
+            .replicas
+            .iter()
+            .filter(|replica| !replica.gone && replica.breaker.admits())
+        {
             if replica.paused > now {
                 pause = pause.min(replica.paused);
             } else {
@@ -241,7 +256,12 @@ impl Engine {
                 room |= replica.has_room();
             }
         }
-        let rate = self.calls.iter_mut().chain(&mut self.tokens).filter_map(|bucket| bucket.ready_at(now)).max();
+        let rate = self
+            .calls
+            .iter_mut()
+            .chain(&mut self.tokens)
+            .filter_map(|bucket| bucket.ready_at(now))
+            .max();
         match rate {
             _ if down && !(usable && room) => Gate::Down,
             Some(at) => Gate::Rate(at),
@@ -274,7 +294,9 @@ impl Engine {
 
     /// Was a call that came later, of another tenant, dispatched before this one?
     pub(crate) fn was_passed(&self, seq: u64, node: u32) -> bool {
-        self.passed.iter().any(|(passed, by)| *passed > seq && *by != node)
+        self.passed
+            .iter()
+            .any(|(passed, by)| *passed > seq && *by != node)
     }
 
     /// A call that came at place `seq` is dispatched; `waited` is how long it waited for
@@ -287,16 +309,22 @@ impl Engine {
             (false, false) if seq > second.0 => [best, (seq, node)],
             _ => [best, second],
         };
-        if waited > 0 && let Some(last) = self.dispatched {
+        if waited > 0
+            && let Some(last) = self.dispatched
+        {
             let gap = now.micros_since(last).min(waited);
             self.gap = Some(self.gap.map_or(gap, |old| old - old / 16 + gap / 16));
+        } else {
+            // Served without waiting: what was learned in a crowd fades.
+            self.gap = self.gap.map(|old| old - old / 16);
         }
         self.dispatched = Some(now);
     }
 
     /// How long a queue of so many calls lasts, by the rate of late; `None` if unknown.
     pub(crate) fn lasts(&self, calls: usize) -> Option<Millis> {
-        self.gap.map(|gap| Millis(gap.saturating_mul(calls as u64) / 1_000))
+        self.gap
+            .map(|gap| Millis(gap.saturating_mul(calls as u64) / 1_000))
     }
 
     /// The class to serve: the highest with work, unless a lower one is behind its
@@ -312,9 +340,18 @@ impl Engine {
     /// Books service to a class against the shares of those that had work meanwhile. A
     /// class pays for its own service only where it was served before a higher one:
     /// capacity that nobody else wanted is free.
-    pub(crate) fn share(&mut self, class: usize, tenths: i64, by_share: bool, ready: [bool; 3], shares: [u32; 3]) {
+    pub(crate) fn share(
+        &mut self,
+        class: usize,
+        tenths: i64,
+        by_share: bool,
+        ready: [bool; 3],
+        shares: [u32; 3],
+    ) {
         for other in 1..3 {
-            if ready[other] {
+            if other == class && !by_share {
+                // Nobody above it wanted this: neither a debt nor a claim.
+            } else if ready[other] {
                 let part = tenths.saturating_mul(i64::from(shares[other].min(100))) / 100;
                 self.due[other] = self.due[other].saturating_add(part);
             } else {
@@ -333,7 +370,12 @@ impl Engine {
             engine: self.id,
             queued: self.queued,
             queued_bytes: Bytes(self.queued_bytes),
-            replicas: self.replicas.iter().filter(|replica| !replica.gone).map(Replica::view).collect(),
+            replicas: self
+                .replicas
+                .iter()
+                .filter(|replica| !replica.gone)
+                .map(Replica::view)
+                .collect(),
         }
     }
 }
@@ -346,8 +388,13 @@ mod tests {
         let plan = plan::Engine {
             id: EngineId(1),
             name: "e".into(),
-            replicas: (0..replicas).map(|id| plan::Replica { id: ReplicaId(id) }).collect(),
-            pace: Pace { calls_start: 1, ..Pace::default() },
+            replicas: (0..replicas)
+                .map(|id| plan::Replica { id: ReplicaId(id) })
+                .collect(),
+            pace: Pace {
+                calls_start: 1,
+                ..Pace::default()
+            },
             rate: plan::Rate::default(),
             cost: CostRule::default(),
         };
@@ -364,7 +411,7 @@ mod tests {
         engine.replicas[0].paused = At(90);
         assert_eq!(engine.gate(At(0)), Gate::Rate(At(50)));
         engine.replicas.iter_mut().for_each(|replica| {
-            replica.breaker.failed(99, &crate::plan::RetryRule::default(), At(0));
+            replica.breaker.failed(99, &plan::RetryRule::default(), At(0));
         });
         assert!(engine.judge(At(0)));
         assert_eq!(engine.gate(At(100)), Gate::Down);
@@ -381,7 +428,10 @@ mod tests {
             served[class] += 1;
         }
         assert!((590..=610).contains(&served[0]), "{served:?}");
-        assert!((295..=305).contains(&served[1]) && (95..=105).contains(&served[2]), "{served:?}");
+        assert!(
+            (295..=305).contains(&served[1]) && (95..=105).contains(&served[2]),
+            "{served:?}"
+        );
     }
 
     #[test]

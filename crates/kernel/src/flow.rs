@@ -153,7 +153,12 @@ impl Flows {
     }
 
     fn drop_flow(&mut self, at: u32) {
-        if let Some(Flow { parent: Some(parent), is_active, virtual_cost, .. }) = self.slab.remove(at)
+        if let Some(Flow {
+            parent: Some(parent),
+            is_active,
+            virtual_cost,
+            ..
+        }) = self.slab.remove(at)
             && let Some(above) = self.slab.get_mut(parent)
         {
             above.children -= 1;
@@ -192,7 +197,14 @@ impl Flows {
     }
 
     /// Adds a waiting call to its leaf.
-    pub(crate) fn push(&mut self, flow: u32, at: u32, calls: &mut Slab<Call>, runs: &mut Runs, tenants: &Tenants) {
+    pub(crate) fn push(
+        &mut self,
+        flow: u32,
+        at: u32,
+        calls: &mut Slab<Call>,
+        runs: &mut Runs,
+        tenants: &Tenants,
+    ) {
         let (id, class, deadline) = (id_of(calls, at), calls[at].class(), calls[at].submit.deadline);
         let leaf = &mut self.slab[flow];
         leaf.arrivals.insert(calls, at, By::Arrival);
@@ -204,11 +216,13 @@ impl Flows {
             let (home, list) = &mut record.lists[class];
             *home = flow;
             if let Some(head) = list.head() {
-                leaf.by_service.remove(&(record.service, id_of(calls, head), Entry::Run(run)));
+                leaf.by_service
+                    .remove(&(record.service, id_of(calls, head), Entry::Run(run)));
             }
             list.insert(calls, at, By::Run);
             let head = list.head().expect("a call was just put in");
-            leaf.by_service.insert((record.service, id_of(calls, head), Entry::Run(run)));
+            leaf.by_service
+                .insert((record.service, id_of(calls, head), Entry::Run(run)));
         } else {
             leaf.by_service.insert((0, id, Entry::Call(at)));
         }
@@ -217,7 +231,14 @@ impl Flows {
     }
 
     /// Takes a waiting call out of its leaf.
-    pub(crate) fn take(&mut self, flow: u32, at: u32, calls: &mut Slab<Call>, runs: &mut Runs, tenants: &Tenants) {
+    pub(crate) fn take(
+        &mut self,
+        flow: u32,
+        at: u32,
+        calls: &mut Slab<Call>,
+        runs: &mut Runs,
+        tenants: &Tenants,
+    ) {
         let (id, class, deadline) = (id_of(calls, at), calls[at].class(), calls[at].submit.deadline);
         let leaf = &mut self.slab[flow];
         leaf.arrivals.remove(calls, at, By::Arrival);
@@ -228,10 +249,12 @@ impl Flows {
             let record = &mut runs.slab[run];
             let list = &mut record.lists[class].1;
             let head = list.head().expect("the call is in the list");
-            leaf.by_service.remove(&(record.service, id_of(calls, head), Entry::Run(run)));
+            leaf.by_service
+                .remove(&(record.service, id_of(calls, head), Entry::Run(run)));
             list.remove(calls, at, By::Run);
             if let Some(head) = list.head() {
-                leaf.by_service.insert((record.service, id_of(calls, head), Entry::Run(run)));
+                leaf.by_service
+                    .insert((record.service, id_of(calls, head), Entry::Run(run)));
             }
         } else {
             leaf.by_service.remove(&(0, id, Entry::Call(at)));
@@ -244,7 +267,11 @@ impl Flows {
         let mut at = Some(flow);
         while let Some(flow) = at {
             let flow = &mut self.slab[flow];
-            if more { flow.queued += 1 } else { flow.queued -= 1 }
+            if more {
+                flow.queued += 1;
+            } else {
+                flow.queued -= 1;
+            }
             at = flow.parent;
         }
     }
@@ -268,7 +295,12 @@ impl Flows {
     /// limits ask, and likewise upwards.
     pub(crate) fn refresh(&mut self, flow: u32, tenants: &Tenants) {
         let mut at = flow;
-        while let Flow { node: Some(node), parent: Some(parent), .. } = self.slab[at] {
+        while let Flow {
+            node: Some(node),
+            parent: Some(parent),
+            ..
+        } = self.slab[at]
+        {
             let wanted = self.slab[at].has_work() && tenants.nodes[node].blocked.is_none();
             if wanted == self.slab[at].is_active {
                 return;
@@ -292,11 +324,21 @@ impl Flows {
     /// chosen just now: then its counter is where newcomers start.
     pub(crate) fn charge(&mut self, flow: u32, tenths: i64, picked: bool, tenants: &Tenants) {
         let mut at = flow;
-        while let Flow { node: Some(node), parent: Some(parent), virtual_cost, is_active, .. } = self.slab[at] {
+        while let Flow {
+            node: Some(node),
+            parent: Some(parent),
+            virtual_cost,
+            is_active,
+            ..
+        } = self.slab[at]
+        {
             let weight = u128::from(tenants.nodes[node].weight);
             let amount = u128::from(tenths.unsigned_abs()) * SCALE / weight;
-            let charged =
-                if tenths >= 0 { virtual_cost.saturating_add(amount) } else { virtual_cost.saturating_sub(amount) };
+            let charged = if tenths >= 0 {
+                virtual_cost.saturating_add(amount)
+            } else {
+                virtual_cost.saturating_sub(amount)
+            };
             let above = &mut self.slab[parent];
             if picked {
                 above.floor = above.floor.max(virtual_cost);
@@ -312,7 +354,11 @@ impl Flows {
 
     pub(crate) fn ran(&mut self, flow: u32, began: bool) {
         let flow = &mut self.slab[flow];
-        if began { flow.running += 1 } else { flow.running = flow.running.saturating_sub(1) }
+        if began {
+            flow.running += 1;
+        } else {
+            flow.running = flow.running.saturating_sub(1);
+        }
     }
 
     /// The call that goes next in the tree of this root, and its leaf flow.
@@ -350,17 +396,30 @@ impl Flows {
     }
 
     pub(crate) fn check(&self, tenants: &Tenants) {
-        assert!(self.slab.len() <= FLOWS_MAX + 3 * limits::ENGINES_MAX, "flows are bounded");
+        assert!(
+            self.slab.len() <= FLOWS_MAX + 3 * limits::ENGINES_MAX,
+            "flows are bounded"
+        );
         for (at, flow) in self.slab.iter() {
             for (cost, child) in &flow.active {
                 let child = &self.slab[*child];
-                assert!(child.is_active && child.virtual_cost == *cost && child.parent == Some(at), "sets hold the live");
+                assert!(
+                    child.is_active && child.virtual_cost == *cost && child.parent == Some(at),
+                    "sets hold the live"
+                );
             }
             if let (Some(node), Some(parent)) = (flow.node, flow.parent) {
                 let wanted = flow.has_work() && tenants.nodes[node].blocked.is_none();
                 assert_eq!(flow.is_active, wanted, "active is: has work and is not blocked");
-                assert_eq!(flow.is_active, self.slab[parent].active.contains(&(flow.virtual_cost, at)));
-                assert_eq!(tenants.nodes[node].flow(flow.slot), Some(at), "a node knows its flows");
+                assert_eq!(
+                    flow.is_active,
+                    self.slab[parent].active.contains(&(flow.virtual_cost, at))
+                );
+                assert_eq!(
+                    tenants.nodes[node].flow(flow.slot),
+                    Some(at),
+                    "a node knows its flows"
+                );
             }
         }
     }

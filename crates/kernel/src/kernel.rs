@@ -100,15 +100,28 @@ impl Kernel {
             Input::Submit(submit) => self.submit(submit, out),
             Input::FirstToken { call } => self.first_token(call),
             Input::Progress { call, output } => self.progress(call, output),
-            Input::Failed { call, failure, client_began, usage } => {
+            Input::Failed {
+                call,
+                failure,
+                client_began,
+                usage,
+            } => {
                 self.failed(call, failure, client_began, &usage, out);
             }
             Input::Finished { call, usage, finish } => self.finished(call, &usage, finish, out),
             Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
             Input::Rate { replica, report } => self.rate(replica, report),
             Input::Probed { replica, healthy } => self.probed(replica, healthy, out),
-            Input::Drawn { account, window, ceiling } => self.drawn(&account, window, ceiling),
-            Input::Restored { account, window, spent } => self.accounts.restore(&account, window, spent, self.now),
+            Input::Drawn {
+                account,
+                window,
+                ceiling,
+            } => self.drawn(&account, window, ceiling),
+            Input::Restored {
+                account,
+                window,
+                spent,
+            } => self.accounts.restore(&account, window, spent, self.now),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
@@ -142,7 +155,12 @@ impl Kernel {
                 }
                 Alarm::Down(id) => self.give_up_on(id, out),
                 Alarm::Node(at, serial) => {
-                    if self.tenants.nodes.get(at).is_some_and(|node| node.serial == serial) {
+                    if self
+                        .tenants
+                        .nodes
+                        .get(at)
+                        .is_some_and(|node| node.serial == serial)
+                    {
                         self.tenants.nodes[at].alarm = None;
                         self.regate(at);
                     }
@@ -180,8 +198,12 @@ impl Kernel {
     /// calls are dispatched at once and never need one.
     fn arm_waiting(&mut self) {
         while let Some((at, id)) = self.unarmed.pop() {
-            let Some(call) = self.calls.get_mut(at).filter(|call| call.submit.call == id) else { continue };
-            let State::Queued(queued) = &mut call.state else { continue };
+            let Some(call) = self.calls.get_mut(at).filter(|call| call.submit.call == id) else {
+                continue;
+            };
+            let State::Queued(queued) = &mut call.state else {
+                continue;
+            };
             if queued.armed.is_some() {
                 continue;
             }
@@ -208,13 +230,21 @@ impl Kernel {
 
     fn tell_all(&mut self, out: &mut Vec<Effect>) {
         while let Some((account, window, spent)) = self.accounts.tell() {
-            out.push(Effect::Spent { account, window, spent });
+            out.push(Effect::Spent {
+                account,
+                window,
+                spent,
+            });
         }
     }
 
     fn half_open(&mut self, engine: EngineId, replica: ReplicaId, out: &mut Vec<Effect>) {
-        let Some(at) = self.engine_ids.get(&engine).copied() else { return };
-        let Some(place) = self.engines[at].find(replica) else { return };
+        let Some(at) = self.engine_ids.get(&engine).copied() else {
+            return;
+        };
+        let Some(place) = self.engines[at].find(replica) else {
+            return;
+        };
         let state = &mut self.engines[at].replicas[place];
         if !state.gone && state.breaker.expire(self.now) {
             out.push(Effect::Probe { replica });
@@ -223,7 +253,9 @@ impl Kernel {
     }
 
     fn rate(&mut self, replica: ReplicaId, report: RateReport) {
-        let Some(at) = self.replica_homes.get(&replica).copied() else { return };
+        let Some(at) = self.replica_homes.get(&replica).copied() else {
+            return;
+        };
         let wanted = self.wanted(at);
         let spent = report.calls_left == Some(0) || report.tokens_left.is_some_and(|left| left < wanted);
         if spent {
@@ -235,8 +267,14 @@ impl Kernel {
     /// Tokens that the call at the head of an engine's queue is expected to take.
     fn wanted(&self, engine: u32) -> u64 {
         let state = &self.engines[engine];
-        let heads = state.roots.iter().filter_map(|root| self.flows.next(*root, At(0), &self.calls, &state.runs));
-        heads.map(|(_, at)| self.calls[at].prompt() + self.calls[at].expected).min().unwrap_or(1)
+        let heads = state
+            .roots
+            .iter()
+            .filter_map(|root| self.flows.next(*root, At(0), &self.calls, &state.runs));
+        heads
+            .map(|(_, at)| self.calls[at].prompt() + self.calls[at].expected)
+            .min()
+            .unwrap_or(1)
     }
 
     /// No more calls to this replica until then.
@@ -262,7 +300,9 @@ impl Kernel {
     }
 
     fn probed(&mut self, replica: ReplicaId, healthy: bool, out: &mut Vec<Effect>) {
-        let Some(at) = self.replica_homes.get(&replica).copied() else { return };
+        let Some(at) = self.replica_homes.get(&replica).copied() else {
+            return;
+        };
         if healthy {
             self.replica_succeeded(at, replica, true);
         } else {
@@ -289,7 +329,13 @@ impl Kernel {
 
     /// A replica failed; if that opens the last closed circuit of its engine, those who
     /// can go elsewhere do.
-    pub(crate) fn replica_failed(&mut self, engine: u32, replica: ReplicaId, weight: u32, out: &mut Vec<Effect>) {
+    pub(crate) fn replica_failed(
+        &mut self,
+        engine: u32,
+        replica: ReplicaId,
+        weight: u32,
+        out: &mut Vec<Effect>,
+    ) {
         let now = self.now;
         let state = &mut self.engines[engine];
         let Some(place) = state.find(replica) else { return };
@@ -336,7 +382,10 @@ impl Kernel {
 
     /// Lets the tenant node that waits for an account try again.
     pub(crate) fn unhold(&mut self, account: u64) {
-        let held = self.accounts.get_mut(account).and_then(|account| account.held.take());
+        let held = self
+            .accounts
+            .get_mut(account)
+            .and_then(|account| account.held.take());
         if let Some(at) = held
             && let Some(node) = self.tenants.nodes.get_mut(at)
         {
@@ -346,7 +395,9 @@ impl Kernel {
     }
 
     fn drawn(&mut self, account: &str, window: At, ceiling: u64) {
-        let Some(serial) = self.accounts.find(account) else { return };
+        let Some(serial) = self.accounts.find(account) else {
+            return;
+        };
         let now = self.now;
         let ours = self.accounts.get_mut(serial).is_some_and(|account| {
             account.roll(now);

@@ -28,8 +28,15 @@ pub(crate) enum Place {
 
 /// Finds a place for a call.
 pub(crate) fn place(engine: &Engine, call: &Call, rng: &mut Rng, now: At) -> Place {
-    let mut search =
-        Search { engine, call, now, mean: mean_load(engine, now), best: None, only_failed: false, seen: Vec::new() };
+    let mut search = Search {
+        engine,
+        call,
+        now,
+        mean: mean_load(engine, now),
+        best: None,
+        only_failed: false,
+        seen: Vec::new(),
+    };
     if engine.replicas.len() <= COMPARED_MAX {
         for at in 0..engine.replicas.len() {
             search.consider(at);
@@ -37,7 +44,12 @@ pub(crate) fn place(engine: &Engine, call: &Call, rng: &mut Rng, now: At) -> Pla
     } else {
         search.sample(rng);
     }
-    let others = || engine.replicas.iter().any(|replica| Some(replica.id) != call.failed && replica.usable(now));
+    let others = || {
+        engine
+            .replicas
+            .iter()
+            .any(|replica| Some(replica.id) != call.failed && replica.usable(now))
+    };
     match search.best {
         Some((_, at, uncached)) => Place::On(at, uncached),
         None if search.only_failed && others() => Place::OnlyFailed,
@@ -48,7 +60,9 @@ pub(crate) fn place(engine: &Engine, call: &Call, rng: &mut Rng, now: At) -> Pla
 
 fn mean_load(engine: &Engine, now: At) -> u64 {
     let usable = engine.replicas.iter().filter(|replica| replica.usable(now));
-    let (sum, count) = usable.fold((0_u64, 0_u64), |(sum, count), replica| (sum.saturating_add(replica.load), count + 1));
+    let (sum, count) = usable.fold((0_u64, 0_u64), |(sum, count), replica| {
+        (sum.saturating_add(replica.load), count + 1)
+    });
     sum / count.max(1)
 }
 
@@ -84,14 +98,20 @@ impl Search<'_> {
     /// Has its cache room for the prompt and the likely answer? An idle replica takes
     /// anything: waiting would not make the call smaller.
     fn fits(&self, replica: &Replica) -> bool {
-        let Some(max) = self.engine.pace.kv_tokens_max else { return true };
+        let Some(max) = self.engine.pace.kv_tokens_max else {
+            return true;
+        };
         let need = self.call.prompt() + self.call.likely;
         replica.running == 0 || replica.kv.saturating_add(need) <= max.0
     }
 
     fn score(&self, replica: &Replica) -> (Score, u64) {
         let prompt = self.call.prompt();
-        let overloaded = replica.load > self.mean.saturating_mul(2).saturating_add(prompt + self.call.expected);
+        let overloaded = replica.load
+            > self
+                .mean
+                .saturating_mul(2)
+                .saturating_add(prompt + self.call.expected);
         let mut cached = 0;
         if !overloaded {
             let (blocks, _) = replica.prefixes.matched(&self.call.submit.prefix);
@@ -115,8 +135,13 @@ impl Search<'_> {
     fn sample(&mut self, rng: &mut Rng) {
         let engine = self.engine;
         let (now, failed) = (self.now, self.call.failed);
-        let fits = |replica: &Replica| replica.usable(now) && replica.has_room() && Some(replica.id) != failed;
-        let open = engine.replicas.iter().enumerate().filter(|(_, replica)| fits(replica) && self.fits(replica));
+        let fits =
+            |replica: &Replica| replica.usable(now) && replica.has_room() && Some(replica.id) != failed;
+        let open = engine
+            .replicas
+            .iter()
+            .enumerate()
+            .filter(|(_, replica)| fits(replica) && self.fits(replica));
         let open: Vec<usize> = open.map(|(at, _)| at).collect();
         for _ in 0..2 {
             // In bounds: the draw is below the length, which is then not zero.
@@ -124,7 +149,8 @@ impl Search<'_> {
                 self.seen.push(*at);
             }
         }
-        self.seen.extend(self.run_home().and_then(|home| engine.find(home)));
+        self.seen
+            .extend(self.run_home().and_then(|home| engine.find(home)));
         let (blocks, home) = engine.homes.matched(&self.call.submit.prefix);
         if blocks > 0 {
             self.seen.extend(engine.find(ReplicaId(home)));
@@ -139,6 +165,8 @@ impl Search<'_> {
 
     fn on_failed(&self) -> Place {
         let at = self.call.failed.and_then(|failed| self.engine.find(failed));
-        at.map_or(Place::Nowhere, |at| Place::On(at, self.score(&self.engine.replicas[at]).1))
+        at.map_or(Place::Nowhere, |at| {
+            Place::On(at, self.score(&self.engine.replicas[at]).1)
+        })
     }
 }

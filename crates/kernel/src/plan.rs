@@ -231,7 +231,7 @@ impl Default for RetryRule {
             pause_ms_max: Millis(2_000),
             open_after: 5,
             open_ms: Millis(1_000),
-            seed: 0x5ea_11,
+            seed: 0x5_ea11,
         }
     }
 }

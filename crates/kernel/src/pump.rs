@@ -3,12 +3,12 @@
 
 use seawall_model::{At, Cause, Code, Tokens, Waits};
 
+use crate::admit::No;
 use crate::budget::{Reservation, Room, need};
 use crate::call::{Running, State, cost};
 use crate::effect::{Effect, Grant};
 use crate::engine::Gate;
 use crate::kernel::Kernel;
-use crate::admit::No;
 use crate::place::{Place, place};
 use crate::retry::pause;
 use crate::timer::Alarm;
@@ -40,7 +40,9 @@ impl Kernel {
     /// Gives out what room there is, on every engine where something changed.
     pub(crate) fn pump_all(&mut self, out: &mut Vec<Effect>) {
         while let Some(engine) = self.dirty.pop() {
-            let Some(state) = self.engines.get_mut(engine) else { continue };
+            let Some(state) = self.engines.get_mut(engine) else {
+                continue;
+            };
             state.dirty = false;
             while self.pump(engine, out) {}
             self.retire(engine);
@@ -65,11 +67,25 @@ impl Kernel {
             Gate::Down | Gate::Full => return false,
         }
         let ready = state.roots.map(|root| self.flows.ready(root));
-        let Some((class, by_share)) = state.choose_class(ready) else { return false };
+        let Some((class, by_share)) = state.choose_class(ready) else {
+            return false;
+        };
         let aged = At(now.0.saturating_sub(self.queue.ageing_ms.micros()));
         let root = state.roots[class];
-        let Some((flow, at)) = self.flows.next(root, aged, &self.calls, &state.runs) else { return false };
-        self.offer(Choice { engine, flow, at, class, by_share, ready }, out)
+        let Some((flow, at)) = self.flows.next(root, aged, &self.calls, &state.runs) else {
+            return false;
+        };
+        self.offer(
+            Choice {
+                engine,
+                flow,
+                at,
+                class,
+                by_share,
+                ready,
+            },
+            out,
+        )
     }
 
     /// Offers the engine's room to the chosen call. False if it cannot be placed, and
@@ -80,7 +96,14 @@ impl Kernel {
         let call = &self.calls[at];
         if call.queued().is_some_and(|queued| queued.latest < now) {
             let after = Some(self.patience(engine));
-            self.drop_queued(choice, No { retry_after: after, ..No::plain(Code::DeadlineMissed) }, out);
+            self.drop_queued(
+                choice,
+                No {
+                    retry_after: after,
+                    ..No::plain(Code::DeadlineMissed)
+                },
+                out,
+            );
             return true;
         }
         let (replica, uncached) = match place(&self.engines[engine], call, &mut self.rng, now) {
@@ -125,7 +148,10 @@ impl Kernel {
         // At least a millisecond: with nothing changed, trying again at once is a loop.
         let until = self.now.plus(pause.max(seawall_model::Millis(1)));
         let call = &mut self.calls[at];
-        call.state = State::Paused { since: self.now, until };
+        call.state = State::Paused {
+            since: self.now,
+            until,
+        };
         self.timers.arm(until, Alarm::Retry(call.submit.call));
     }
 
@@ -141,7 +167,9 @@ impl Kernel {
                     return Reserved::Never(0);
                 };
                 let need = self.need(at, serial);
-                let Some(account) = self.accounts.get_mut(serial) else { continue };
+                let Some(account) = self.accounts.get_mut(serial) else {
+                    continue;
+                };
                 account.roll(now);
                 match account.room(need) {
                     Room::Fits => continue,
@@ -149,7 +177,11 @@ impl Kernel {
                     Room::Wait => {}
                     Room::Draw => {
                         if let Some(ceiling) = account.ask(need) {
-                            out.push(Effect::Draw { account: account.name.clone(), window: account.start, ceiling });
+                            out.push(Effect::Draw {
+                                account: account.name.clone(),
+                                window: account.start,
+                                ceiling,
+                            });
                         }
                     }
                 }
@@ -183,13 +215,20 @@ impl Kernel {
 
     fn need(&self, at: u32, serial: u64) -> u64 {
         let call = &self.calls[at];
-        let Some(account) = self.accounts.get(serial) else { return 0 };
+        let Some(account) = self.accounts.get(serial) else {
+            return 0;
+        };
         let first = call.attempts == 0;
         if account.meter == crate::plan::Meter::Calls && !first {
             // It was counted with its first attempt.
             return 0;
         }
-        need(account.meter, &call.price, Tokens(call.prompt()), Tokens(call.output_max))
+        need(
+            account.meter,
+            &call.price,
+            Tokens(call.prompt()),
+            Tokens(call.output_max),
+        )
     }
 
     fn hold(&mut self, node: u32, serial: u64) {
@@ -203,7 +242,9 @@ impl Kernel {
 
     fn book(&mut self, at: u32, serial: u64, out: &mut Vec<Effect>) {
         let amount = self.need(at, serial);
-        let Some(account) = self.accounts.get_mut(serial) else { return };
+        let Some(account) = self.accounts.get_mut(serial) else {
+            return;
+        };
         account.reserved += amount;
         assert!(
             account.spent + account.reserved <= account.limit,
@@ -211,17 +252,34 @@ impl Kernel {
             account.name
         );
         if let Some(ceiling) = account.ask_early() {
-            out.push(Effect::Draw { account: account.name.clone(), window: account.start, ceiling });
+            out.push(Effect::Draw {
+                account: account.name.clone(),
+                window: account.start,
+                ceiling,
+            });
         }
-        let reservation = Reservation { account: serial, window: account.start, amount };
+        let reservation = Reservation {
+            account: serial,
+            window: account.start,
+            amount,
+        };
         self.calls[at].reservations.push(reservation);
     }
 
     fn dispatch(&mut self, choice: Choice, replica: usize, uncached: u64, out: &mut Vec<Effect>) {
-        let Choice { engine, flow, at, class, by_share, ready } = choice;
+        let Choice {
+            engine,
+            flow,
+            at,
+            class,
+            by_share,
+            ready,
+        } = choice;
         let now = self.now;
         let before = self.calls[at].waits;
-        let Some(queued) = self.leave_queue(at) else { return };
+        let Some(queued) = self.leave_queue(at) else {
+            return;
+        };
         let state = &mut self.engines[engine];
         let call = &mut self.calls[at];
         let waited = room_wait(&call.waits) - room_wait(&before);
@@ -243,7 +301,9 @@ impl Kernel {
         state.running += 1;
         state.chosen += 1;
         if state.replicas.len() > HOMES_FROM {
-            state.homes.insert(&call.submit.prefix, state.replicas[replica].id.0);
+            state
+                .homes
+                .insert(&call.submit.prefix, state.replicas[replica].id.0);
         }
         let chosen = &mut state.replicas[replica];
         let (load, kv) = (uncached + expected, prompt + call.likely);

@@ -75,11 +75,15 @@ impl Kernel {
     fn configure_tenants(&mut self, rules: &[crate::plan::TenantRule]) {
         self.accounts.deactivate();
         let engines = self.engines.indices();
-        let waiting: Vec<u32> = engines.iter().flat_map(|engine| self.waiting_on(*engine)).collect();
+        let waiting: Vec<u32> = engines
+            .iter()
+            .flat_map(|engine| self.waiting_on(*engine))
+            .collect();
         for at in &waiting {
             if let Some(queued) = self.calls[*at].queued().copied() {
                 let runs = &mut self.engines[queued.engine].runs;
-                self.flows.take(queued.flow, *at, &mut self.calls, runs, &self.tenants);
+                self.flows
+                    .take(queued.flow, *at, &mut self.calls, runs, &self.tenants);
             }
         }
         for node in self.tenants.reload(rules, &mut self.accounts, self.now) {
@@ -89,21 +93,28 @@ impl Kernel {
             self.regate(node);
         }
         for at in waiting {
-            let Some(queued) = self.calls[at].queued().copied() else { continue };
+            let Some(queued) = self.calls[at].queued().copied() else {
+                continue;
+            };
             let (class, node) = (self.calls[at].class(), self.calls[at].node);
             let state = &mut self.engines[queued.engine];
             // Room is certain: the flow existed a moment ago or takes its place.
-            let flow = self.flows.open_anyway(state.roots[class], node, &mut self.tenants);
+            let flow = self
+                .flows
+                .open_anyway(state.roots[class], node, &mut self.tenants);
             if let crate::call::State::Queued(queued) = &mut self.calls[at].state {
                 queued.flow = flow;
             }
-            self.flows.push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
+            self.flows
+                .push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
         }
     }
 
     /// Drops an engine that left the plan once nothing refers to it.
     pub(crate) fn retire(&mut self, at: u32) {
-        let Some(engine) = self.engines.get(at) else { return };
+        let Some(engine) = self.engines.get(at) else {
+            return;
+        };
         if engine.gone && engine.running == 0 && engine.waiting() == 0 {
             self.flows.purge(engine.roots, &mut self.tenants);
             if let Some(engine) = self.engines.remove(at) {

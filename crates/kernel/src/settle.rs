@@ -25,7 +25,9 @@ impl Kernel {
 
     /// The engine began to answer.
     pub(crate) fn first_token(&mut self, id: CallId) {
-        let Some((at, run)) = self.running_at(id) else { return };
+        let Some((at, run)) = self.running_at(id) else {
+            return;
+        };
         if run.first.is_some() {
             return;
         }
@@ -44,14 +46,18 @@ impl Kernel {
             let replica = &mut state.replicas[place];
             replica.load -= run.uncached;
             if !generates {
-                replica.limit.first_token(run.uncached, now.micros_since(run.since), &state.pace, now);
+                replica
+                    .limit
+                    .first_token(run.uncached, now.micros_since(run.since), &state.pace, now);
             }
         }
     }
 
     /// Output so far: what goes beyond the estimate is charged as it is served.
     pub(crate) fn progress(&mut self, id: CallId, output: Tokens) {
-        let Some((at, run)) = self.running_at(id) else { return };
+        let Some((at, run)) = self.running_at(id) else {
+            return;
+        };
         let output = output.0.min(TOKENS_MAX);
         self.learn_first(at, &run);
         let more = output.saturating_sub(run.charged_output);
@@ -77,7 +83,9 @@ impl Kernel {
 
     /// Learns from the time to first token, once it is known that the answer streams.
     fn learn_first(&mut self, at: u32, run: &Running) {
-        let Some(first) = run.first.filter(|_| !run.sampled) else { return };
+        let Some(first) = run.first.filter(|_| !run.sampled) else {
+            return;
+        };
         if let Some(running) = self.calls[at].running_mut() {
             running.sampled = true;
         }
@@ -109,10 +117,20 @@ impl Kernel {
     }
 
     /// The engine answered in full.
-    pub(crate) fn finished(&mut self, id: CallId, usage: &Usage, finish: Option<Finish>, out: &mut Vec<Effect>) {
-        let Some((at, run)) = self.running_at(id) else { return };
+    pub(crate) fn finished(
+        &mut self,
+        id: CallId,
+        usage: &Usage,
+        finish: Option<Finish>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some((at, run)) = self.running_at(id) else {
+            return;
+        };
         let now = self.now;
-        let in_one_piece = run.first.is_none_or(|first| now.micros_since(first) < ONE_PIECE_MICROS);
+        let in_one_piece = run
+            .first
+            .is_none_or(|first| now.micros_since(first) < ONE_PIECE_MICROS);
         let output = usage.output.0.min(TOKENS_MAX);
         let call = &self.calls[at];
         let (generates, node, model) = (call.submit.generates, call.node, call.submit.model);
@@ -136,7 +154,9 @@ impl Kernel {
 
     /// The client left.
     pub(crate) fn cancelled(&mut self, id: CallId, usage: &Usage, out: &mut Vec<Effect>) {
-        let Some(at) = self.index.get(&id).copied() else { return };
+        let Some(at) = self.index.get(&id).copied() else {
+            return;
+        };
         match self.calls[at].state {
             State::Fresh => {}
             State::Queued(queued) => {
@@ -162,9 +182,12 @@ impl Kernel {
         usage: &Usage,
         out: &mut Vec<Effect>,
     ) {
-        let Some((at, run)) = self.running_at(id) else { return };
+        let Some((at, run)) = self.running_at(id) else {
+            return;
+        };
         self.end_attempt(at, usage);
         self.calls[at].failed = Some(run.replica);
+        self.calls[at].failed_here += 1;
         self.note_failure(&run, failure, out);
         if !client_began && self.try_again(at, &run, failure, out) {
             return;
@@ -180,7 +203,16 @@ impl Kernel {
         };
         let what = Some(Arc::clone(&self.engines[run.engine].name));
         let cause = self.calls[at].waits.main();
-        self.refuse(at, No { code, retry_after, cause, what }, out);
+        self.refuse(
+            at,
+            No {
+                code,
+                retry_after,
+                cause,
+                what,
+            },
+            out,
+        );
     }
 
     /// What a failure says about the replica.
@@ -201,7 +233,9 @@ impl Kernel {
                 self.pause(run.engine, run.replica, now.plus(retry_after.unwrap_or(PAUSE_MS)));
             }
             // The request or our key is at fault; the replica answered.
-            Failure::Refused { .. } | Failure::Credentials => self.replica_succeeded(run.engine, run.replica, false),
+            Failure::Refused { .. } | Failure::Credentials => {
+                self.replica_succeeded(run.engine, run.replica, false);
+            }
             Failure::TooLarge | Failure::Deadline => {}
         }
     }
@@ -210,21 +244,32 @@ impl Kernel {
     /// next target, then where it was.
     fn try_again(&mut self, at: u32, run: &Running, failure: Failure, out: &mut Vec<Effect>) -> bool {
         let call = &self.calls[at];
-        let lost = matches!(failure, Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline);
-        if lost || call.attempts >= self.retry.attempts_max || call.submit.deadline.is_some_and(|at| at <= self.now) {
+        let lost = matches!(
+            failure,
+            Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline
+        );
+        if lost
+            || call.attempts >= self.retry.attempts_max
+            || call.submit.deadline.is_some_and(|at| at <= self.now)
+        {
             return false;
         }
         let (now, here) = (self.now, call.target);
         let rejected = failure == Failure::Credentials;
         let state = &self.engines[run.engine];
-        let others = state.replicas.iter().filter(|replica| replica.id != run.replica);
-        let another = !rejected && !state.gone && others.clone().any(|replica| replica.usable(now));
+        // As many failures as replicas: each has most likely had its turn.
+        let others = state
+            .replicas
+            .iter()
+            .filter(|replica| replica.id != run.replica && replica.usable(now));
+        let another = !rejected && !state.gone && others.count() >= call.failed_here.max(1);
         if !another {
             // Elsewhere, if any target is left that has not failed this call.
             self.calls[at].barred |= 1 << here;
             let next = self.best_target(at).filter(|next| self.target_is_up(at, *next));
             if let Some(next) = next {
                 self.calls[at].failed = None;
+                self.calls[at].failed_here = 0;
                 self.enqueue_on(at, next, out);
                 return true;
             }
@@ -242,20 +287,29 @@ impl Kernel {
 
     /// Does the provider want a longer pause than the call may wait?
     fn outlasts(&self, at: u32, failure: Failure) -> bool {
-        let Failure::Limited { retry_after: Some(pause) } = failure else { return false };
+        let Failure::Limited {
+            retry_after: Some(pause),
+        } = failure
+        else {
+            return false;
+        };
         let waited: u64 = self.calls[at].waits.0.iter().sum();
         waited.saturating_add(pause.micros()) > self.queue.wait_ms_max.micros()
     }
 
     fn target_is_up(&self, at: u32, target: usize) -> bool {
         let id = self.calls[at].targets[target].1;
-        self.engine_ids.get(&id).is_some_and(|engine| !self.engines[*engine].is_down())
+        self.engine_ids
+            .get(&id)
+            .is_some_and(|engine| !self.engines[*engine].is_down())
     }
 
     /// An attempt is over: everything it held is given back, and estimates are replaced
     /// by what was used.
     fn end_attempt(&mut self, at: u32, usage: &Usage) {
-        let State::Running(run) = self.calls[at].state else { return };
+        let State::Running(run) = self.calls[at].state else {
+            return;
+        };
         let state = &mut self.engines[run.engine];
         let call = &mut self.calls[at];
         call.state = State::Fresh;
@@ -294,17 +348,30 @@ impl Kernel {
         call.usage.output += usage.output;
         call.usage.reasoning += usage.reasoning;
         while let Some(reservation) = self.calls[at].reservations.pop() {
-            let meter = self.accounts.get(reservation.account).map_or(Meter::Calls, |account| account.meter);
+            let meter = self
+                .accounts
+                .get(reservation.account)
+                .map_or(Meter::Calls, |account| account.meter);
             self.accounts.release(reservation);
-            self.accounts.spend(reservation, used(meter, &price, usage, first));
+            self.accounts
+                .spend(reservation, used(meter, &price, usage, first));
             self.unhold(reservation.account);
         }
     }
 
     /// The last word on a call that is in no queue and on no replica.
-    pub(crate) fn settle(&mut self, at: u32, outcome: Outcome, finish: Option<Finish>, out: &mut Vec<Effect>) {
+    pub(crate) fn settle(
+        &mut self,
+        at: u32,
+        outcome: Outcome,
+        finish: Option<Finish>,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(call) = self.calls.remove(at) else { return };
-        assert!(matches!(call.state, State::Fresh | State::Paused { .. }), "a call is settled when it holds nothing");
+        assert!(
+            matches!(call.state, State::Fresh | State::Paused { .. }),
+            "a call is settled when it holds nothing"
+        );
         self.index.remove(&call.submit.call);
         out.push(Effect::Settle(Settlement {
             call: call.submit.call,

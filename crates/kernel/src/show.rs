@@ -11,7 +11,12 @@ impl Kernel {
     /// A picture of the state. Costs a walk over all tenant nodes.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut engines: Vec<_> = self.engines.iter().filter(|(_, engine)| !engine.gone).map(|(_, e)| e.view()).collect();
+        let mut engines: Vec<_> = self
+            .engines
+            .iter()
+            .filter(|(_, engine)| !engine.gone)
+            .map(|(_, e)| e.view())
+            .collect();
         engines.sort_unstable_by_key(|engine| engine.engine);
         View {
             engines,
@@ -60,7 +65,10 @@ impl Kernel {
     pub fn check(&self) {
         assert_eq!(self.calls.len(), self.index.len(), "each call is found by its id");
         assert!(self.calls.len() <= limits::CALLS_MAX, "calls are bounded (I5)");
-        assert!(self.dirty.is_empty() && self.unarmed.is_empty() && self.evicted.is_empty(), "a step leaves nothing over");
+        assert!(
+            self.dirty.is_empty() && self.unarmed.is_empty() && self.evicted.is_empty(),
+            "a step leaves nothing over"
+        );
         self.tenants.check();
         self.flows.check(&self.tenants);
         self.sketches.check();
@@ -68,8 +76,15 @@ impl Kernel {
         self.check_tenants();
         self.check_accounts();
         let alarms = 2 * self.calls.len() + self.tenants.nodes.len() + self.accounts.iter().count();
-        let rest = self.engines.iter().map(|(_, engine)| 2 + 31 * engine.replicas.len()).sum::<usize>();
-        assert!(self.timers.len() <= 2 * alarms + rest + 64, "alarms are bounded (I5)");
+        let rest = self
+            .engines
+            .iter()
+            .map(|(_, engine)| 2 + 31 * engine.replicas.len())
+            .sum::<usize>();
+        assert!(
+            self.timers.len() <= 2 * alarms + rest + 64,
+            "alarms are bounded (I5)"
+        );
     }
 
     fn check_engines(&self) {
@@ -86,13 +101,25 @@ impl Kernel {
                     _ => {}
                 }
             }
-            assert_eq!((engine.running, engine.queued), (running, queued), "{} counts its calls", engine.name);
+            assert_eq!(
+                (engine.running, engine.queued),
+                (running, queued),
+                "{} counts its calls",
+                engine.name
+            );
             assert_eq!(engine.queued_bytes, bytes, "{} counts its bytes", engine.name);
             for replica in &engine.replicas {
                 let on = self.calls.iter().filter_map(|(_, call)| call.running());
                 let on = on.filter(|run| run.engine == at && run.replica == replica.id);
-                let sum = on.fold((0, 0, 0), |sum, run| (sum.0 + 1, sum.1 + run.load, sum.2 + run.kv));
-                assert_eq!(sum, (replica.running, replica.load, replica.kv), "replica {:?} counts its calls", replica.id);
+                let sum = on.fold((0, 0, 0), |sum, run| {
+                    (sum.0 + 1, sum.1 + run.load, sum.2 + run.kv)
+                });
+                assert_eq!(
+                    sum,
+                    (replica.running, replica.load, replica.kv),
+                    "replica {:?} counts its calls",
+                    replica.id
+                );
                 replica.prefixes.check();
                 replica.limit.check(&engine.pace);
             }
@@ -105,7 +132,12 @@ impl Kernel {
             let own = || self.calls.iter().filter(|(_, call)| call.node == at);
             let running = own().filter(|(_, call)| call.running().is_some()).count();
             let queued = own().filter(|(_, call)| call.queued().is_some()).count();
-            assert_eq!((node.running as usize, node.queued), (running, queued), "{} counts its calls", node.path);
+            assert_eq!(
+                (node.running as usize, node.queued),
+                (running, queued),
+                "{} counts its calls",
+                node.path
+            );
         }
     }
 
@@ -115,8 +147,16 @@ impl Kernel {
             accounts += 1;
             let live = self.calls.iter().flat_map(|(_, call)| &call.reservations);
             let live = live.filter(|r| r.account == serial && r.window == account.start);
-            assert_eq!(live.map(|r| r.amount).sum::<u64>(), account.reserved, "{} counts its reservations", account.name);
+            assert_eq!(
+                live.map(|r| r.amount).sum::<u64>(),
+                account.reserved,
+                "{} counts its reservations",
+                account.name
+            );
         }
-        assert!(accounts <= limits::BUDGETS_MAX, "budget accounts are bounded (I5)");
+        assert!(
+            accounts <= limits::BUDGETS_MAX,
+            "budget accounts are bounded (I5)"
+        );
     }
 }

@@ -55,7 +55,11 @@ pub(crate) struct Node {
 impl Node {
     /// Does any rule limit it, so that it must be asked before and after each call?
     pub(crate) fn limited(&self) -> bool {
-        self.calls_max.is_some() || self.calls.is_some() || self.tokens.is_some() || self.held || self.blocked.is_some()
+        self.calls_max.is_some()
+            || self.calls.is_some()
+            || self.tokens.is_some()
+            || self.held
+            || self.blocked.is_some()
     }
 
     /// What keeps its calls from being dispatched now, and until when if time alone
@@ -86,7 +90,10 @@ impl Node {
     }
 
     pub(crate) fn flow(&self, slot: u32) -> Option<u32> {
-        self.flows.iter().find(|(at, _)| *at == slot).map(|(_, flow)| *flow)
+        self.flows
+            .iter()
+            .find(|(at, _)| *at == slot)
+            .map(|(_, flow)| *flow)
     }
 
     fn idle(&self) -> bool {
@@ -120,11 +127,17 @@ pub(crate) struct Tenants {
 
 impl Tenants {
     pub(crate) fn new(rules: &[TenantRule]) -> Self {
-        Self { rules: by_prefix(rules), ..Self::default() }
+        Self {
+            rules: by_prefix(rules),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn chain(&self, leaf: u32) -> Chain {
-        let mut chain = Chain { nodes: [leaf; CHAIN_MAX], len: 1 };
+        let mut chain = Chain {
+            nodes: [leaf; CHAIN_MAX],
+            len: 1,
+        };
         let mut at = self.nodes[leaf].parent;
         while let Some(node) = at {
             chain.nodes[chain.len] = node;
@@ -155,7 +168,13 @@ impl Tenants {
 
     /// The leaf of a tenant, made with its ancestors if need be. Evicted nodes are
     /// appended to `gone` with their flows; `None` when all places are in use.
-    pub(crate) fn leaf(&mut self, tenant: &Tenant, accounts: &mut Accounts, now: At, gone: &mut Vec<Node>) -> Option<u32> {
+    pub(crate) fn leaf(
+        &mut self,
+        tenant: &Tenant,
+        accounts: &mut Accounts,
+        now: At,
+        gone: &mut Vec<Node>,
+    ) -> Option<u32> {
         if let Some(at) = self.find(tenant) {
             self.nodes[at].used = true;
             return Some(at);
@@ -170,8 +189,14 @@ impl Tenants {
     fn make_room(&mut self, gone: &mut Vec<Node>) -> bool {
         while self.nodes.len() + CHAIN_MAX > limits::TENANTS_MAX {
             let old = self.nodes.sweep(SWEEP, Node::idle, |node| &mut node.used);
-            let Some(node) = old.and_then(|old| self.nodes.remove(old)) else { return false };
-            if node.leaf { self.leaves.remove(&node.path) } else { self.prefixes.remove(&node.path) };
+            let Some(node) = old.and_then(|old| self.nodes.remove(old)) else {
+                return false;
+            };
+            if node.leaf {
+                self.leaves.remove(&node.path)
+            } else {
+                self.prefixes.remove(&node.path)
+            };
             if let Some(parent) = node.parent {
                 self.nodes[parent].children -= 1;
             }
@@ -182,7 +207,10 @@ impl Tenants {
 
     /// The node that the leaf of `path` hangs under.
     fn ancestors(&mut self, path: &str, accounts: &mut Accounts, now: At) -> Option<u32> {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain(self.rules.contains_key(path).then_some(path.len()));
+        let ends = path
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain(self.rules.contains_key(path).then_some(path.len()));
         let ends: Vec<usize> = ends.collect();
         let mut parent = None;
         for end in ends {
@@ -195,7 +223,14 @@ impl Tenants {
         parent
     }
 
-    fn insert(&mut self, path: &str, leaf: bool, parent: Option<u32>, accounts: &mut Accounts, now: At) -> u32 {
+    fn insert(
+        &mut self,
+        path: &str,
+        leaf: bool,
+        parent: Option<u32>,
+        accounts: &mut Accounts,
+        now: At,
+    ) -> u32 {
         self.serial += 1;
         let node = Node {
             path: path.into(),
@@ -221,7 +256,11 @@ impl Tenants {
         };
         let name = Arc::clone(&node.path);
         let at = self.nodes.insert(node);
-        if leaf { self.leaves.insert(name, at) } else { self.prefixes.insert(name, at) };
+        if leaf {
+            self.leaves.insert(name, at)
+        } else {
+            self.prefixes.insert(name, at)
+        };
         if let Some(parent) = parent {
             self.nodes[parent].children += 1;
         }
@@ -255,7 +294,8 @@ impl Tenants {
             // Two rules for one account would reserve twice: the first counts.
             let same = |other: &BudgetRule| (other.meter, other.period) == (rule.meter, rule.period);
             if !budgets[..place].iter().any(same) {
-                node.accounts.push((*rule, accounts.open(&node.path, rule, now).unwrap_or(0)));
+                node.accounts
+                    .push((*rule, accounts.open(&node.path, rule, now).unwrap_or(0)));
             }
         }
     }
@@ -302,18 +342,35 @@ impl Tenants {
     }
 
     pub(crate) fn check(&self) {
-        assert!(self.nodes.len() <= limits::TENANTS_MAX, "tenant nodes are bounded");
-        assert_eq!(self.nodes.len(), self.leaves.len() + self.prefixes.len(), "each node is found by its path");
+        assert!(
+            self.nodes.len() <= limits::TENANTS_MAX,
+            "tenant nodes are bounded"
+        );
+        assert_eq!(
+            self.nodes.len(),
+            self.leaves.len() + self.prefixes.len(),
+            "each node is found by its path"
+        );
         for (at, node) in self.nodes.iter().filter(|(_, node)| !node.leaf) {
             let children = self.nodes.iter().filter(|(_, child)| child.parent == Some(at));
-            let sum = children.fold((0, 0, 0), |sum, (_, c)| (sum.0 + 1, sum.1 + c.running, sum.2 + c.queued));
-            assert_eq!(sum, (node.children, node.running, node.queued), "{} counts what is below it", node.path);
+            let sum = children.fold((0, 0, 0), |sum, (_, c)| {
+                (sum.0 + 1, sum.1 + c.running, sum.2 + c.queued)
+            });
+            assert_eq!(
+                sum,
+                (node.children, node.running, node.queued),
+                "{} counts what is below it",
+                node.path
+            );
         }
     }
 }
 
 fn by_prefix(rules: &[TenantRule]) -> BTreeMap<Arc<str>, TenantRule> {
-    rules.iter().map(|rule| (Arc::clone(&rule.prefix), rule.clone())).collect()
+    rules
+        .iter()
+        .map(|rule| (Arc::clone(&rule.prefix), rule.clone()))
+        .collect()
 }
 
 /// Sets a bucket's rate, keeping what is owed if it had one.

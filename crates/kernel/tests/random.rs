@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use seawall_kernel::plan::{
-    BudgetRule, CostRule, Engine, Meter, Model, Pace, Period, Price, QueueRule, Rate, Replica, RetryRule, TenantRule,
+    BudgetRule, CostRule, Engine, Meter, Model, Pace, Period, Price, QueueRule, Rate, Replica, RetryRule,
+    TenantRule,
 };
 use seawall_kernel::{Effect, Failure, Input, Kernel, Plan, RateReport, Submit};
 use seawall_model::{
@@ -14,7 +15,16 @@ use seawall_model::{
 };
 
 const START: At = At(1_700_000_000_000_000);
-const TENANTS: [&str; 8] = ["acme", "acme/a", "acme/a/x", "acme/b", "beta", "beta/z/y/x", "gamma", "delta/one"];
+const TENANTS: [&str; 8] = [
+    "acme",
+    "acme/a",
+    "acme/a/x",
+    "acme/b",
+    "beta",
+    "beta/z/y/x",
+    "gamma",
+    "delta/one",
+];
 
 /// One step of a random life: what happens, after how long, and three numbers to fill
 /// in the rest with.
@@ -28,14 +38,23 @@ struct Happening {
 
 fn happening() -> impl Strategy<Value = Happening> {
     let pause = prop_oneof![Just(0), 0..2_000_u64, 0..300_000_u64, 0..20_000_000_u64];
-    (0..=255_u8, pause, any::<u64>(), any::<u64>()).prop_map(|(kind, micros, a, b)| Happening { kind, micros, a, b })
+    (0..=255_u8, pause, any::<u64>(), any::<u64>()).prop_map(|(kind, micros, a, b)| Happening {
+        kind,
+        micros,
+        a,
+        b,
+    })
 }
 
 fn plan(shape: u64) -> Plan {
     let engine = |id: u32, replicas: u32| Engine {
         id: EngineId(id),
         name: format!("e{id}").into(),
-        replicas: (0..replicas).map(|r| Replica { id: ReplicaId(id * 100 + r) }).collect(),
+        replicas: (0..replicas)
+            .map(|r| Replica {
+                id: ReplicaId(id * 100 + r),
+            })
+            .collect(),
         pace: Pace {
             calls_min: 1,
             calls_max: 8,
@@ -44,10 +63,18 @@ fn plan(shape: u64) -> Plan {
             adaptive: shape & 2 == 2,
             queue_delay_ms_max: Millis(400),
         },
-        rate: Rate { calls_per_min: (shape & 4 == 4).then_some(600), tokens_per_min: (shape & 8 == 8).then_some(200_000) },
+        rate: Rate {
+            calls_per_min: (shape & 4 == 4).then_some(600),
+            tokens_per_min: (shape & 8 == 8).then_some(200_000),
+        },
         cost: CostRule::default(),
     };
-    let price = Price { input: 1_000_000, cached: 100_000, cache_written: 1_250_000, output: 4_000_000 };
+    let price = Price {
+        input: 1_000_000,
+        cached: 100_000,
+        cache_written: 1_250_000,
+        output: 4_000_000,
+    };
     let model = |id: u32, targets: &[u32]| Model {
         id: ModelId(id),
         targets: targets.iter().map(|t| EngineId(*t)).collect(),
@@ -63,7 +90,10 @@ fn plan(shape: u64) -> Plan {
         budgets: budgets.to_vec(),
     };
     let budget = |meter, period, limit| BudgetRule { meter, period, limit };
-    let slow = Rate { calls_per_min: Some(120), tokens_per_min: Some(60_000) };
+    let slow = Rate {
+        calls_per_min: Some(120),
+        tokens_per_min: Some(60_000),
+    };
     Plan {
         engines: match shape % 3 {
             0 => vec![engine(1, 1), engine(2, 3)],
@@ -72,14 +102,47 @@ fn plan(shape: u64) -> Plan {
         },
         models: vec![model(1, &[1, 2]), model(2, &[2, 3, 1]), model(3, &[3])],
         tenants: vec![
-            rule("acme", 300, Some(6), Rate::default(), &[budget(Meter::Tokens, Period::Minute, 20_000)]),
-            rule("acme/a", 50, None, slow, &[budget(Meter::Money, Period::Day, 60_000 + shape % 50_000)]),
-            rule("beta", 100, Some(1 + (shape % 3) as u32), Rate::default(), &[budget(Meter::Calls, Period::Hour, 40)]),
-            rule("*", 100, Some(4), Rate::default(), &[budget(Meter::Tokens, Period::Total, 1_000_000)]),
+            rule(
+                "acme",
+                300,
+                Some(6),
+                Rate::default(),
+                &[budget(Meter::Tokens, Period::Minute, 6_000)],
+            ),
+            rule(
+                "acme/a",
+                50,
+                None,
+                slow,
+                &[budget(Meter::Money, Period::Day, 60_000 + shape % 50_000)],
+            ),
+            rule(
+                "beta",
+                100,
+                Some(1 + (shape % 3) as u32),
+                Rate::default(),
+                &[budget(Meter::Calls, Period::Hour, 12)],
+            ),
+            rule(
+                "*",
+                100,
+                Some(4),
+                Rate::default(),
+                &[budget(Meter::Tokens, Period::Total, 1_000_000)],
+            ),
         ],
-        queue: QueueRule { len_max: 30, tenant_len_max: 12, wait_ms_max: Millis(8_000), ..QueueRule::default() },
+        queue: QueueRule {
+            len_max: 8,
+            tenant_len_max: 5,
+            wait_ms_max: Millis(8_000),
+            ..QueueRule::default()
+        },
         class_share: [40, 30, 20],
-        retry: RetryRule { seed: shape, open_after: 3, ..RetryRule::default() },
+        retry: RetryRule {
+            seed: shape,
+            open_after: 3,
+            ..RetryRule::default()
+        },
     }
 }
 
@@ -92,6 +155,8 @@ struct Shell {
     settled: BTreeSet<CallId>,
     running: BTreeMap<CallId, At>,
     ran: BTreeMap<CallId, u64>,
+    /// Prompt and most output of each call.
+    most: BTreeMap<CallId, (u64, u64)>,
     draws: Vec<Input>,
     probes: Vec<ReplicaId>,
     log: Vec<Effect>,
@@ -107,6 +172,7 @@ impl Shell {
             settled: BTreeSet::new(),
             running: BTreeMap::new(),
             ran: BTreeMap::new(),
+            most: BTreeMap::new(),
             draws: Vec::new(),
             probes: Vec::new(),
             log: Vec::new(),
@@ -123,13 +189,17 @@ impl Shell {
         }
         self.log.extend(out);
         for account in self.kernel.view().budgets {
-            assert!(account.spent + account.reserved <= account.limit, "I12: {account:?}");
+            assert!(
+                account.spent + account.reserved <= account.limit,
+                "I12: {account:?}"
+            );
         }
     }
 
     /// The attempt that an input ends, if it ends one.
     fn ended(&mut self, input: &Input) {
-        if let Input::Finished { call, .. } | Input::Failed { call, .. } | Input::Cancelled { call, .. } = input
+        if let Input::Finished { call, .. } | Input::Failed { call, .. } | Input::Cancelled { call, .. } =
+            input
             && let Some(began) = self.running.remove(call)
         {
             *self.ran.entry(*call).or_default() += self.now.micros_since(began);
@@ -139,24 +209,51 @@ impl Shell {
     fn perform(&mut self, effect: &Effect) {
         match effect {
             Effect::Dispatch(grant) => {
-                assert!(!self.settled.contains(&grant.call), "no dispatch after the last word");
-                assert!(self.running.insert(grant.call, self.now).is_none(), "one attempt at a time");
+                assert!(
+                    !self.settled.contains(&grant.call),
+                    "no dispatch after the last word"
+                );
+                assert!(
+                    self.running.insert(grant.call, self.now).is_none(),
+                    "one attempt at a time"
+                );
                 let since = self.now.micros_since(self.submitted[&grant.call]);
                 let ran = self.ran.get(&grant.call).copied().unwrap_or(0);
-                assert_eq!(grant.waits.0.iter().sum::<u64>(), since - ran, "waits add up: {grant:?}");
+                assert_eq!(
+                    grant.waits.0.iter().sum::<u64>(),
+                    since - ran,
+                    "waits add up: {grant:?}"
+                );
             }
             Effect::Settle(settlement) => {
                 assert!(self.submitted.contains_key(&settlement.call));
-                assert!(self.settled.insert(settlement.call), "settled once: {settlement:?}");
-                assert!(!self.running.contains_key(&settlement.call), "nothing runs after the last word");
+                assert!(
+                    self.settled.insert(settlement.call),
+                    "settled once: {settlement:?}"
+                );
+                assert!(
+                    !self.running.contains_key(&settlement.call),
+                    "nothing runs after the last word"
+                );
             }
             Effect::Refuse(refusal) => {
                 let wants_time = refusal.code.row().retry == seawall_model::Retry::After;
                 let total = refusal.what.as_ref().is_some_and(|what| what.ends_with("/total"));
-                assert!(!wants_time || refusal.retry_after.is_some() || total, "{refusal:?} says when");
+                assert!(
+                    !wants_time || refusal.retry_after.is_some() || total,
+                    "{refusal:?} says when"
+                );
             }
-            Effect::Draw { account, window, ceiling } => {
-                self.draws.push(Input::Drawn { account: account.clone(), window: *window, ceiling: *ceiling });
+            Effect::Draw {
+                account,
+                window,
+                ceiling,
+            } => {
+                self.draws.push(Input::Drawn {
+                    account: account.clone(),
+                    window: *window,
+                    ceiling: *ceiling,
+                });
             }
             Effect::Probe { replica } => self.probes.push(*replica),
             Effect::Spent { .. } => {}
@@ -170,7 +267,11 @@ impl Shell {
         let submit = Submit {
             call,
             tenant: Tenant::parse(TENANTS[(a % 8) as usize]).expect("valid"),
-            model: ModelId((a >> 8) as u32 % 4),
+            model: ModelId(if (a >> 8) % 32 == 0 {
+                0
+            } else {
+                1 + (a >> 13) as u32 % 3
+            }),
             targets: vec![0, 1, 2, (a >> 12) as u8],
             class: Class::ALL[(a >> 16) as usize % 3],
             run: (a & (1 << 20) != 0).then_some(RunId((a >> 21) % 5)),
@@ -181,6 +282,12 @@ impl Shell {
             deadline: (b & (3 << 25) == 0).then(|| self.now.plus(Millis((b >> 30) % 4_000))),
             prefix: (0..(b >> 40) % 6).map(|block| (b >> 50) * 10 + block).collect(),
         };
+        let output = if submit.generates {
+            submit.output_max.map_or(1_000, |max| max.0)
+        } else {
+            0
+        };
+        self.most.insert(call, (submit.prompt.0, output));
         self.step(Input::Submit(Box::new(submit)));
     }
 
@@ -192,50 +299,76 @@ impl Shell {
         }
     }
 
-    /// What a call may have used: never more than it reserved, as engines that honour
-    /// `max_tokens` do.
-    fn usage(b: u64) -> Usage {
-        Usage { input: Tokens(b % 100), cached: Tokens(b % 50), output: Tokens(b % 3), ..Usage::default() }
+    /// What a call may have used: at most what it reserved, as with engines that honour
+    /// `max_tokens`.
+    fn usage(&self, call: CallId, b: u64) -> Usage {
+        let Some((prompt, output)) = self.most.get(&call) else {
+            return Usage::default();
+        };
+        let input = Tokens(b % (prompt + 1));
+        Usage {
+            input,
+            cached: Tokens(b % (input.0 + 1)),
+            output: Tokens((b >> 20) % (output + 1)),
+            ..Usage::default()
+        }
     }
 
     fn live(&mut self, happening: &Happening) {
         let Happening { kind, micros, a, b } = *happening;
         self.now = At(self.now.0 + micros);
+        if b & 3 != 0
+            && let Some(draw) = self.draws.pop()
+        {
+            self.step(draw);
+        }
         let call = self.some_call(a);
         let replica = ReplicaId((1 + a as u32 % 3) * 100 + (a >> 8) as u32 % 4);
         match kind {
             0..=109 => self.submit(a, b),
-            110..=149 => {
-                // A call that never ran cannot have used anything; the shell knows.
-                let usage = if self.prompt_is_small(call) { Usage::default() } else { Self::usage(b) };
-                self.step(Input::Finished { call, usage, finish: None });
-            }
-            150..=164 => self.step(Input::Cancelled { call, usage: Usage::default() }),
+            110..=149 => self.step(Input::Finished {
+                call,
+                usage: self.usage(call, b),
+                finish: None,
+            }),
+            150..=164 => self.step(Input::Cancelled {
+                call,
+                usage: self.usage(call, b),
+            }),
             165..=189 => {
                 let failure = failure(a >> 20, b);
-                self.step(Input::Failed { call, failure, client_began: b % 5 == 0, usage: Usage::default() });
+                self.step(Input::Failed {
+                    call,
+                    failure,
+                    client_began: b % 5 == 0,
+                    usage: self.usage(call, b),
+                });
             }
             190..=199 => self.step(Input::FirstToken { call }),
-            200..=209 => self.step(Input::Progress { call, output: Tokens(b % 2_000) }),
+            200..=209 => self.step(Input::Progress {
+                call,
+                output: Tokens(b % 2_000),
+            }),
             210..=225 => {
                 if let Some(draw) = self.draws.pop() {
                     self.step(draw);
                 }
             }
             226..=229 => {
-                let report = RateReport { calls_left: Some(b as u32 % 2), tokens_left: None, reset: Some(Millis(b % 900)) };
+                let report = RateReport {
+                    calls_left: Some(b as u32 % 2),
+                    tokens_left: None,
+                    reset: Some(Millis(b % 900)),
+                };
                 self.step(Input::Rate { replica, report });
             }
-            230..=235 => self.step(Input::Probed { replica, healthy: b % 2 == 0 }),
+            230..=235 => self.step(Input::Probed {
+                replica,
+                healthy: b % 2 == 0,
+            }),
             236..=239 => self.step(Input::Configure(Box::new(plan(a)))),
             _ => self.tick(),
         }
-    }
-
-    fn prompt_is_small(&self, call: CallId) -> bool {
-        // Usage stays below every reservation only if the call reserved some tokens;
-        // prompts and answers here are drawn at random, so most report nothing used.
-        !self.running.contains_key(&call) || call.0 % 4 != 0
     }
 
     fn tick(&mut self) {
@@ -249,13 +382,22 @@ impl Shell {
     /// call is known.
     fn end(&mut self) {
         self.step(Input::Drain);
+        self.submit(0, 0);
         for round in 0.. {
-            assert!(round < 20_000, "the kernel comes to rest: {:?}", self.kernel.view());
+            assert!(
+                round < 20_000,
+                "the kernel comes to rest: {:?}",
+                self.kernel.view()
+            );
             while let Some(draw) = self.draws.pop() {
                 self.step(draw);
             }
             if let Some(call) = self.running.keys().next().copied() {
-                self.step(Input::Finished { call, usage: Usage::default(), finish: None });
+                self.step(Input::Finished {
+                    call,
+                    usage: Usage::default(),
+                    finish: None,
+                });
             } else if self.kernel.idle() {
                 break;
             } else {
@@ -271,7 +413,9 @@ fn failure(which: u64, b: u64) -> Failure {
     match which % 10 {
         0 => Failure::Connect,
         1 => Failure::Timeout,
-        2 => Failure::Limited { retry_after: (b & 1 == 1).then_some(Millis(b % 3_000)) },
+        2 => Failure::Limited {
+            retry_after: (b & 1 == 1).then_some(Millis(b % 3_000)),
+        },
         3 => Failure::Server { status: 500 },
         4 => Failure::Refused { status: 422 },
         5 => Failure::Credentials,
@@ -302,5 +446,71 @@ proptest! {
         let first = live(shape, &happenings);
         let second = live(shape, &happenings);
         prop_assert_eq!(first, second);
+    }
+}
+
+/// The meta-test: random lives reach what they are meant to try. Without it a mistake in
+/// the generator could make the property above hold for want of anything happening.
+#[test]
+fn random_lives_reach_every_corner() {
+    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+    let mut state = 1_u64;
+    let mut draw = || {
+        // The constants of Knuth's MMIX generator; its high bits are good enough here.
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.rotate_right(24)
+    };
+    for shape in 0..60 {
+        let mut happenings = Vec::new();
+        for _ in 0..300 {
+            let micros = [0, 500, 20_000, 500_000][draw() as usize % 4] * (draw() % 3);
+            happenings.push(Happening {
+                kind: draw() as u8,
+                micros,
+                a: draw(),
+                b: draw(),
+            });
+        }
+        for effect in live(shape, &happenings) {
+            let name = match &effect {
+                Effect::Dispatch(grant) if grant.attempt > 1 => "dispatch again".to_owned(),
+                Effect::Dispatch(_) => "dispatch".to_owned(),
+                Effect::Refuse(refusal) => format!("refuse {}", refusal.code.as_str()),
+                Effect::Settle(end) => format!("settle {}", end.outcome.as_str()),
+                Effect::Draw { .. } => "draw".to_owned(),
+                Effect::Spent { .. } => "spent".to_owned(),
+                Effect::Probe { .. } => "probe".to_owned(),
+            };
+            *seen.entry(name).or_default() += 1;
+        }
+    }
+    for wanted in [
+        "dispatch",
+        "dispatch again",
+        "draw",
+        "spent",
+        "probe",
+        "settle done",
+        "settle cancelled",
+        "refuse model_unknown",
+        "refuse draining",
+        "refuse queue_full",
+        "refuse tenant_queue_full",
+        "refuse rate_limited",
+        "refuse concurrency_limited",
+        "refuse budget_exhausted",
+        "refuse deadline_missed",
+        "refuse engine_down",
+        "refuse queue_timeout",
+        "refuse engine_refused",
+        "refuse engine_rejected_key",
+        "refuse engine_rate_limited",
+        "refuse engine_failed",
+        "settle engine_cut",
+        "refuse answer_too_large",
+    ] {
+        assert!(seen.contains_key(wanted), "{wanted} never happened: {seen:#?}");
     }
 }

@@ -2,17 +2,36 @@
 //! by a thread of its own behind a bounded line, so that a slow pipe never slows a call.
 
 use std::io::Write;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use seawall_model::{Record, limits};
 use serde::Serialize;
 
 use crate::tasks::{Kind, Tasks};
 
+/// Lines are gathered this long before the writer takes them: waking a thread for each
+/// line cost a quarter of a unary call.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// The way to the access log. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Option<SyncSender<Line>>);
+pub struct AccessLog(Option<Arc<Desk>>);
+
+/// Where lines lie until the writer takes them.
+#[derive(Debug, Default)]
+struct Desk {
+    pile: Mutex<Pile>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pile {
+    lines: Vec<Line>,
+    writer: Option<JoinHandle<()>>,
+    stop: bool,
+}
 
 /// What is logged of one request.
 #[derive(Debug)]
@@ -77,9 +96,11 @@ impl AccessLog {
     /// # Errors
     /// The system has no thread to give.
     pub fn start(tasks: &Tasks) -> std::io::Result<Self> {
-        let (sender, receiver) = sync_channel(limits::LOG_LINES_PENDING_MAX);
-        tasks.thread(Kind::LogWriter, move || write_all(&receiver))?;
-        Ok(Self(Some(sender)))
+        let desk = Arc::new(Desk::default());
+        let theirs = desk.clone();
+        let writer = tasks.thread(Kind::LogWriter, move || write_all(&theirs))?;
+        desk.lock().writer = Some(writer);
+        Ok(Self(Some(desk)))
     }
 
     /// A log that goes nowhere.
@@ -94,27 +115,65 @@ impl AccessLog {
         self.0.is_some()
     }
 
-    /// Hands a line over; `false` if it had to be dropped.
+    /// Leaves a line for the writer; `false` if it had to be dropped.
     #[must_use]
     pub fn write(&self, line: Line) -> bool {
-        match &self.0 {
-            Some(sender) => !matches!(sender.try_send(line), Err(TrySendError::Full(_))),
-            None => true,
+        let Some(desk) = &self.0 else { return true };
+        let mut pile = desk.lock();
+        if pile.lines.len() >= limits::LOG_LINES_PENDING_MAX {
+            return false;
+        }
+        pile.lines.push(line);
+        if pile.lines.len() == 1 {
+            desk.bell.notify_one();
+        }
+        true
+    }
+
+    /// Has what is left written, and ends the writer. Blocks until then.
+    pub fn close(&self) {
+        let Some(desk) = &self.0 else { return };
+        let writer = {
+            let mut pile = desk.lock();
+            pile.stop = true;
+            desk.bell.notify_one();
+            pile.writer.take()
+        };
+        if let Some(writer) = writer {
+            let _ = writer.join();
         }
     }
 }
 
-/// Writes until every sender is gone; flushes whenever the line is empty.
-fn write_all(lines: &Receiver<Line>) {
+impl Desk {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Pile> {
+        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for lines, then a little for more of them; the lines, and whether it is over.
+    fn take(&self) -> (Vec<Line>, bool) {
+        let idle = |pile: &mut Pile| pile.lines.is_empty() && !pile.stop;
+        let pile = self.bell.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        let more = |pile: &mut Pile| !pile.stop;
+        let waited = self.bell.wait_timeout_while(pile, GATHER, more);
+        let mut pile = waited.unwrap_or_else(PoisonError::into_inner).0;
+        (std::mem::take(&mut pile.lines), pile.stop)
+    }
+}
+
+/// Writes until it is told to stop.
+fn write_all(desk: &Desk) {
     let mut out = std::io::BufWriter::with_capacity(64 << 10, std::io::stdout());
-    while let Ok(first) = lines.recv() {
-        let mut next = Some(first);
-        while let Some(line) = next {
+    loop {
+        let (lines, over) = desk.take();
+        for line in &lines {
             // A broken pipe must not end the service; the reader is gone, that is all.
-            let _ = write_one(&mut out, &line);
-            next = lines.try_recv().ok();
+            let _ = write_one(&mut out, line);
         }
         let _ = out.flush();
+        if over {
+            return;
+        }
     }
 }
 

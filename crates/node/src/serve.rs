@@ -181,10 +181,12 @@ async fn serve(mut config: Config, flags: Flags, metrics: Arc<Metrics>) -> Resul
     operator::asked_to_end().await;
     leave(&app, &phase_sender).await;
     disk.stop();
+    let log = app.log.clone();
     // The thread writes what is left; a disk that hangs must not hang the exit.
     let (done, ended) = oneshot::channel();
     let waiter = tasks.thread(Kind::Disk, move || {
         let _ = clerk.join();
+        log.close();
         let _ = done.send(());
     });
     if waiter.is_ok() && tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {

@@ -67,6 +67,7 @@ pub fn client(options: &Options, tasks: &Tasks) -> Result<Client, String> {
         .timer(TokioTimer::new())
         .pool_max_idle_per_host(limits::POOL_IDLE_MAX)
         .pool_idle_timeout(Duration::from_millis(limits::POOL_IDLE_MS_MAX))
+        .http1_writev(false)
         .http1_max_buf_size(limits::STREAM_WINDOW_BYTES)
         // One slow reader must not use up the window that all streams of a connection
         // share; each stream's own window bounds the memory.

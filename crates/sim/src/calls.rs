@@ -180,7 +180,10 @@ impl Calls {
 
     /// The kernel is about to be told that the attempt under way, if any, is over.
     pub fn end_attempt(&mut self, now: At, id: CallId, told: Told, usage: Usage) {
-        let call = self.live.get_mut(&id).expect("the shell tells of live calls only");
+        let call = self
+            .live
+            .get_mut(&id)
+            .expect("the shell tells of live calls only");
         call.told = told;
         if call.attempt.take().is_some() {
             call.ran_us += now.micros_since(call.dispatched);
@@ -198,25 +201,40 @@ impl Calls {
     /// When it should not (I6).
     pub fn dispatch(&mut self, now: At, grant: &Grant, attempt: u64, plan: &Plan) -> &mut Call {
         let id = grant.call;
-        let Some(call) = self.live.get_mut(&id) else { panic!("I6: {id:?} dispatched but not alive") };
-        assert!(call.attempt.is_none(), "I6: {id:?} dispatched while an attempt is under way");
+        let Some(call) = self.live.get_mut(&id) else {
+            panic!("I6: {id:?} dispatched but not alive")
+        };
+        assert!(
+            call.attempt.is_none(),
+            "I6: {id:?} dispatched while an attempt is under way"
+        );
         assert!(call.refused.is_none(), "I6: {id:?} dispatched after its refusal");
         assert!(
             matches!(call.told, Told::Alive | Told::Failed(_, false)),
             "I6: {id:?} dispatched after {:?}",
             call.told
         );
-        assert_eq!(grant.attempt, call.attempts + 1, "I6: attempts of {id:?} are not counted one by one");
+        assert_eq!(
+            grant.attempt,
+            call.attempts + 1,
+            "I6: attempts of {id:?} are not counted one by one"
+        );
         assert!(
             grant.attempt <= plan.retry.attempts_max.max(1),
             "I6: {id:?} has more attempts than {}",
             plan.retry.attempts_max
         );
         if let Some(deadline) = call.submit.deadline {
-            assert!(now <= deadline, "I6: {id:?} dispatched {} us after its deadline", now.micros_since(deadline));
+            assert!(
+                now <= deadline,
+                "I6: {id:?} dispatched {} us after its deadline",
+                now.micros_since(deadline)
+            );
         }
         let engine = plan.engines.iter().find(|engine| engine.id == grant.engine);
-        let Some(engine) = engine else { panic!("I6: {id:?} dispatched to vanished {:?}", grant.engine) };
+        let Some(engine) = engine else {
+            panic!("I6: {id:?} dispatched to vanished {:?}", grant.engine)
+        };
         assert!(
             engine.replicas.iter().any(|replica| replica.id == grant.replica),
             "I6: {id:?} dispatched to vanished {:?}",
@@ -228,10 +246,17 @@ impl Calls {
             "I6: {id:?} has target {} which is another engine",
             grant.target
         );
-        assert!(call.submit.targets.contains(&grant.target), "I6: {id:?} went to a target that cannot serve it");
+        assert!(
+            call.submit.targets.contains(&grant.target),
+            "I6: {id:?} went to a target that cannot serve it"
+        );
         let waited = now.micros_since(call.submitted) - call.ran_us;
         let told: u64 = grant.waits.0.iter().sum();
-        assert_eq!(told, waited, "waits: {id:?} waited {waited} us, told causes sum to {:?}", grant.waits);
+        assert_eq!(
+            told, waited,
+            "waits: {id:?} waited {waited} us, told causes sum to {:?}",
+            grant.waits
+        );
         call.attempts += 1;
         call.attempt = Some(attempt);
         call.dispatched = now;
@@ -247,8 +272,13 @@ impl Calls {
     /// When it may not any more, or does not say when to come back (I6).
     pub fn refuse(&mut self, refusal: &Refusal) {
         let id = refusal.call;
-        let Some(call) = self.live.get_mut(&id) else { panic!("I6: {id:?} refused but not alive") };
-        assert!(call.attempt.is_none(), "I6: {id:?} refused while an attempt is under way");
+        let Some(call) = self.live.get_mut(&id) else {
+            panic!("I6: {id:?} refused but not alive")
+        };
+        assert!(
+            call.attempt.is_none(),
+            "I6: {id:?} refused while an attempt is under way"
+        );
         assert!(call.refused.is_none(), "I6: {id:?} refused twice");
         assert!(
             matches!(call.told, Told::Alive | Told::Failed(_, false)),
@@ -259,7 +289,11 @@ impl Calls {
             // A budget for good never ends, so there is no time to name.
             let never = refusal.what.as_ref().is_some_and(|what| what.ends_with("/total"));
             let after = refusal.retry_after.or(never.then_some(Millis::MAX));
-            assert!(after.is_some_and(|after| after > Millis::ZERO), "I6: {id:?} refused with {:?} and no time", refusal.code);
+            assert!(
+                after.is_some_and(|after| after > Millis::ZERO),
+                "I6: {id:?} refused with {:?} and no time",
+                refusal.code
+            );
         }
         if refusal.code == Code::Draining {
             assert!(self.draining, "I6: {id:?} refused as draining, but nobody drains");
@@ -274,22 +308,44 @@ impl Calls {
     /// When it is not the last, or not true (I6).
     pub fn settle(&mut self, now: At, settlement: &Settlement) -> Ended {
         let id = settlement.call;
-        let Some(call) = self.live.remove(&id) else { panic!("I6: {id:?} settled but not alive: settled twice?") };
-        assert!(call.attempt.is_none(), "I6: {id:?} settled while an attempt is under way");
+        let Some(call) = self.live.remove(&id) else {
+            panic!("I6: {id:?} settled but not alive: settled twice?")
+        };
+        assert!(
+            call.attempt.is_none(),
+            "I6: {id:?} settled while an attempt is under way"
+        );
         check_outcome(&call, settlement);
-        assert_eq!(settlement.attempts, call.attempts, "I6: {id:?} settled with a wrong count of attempts");
+        assert_eq!(
+            settlement.attempts, call.attempts,
+            "I6: {id:?} settled with a wrong count of attempts"
+        );
         assert_eq!(
             (settlement.engine, settlement.replica),
             (call.place.map(|place| place.0), call.place.map(|place| place.1)),
             "I6: {id:?} settled with a wrong place"
         );
-        assert_eq!(settlement.usage, call.used, "I12: {id:?} settled with a usage that is not the sum of what was reported");
+        assert_eq!(
+            settlement.usage, call.used,
+            "I12: {id:?} settled with a usage that is not the sum of what was reported"
+        );
         let cost = call.price.of(&call.used).0..=call.cost_most;
-        assert!(cost.contains(&settlement.cost.0), "I12: {id:?} cost {cost:?} but was charged {}", settlement.cost);
+        assert!(
+            cost.contains(&settlement.cost.0),
+            "I12: {id:?} cost {cost:?} but was charged {}",
+            settlement.cost
+        );
         let waited = now.micros_since(call.submitted) - call.ran_us;
         let told: u64 = settlement.waits.0.iter().sum();
-        assert_eq!(told, waited, "waits: {id:?} waited {waited} us, told causes sum to {:?}", settlement.waits);
-        Ended { call, outcome: settlement.outcome }
+        assert_eq!(
+            told, waited,
+            "waits: {id:?} waited {waited} us, told causes sum to {:?}",
+            settlement.waits
+        );
+        Ended {
+            call,
+            outcome: settlement.outcome,
+        }
     }
 
     /// After a step in which the kernel was told `told` of this call: must it be over?
@@ -300,19 +356,31 @@ impl Calls {
         let Some(call) = self.live.get(&id) else { return };
         if call.attempt.is_some() {
             // Dispatched anew in the same step.
-            assert!(matches!(told, Told::Alive | Told::Failed(..)), "I8: {id:?} runs again after {told:?}");
+            assert!(
+                matches!(told, Told::Alive | Told::Failed(..)),
+                "I8: {id:?} runs again after {told:?}"
+            );
             return;
         }
         match told {
             Told::Finished(_) => panic!("I6: {id:?} finished and was not settled at once"),
             Told::Cancelled => panic!("I8: {id:?} was cancelled and not settled at once"),
             Told::Failed(failure, began) => {
-                let last = matches!(failure, Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline);
-                assert!(!began && !last, "I6: {id:?} failed with {failure:?} (began: {began}) and was not settled at once");
+                let last = matches!(
+                    failure,
+                    Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline
+                );
+                assert!(
+                    !began && !last,
+                    "I6: {id:?} failed with {failure:?} (began: {began}) and was not settled at once"
+                );
             }
             Told::Alive => {}
         }
-        assert!(call.refused.is_none(), "I6: {id:?} refused and not settled at once");
+        assert!(
+            call.refused.is_none(),
+            "I6: {id:?} refused and not settled at once"
+        );
     }
 
     /// No call waits longer than it may, all its stays in queues together, but for the
@@ -327,7 +395,13 @@ impl Calls {
             }
             let waited = now.micros_since(call.submitted) - call.ran_us;
             let most = self.stay_us + self.pause_us * u64::from(call.attempts);
-            assert!(waited <= most, "I7: {:?} of {} hangs: waits for {waited} us, {} attempts", call.submit.call, call.submit.tenant, call.attempts);
+            assert!(
+                waited <= most,
+                "I7: {:?} of {} hangs: waits for {waited} us, {} attempts",
+                call.submit.call,
+                call.submit.tenant,
+                call.attempts
+            );
         }
     }
 }
@@ -336,21 +410,41 @@ fn check_outcome(call: &Call, settlement: &Settlement) {
     let id = settlement.call;
     match settlement.outcome {
         Outcome::Done => {
-            let Told::Finished(finish) = call.told else { panic!("I6: {id:?} done after {:?}", call.told) };
-            assert_eq!(settlement.finish, finish, "I6: {id:?} settled with another reason for its end");
+            let Told::Finished(finish) = call.told else {
+                panic!("I6: {id:?} done after {:?}", call.told)
+            };
+            assert_eq!(
+                settlement.finish, finish,
+                "I6: {id:?} settled with another reason for its end"
+            );
         }
         Outcome::Cancelled => {
-            assert_eq!(call.told, Told::Cancelled, "I6: {id:?} cancelled, but its client stayed");
+            assert_eq!(
+                call.told,
+                Told::Cancelled,
+                "I6: {id:?} cancelled, but its client stayed"
+            );
         }
         Outcome::Failed(code) => {
             if call.refused.is_some() {
-                assert_eq!(call.refused, Some(code), "I6: {id:?} settled with another code than its refusal's");
+                assert_eq!(
+                    call.refused,
+                    Some(code),
+                    "I6: {id:?} settled with another code than its refusal's"
+                );
                 return;
             }
             let Told::Failed(failure, true) = call.told else {
-                panic!("I6: {id:?} failed with {code:?} without a refusal after {:?}", call.told)
+                panic!(
+                    "I6: {id:?} failed with {code:?} without a refusal after {:?}",
+                    call.told
+                )
             };
-            assert_eq!(code, code_of(failure), "I6: {id:?} failed with {failure:?} but has another code");
+            assert_eq!(
+                code,
+                code_of(failure),
+                "I6: {id:?} failed with {failure:?} but has another code"
+            );
         }
     }
 }
@@ -436,7 +530,14 @@ mod tests {
 
     fn grant(call: CallId, waited: u64) -> Grant {
         let waits = Waits([0, waited, 0, 0, 0, 0]);
-        Grant { call, attempt: 1, engine: EngineId(0), replica: ReplicaId(0), target: 0, waits }
+        Grant {
+            call,
+            attempt: 1,
+            engine: EngineId(0),
+            replica: ReplicaId(0),
+            target: 0,
+            waits,
+        }
     }
 
     fn settlement(call: CallId, outcome: Outcome) -> Settlement {
@@ -501,7 +602,15 @@ mod tests {
     #[should_panic(expected = "vanished")]
     fn a_dispatch_to_nowhere_is_caught() {
         let (mut calls, plan, id) = book();
-        calls.dispatch(At(1_500), &Grant { replica: ReplicaId(9), ..grant(id, 500) }, 1, &plan);
+        calls.dispatch(
+            At(1_500),
+            &Grant {
+                replica: ReplicaId(9),
+                ..grant(id, 500)
+            },
+            1,
+            &plan,
+        );
     }
 
     #[test]
@@ -516,7 +625,13 @@ mod tests {
     #[should_panic(expected = "and no time")]
     fn a_refusal_that_does_not_say_when_is_caught() {
         let (mut calls, _, id) = book();
-        let refusal = Refusal { call: id, code: Code::QueueFull, retry_after: None, cause: None, what: None };
+        let refusal = Refusal {
+            call: id,
+            code: Code::QueueFull,
+            retry_after: None,
+            cause: None,
+            what: None,
+        };
         calls.refuse(&refusal);
     }
 }

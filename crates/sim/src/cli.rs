@@ -53,12 +53,23 @@ impl Wish {
     /// # Errors
     /// Says which argument is wrong.
     pub fn read(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
-        let mut wish =
-            Self { seeds: 0, seed: None, length: None, plan: "any".into(), trace: None, twice: false, help: false };
+        let mut wish = Self {
+            seeds: 0,
+            seed: None,
+            length: None,
+            plan: "any".into(),
+            trace: None,
+            twice: false,
+            help: false,
+        };
         let mut seeds = None;
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+            let mut value = || {
+                arguments
+                    .next()
+                    .ok_or_else(|| format!("{argument} needs a value"))
+            };
             match argument.as_str() {
                 "--seeds" => seeds = Some(number(&argument, &value()?)?),
                 "--seed" => wish.seed = Some(number(&argument, &value()?)?),
@@ -71,7 +82,11 @@ impl Wish {
             }
         }
         if !NAMES.contains(&wish.plan.as_str()) {
-            return Err(format!("there is no plan {}; there are {}", wish.plan, NAMES.join(", ")));
+            return Err(format!(
+                "there is no plan {}; there are {}",
+                wish.plan,
+                NAMES.join(", ")
+            ));
         }
         if wish.trace.is_some() && wish.seed.is_none() {
             return Err("--trace needs --seed: it writes one world".into());
@@ -82,11 +97,14 @@ impl Wish {
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{name} needs a whole number, not {text}"))
+    text.parse()
+        .map_err(|_| format!("{name} needs a whole number, not {text}"))
 }
 
 fn hours(text: &str) -> Result<Millis, String> {
-    let hours: f64 = text.parse().map_err(|_| format!("--hours needs a number, not {text}"))?;
+    let hours: f64 = text
+        .parse()
+        .map_err(|_| format!("--hours needs a number, not {text}"))?;
     if !(0.0001..=10_000.0).contains(&hours) {
         return Err(format!("--hours must lie between 0.0001 and 10000, not {text}"));
     }
@@ -99,10 +117,15 @@ fn hours(text: &str) -> Result<Millis, String> {
 /// When the list is malformed.
 #[must_use]
 pub fn kept() -> Vec<(&'static str, u64)> {
-    let lines = KEPT.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|line| !line.is_empty());
+    let lines = KEPT
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").trim())
+        .filter(|line| !line.is_empty());
     lines
         .map(|line| {
-            let (plan, seed) = line.split_once(' ').expect("seeds.txt has lines `PLAN SEED # why`");
+            let (plan, seed) = line
+                .split_once(' ')
+                .expect("seeds.txt has lines `PLAN SEED # why`");
             (plan, seed.trim().parse().expect("a seed is a whole number"))
         })
         .collect()
@@ -118,6 +141,7 @@ pub struct Summary {
     calls: u64,
     lost: u64,
     compared: u64,
+    gap_most: u64,
     tripped: u64,
     outcomes: BTreeMap<&'static str, u64>,
 }
@@ -129,6 +153,7 @@ impl Summary {
         self.calls += tally.submitted();
         self.lost += tally.lost;
         self.compared += tally.compared;
+        self.gap_most = self.gap_most.max(tally.gap_most);
         self.tripped += tally.tripped;
         for (name, count) in tally.outcomes() {
             *self.outcomes.entry(name).or_default() += count;
@@ -145,15 +170,35 @@ impl Summary {
     #[must_use]
     pub fn text(&self, seconds: f64) -> String {
         let mut text = String::new();
-        let mut line = |what: std::fmt::Arguments<'_>| writeln!(text, "{what}").expect("writing to a string cannot fail");
-        line(format_args!("worlds    {} ({} failed), {:.2} virtual hours", self.worlds, self.failed, self.virtual_us as f64 / 3.6e9));
-        line(format_args!("calls     {} ({} lost in crashes)", self.calls, self.lost));
+        let mut line = |what: std::fmt::Arguments<'_>| {
+            writeln!(text, "{what}").expect("writing to a string cannot fail");
+        };
+        line(format_args!(
+            "worlds    {} ({} failed), {:.2} virtual hours",
+            self.worlds,
+            self.failed,
+            self.virtual_us as f64 / 3.6e9
+        ));
+        line(format_args!(
+            "calls     {} ({} lost in crashes)",
+            self.calls, self.lost
+        ));
         for (name, count) in self.outcomes.iter().filter(|(_, count)| **count > 0) {
             line(format_args!("          {count:>9} {name}"));
         }
-        line(format_args!("fairness  {} comparisons, {} budget accounts used up", self.compared, self.tripped));
+        line(format_args!(
+            "fairness  {} comparisons, largest gap {} % of its bound",
+            self.compared, self.gap_most
+        ));
+        line(format_args!(
+            "budgets   {} accounts used up, none overspent",
+            self.tripped
+        ));
         let rate = self.steps as f64 / seconds.max(1e-9);
-        line(format_args!("steps     {} in {seconds:.1} s, {rate:.0} per second", self.steps));
+        line(format_args!(
+            "steps     {} in {seconds:.1} s, {rate:.0} per second",
+            self.steps
+        ));
         text
     }
 }
@@ -171,8 +216,14 @@ pub fn play(wish: &Wish, say: &mut impl FnMut(&str)) -> Summary {
     worlds.extend((0..wish.seeds).map(|nth| (wish.plan.as_str(), first.wrapping_add(nth), wish.twice)));
     for (plan, seed, twice) in worlds {
         summary.worlds += 1;
-        let Some(scenario) = invent(plan, seed, wish.length) else { continue };
-        let result = if twice { run_twice(&scenario) } else { run(scenario) };
+        let Some(scenario) = invent(plan, seed, wish.length) else {
+            continue;
+        };
+        let result = if twice {
+            run_twice(&scenario)
+        } else {
+            run(&scenario)
+        };
         match result {
             Ok(tally) => summary.add(&tally),
             Err(broken) => {
@@ -186,7 +237,9 @@ pub fn play(wish: &Wish, say: &mut impl FnMut(&str)) -> Summary {
 
 /// One line per failing seed with how to repeat it; the first with what went before.
 fn line_of(plan: &str, broken: &Broken, wish: &Wish, tail: bool) -> String {
-    let hours = wish.length.map_or(String::new(), |length| format!(" --hours {}", length.0 as f64 / 3.6e6));
+    let hours = wish.length.map_or(String::new(), |length| {
+        format!(" --hours {}", length.0 as f64 / 3.6e6)
+    });
     let mut line = format!(
         "FAILED {} at {} us: {}\n  repeat: cargo x sim --plan {plan} --seed {}{hours}\n",
         broken.name, broken.at.0, broken.says, broken.seed
@@ -215,7 +268,15 @@ mod tests {
         let wish = read("--seed 7 --plan storm --hours 0.5 --twice").expect("valid");
         assert_eq!((wish.seeds, wish.seed, wish.twice), (1, Some(7), true));
         assert_eq!(wish.length, Some(Millis(1_800_000)));
-        for wrong in ["--seeds", "--seeds x", "--plan nothing", "--hours -1", "--hours NaN", "--trace f", "--what"] {
+        for wrong in [
+            "--seeds",
+            "--seeds x",
+            "--plan nothing",
+            "--hours -1",
+            "--hours NaN",
+            "--trace f",
+            "--what",
+        ] {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

@@ -51,14 +51,26 @@ impl Crowd {
         let streams = scenario.demands.iter().enumerate().map(|(index, demand)| {
             let seed = mix(scenario.seed ^ mix(0xc01d ^ index as u64));
             let arrivals = match demand.law {
-                Law::Open { rps, cv } => Some(Arrivals::gamma(rps, cv, seed).expect("scenarios name valid rates")),
+                Law::Open { rps, cv } => {
+                    Some(Arrivals::gamma(rps, cv, seed).expect("scenarios name valid rates"))
+                }
                 Law::Closed { .. } => None,
             };
             let from = scenario.start.plus(demand.from);
             let until = scenario.end().min(scenario.start.plus(demand.until));
-            Stream { demand: demand.clone(), arrivals, rng: Rng::branch(seed, 1), from, until }
+            Stream {
+                demand: demand.clone(),
+                arrivals,
+                rng: Rng::branch(seed, 1),
+                from,
+                until,
+            }
         });
-        Self { streams: streams.collect(), strict: scenario.strict, overrun: scenario.odds.overrun }
+        Self {
+            streams: streams.collect(),
+            strict: scenario.strict,
+            overrun: scenario.odds.overrun,
+        }
     }
 
     /// The first arrivals of every demand.
@@ -72,7 +84,9 @@ impl Crowd {
                 }
                 // Workers begin a millisecond apart, so that they are not one burst.
                 Law::Closed { workers, .. } => {
-                    all.extend((0..workers).map(|worker| (stream.from.plus(Millis(u64::from(worker))), index)));
+                    all.extend(
+                        (0..workers).map(|worker| (stream.from.plus(Millis(u64::from(worker))), index)),
+                    );
                 }
             }
         }
@@ -87,7 +101,9 @@ impl Crowd {
     /// When a closed demand's client asks again after its call ended.
     pub fn next_of_worker(&mut self, now: At, demand: usize, retry_after: Option<Millis>) -> Option<At> {
         let stream = &mut self.streams[demand];
-        let Law::Closed { think, .. } = stream.demand.law else { return None };
+        let Law::Closed { think, .. } = stream.demand.law else {
+            return None;
+        };
         let pause = think.micros() + retry_after.map_or(0, Millis::micros);
         let at = At(now.0 + pause + 1 + stream.rng.below(pause / 4 + 1_000));
         (at < stream.until).then_some(at)
@@ -111,14 +127,23 @@ impl Crowd {
         let known: Option<&Model> = plan.models.iter().find(|known| known.id == model);
         // An engine stops at the limit it was given, or at the model's own.
         let most = known.map_or(natural, |model| model.output_tokens_max.0);
-        let mut output = if output_max.is_some() { natural } else { natural.min(most) };
+        let mut output = if output_max.is_some() {
+            natural
+        } else {
+            natural.min(most)
+        };
         if !strict && rng.below(1_000) < overrun {
             output = output * 2 + 10;
         }
-        let estimate = if strict { prompt + rng.below(prompt / 8 + 1) } else { prompt * 3 / 4 + rng.below(prompt / 2 + 1) };
+        let estimate = if strict {
+            prompt + rng.below(prompt / 8 + 1)
+        } else {
+            prompt * 3 / 4 + rng.below(prompt / 2 + 1)
+        };
         let targets = known.map_or(1, |model| model.targets.len());
         let targets: Vec<u8> = (0..u8::try_from(targets).expect("models have few targets")).collect();
-        let run = (demand.runs > 0).then(|| RunId(mix(now.0 / 30_000_000) ^ mix(index as u64) ^ rng.below(demand.runs)));
+        let run = (demand.runs > 0)
+            .then(|| RunId(mix(now.0 / 30_000_000) ^ mix(index as u64) ^ rng.below(demand.runs)));
         let (odds, most) = demand.deadline;
         let deadline = (rng.below(100) < odds).then(|| At(now.0 + 1_000 + rng.below(most.micros().max(1))));
         let blocks = prompt / BLOCK_TOKENS;
@@ -185,7 +210,11 @@ fn prefix(demand: u64, shared: u64, own: u64, rng: &mut Rng) -> Box<[u64]> {
         hash = mix(hash ^ mix(block ^ salt));
         hash
     };
-    shared.chain(own).map(link).take(seawall_model::limits::PREFIX_BLOCKS_MAX).collect()
+    shared
+        .chain(own)
+        .map(link)
+        .take(seawall_model::limits::PREFIX_BLOCKS_MAX)
+        .collect()
 }
 
 /// When the client leaves, and on what occasion.

@@ -63,8 +63,15 @@ impl Disk {
         let draw = self.waiting.pop_front()?;
         let key = (Arc::clone(&draw.account), draw.window);
         let spent = self.spent.get(&key).copied().unwrap_or(0);
-        let account = Account { account: draw.account.as_ref().into(), window: draw.window, ceiling: draw.ceiling, spent };
-        self.store.draw(&[account]).expect("a ledger in memory takes a draw");
+        let account = Account {
+            account: draw.account.as_ref().into(),
+            window: draw.window,
+            ceiling: draw.ceiling,
+            spent,
+        };
+        self.store
+            .draw(&[account])
+            .expect("a ledger in memory takes a draw");
         Some(draw)
     }
 
@@ -80,7 +87,9 @@ impl Disk {
     /// When the ledger refuses.
     pub fn settle(&mut self) {
         let noted = std::mem::take(&mut self.unwritten);
-        self.store.settle(&rows(&noted)).expect("a ledger in memory takes a settlement");
+        self.store
+            .settle(&rows(&noted))
+            .expect("a ledger in memory takes a settlement");
     }
 
     /// Power is gone: `written` of the draws under way made it to the disk unseen.
@@ -100,9 +109,14 @@ impl Disk {
     /// When the ledger cannot be read.
     pub fn recover(&mut self) -> Vec<(Arc<str>, At, u64)> {
         let accounts = self.store.accounts().expect("a ledger in memory can be read");
-        let all: Vec<(Arc<str>, At, u64)> =
-            accounts.into_iter().map(|row| (row.account.into(), row.window, row.ceiling.max(row.spent))).collect();
-        self.spent = all.iter().map(|(account, window, spent)| ((Arc::clone(account), *window), *spent)).collect();
+        let all: Vec<(Arc<str>, At, u64)> = accounts
+            .into_iter()
+            .map(|row| (row.account.into(), row.window, row.ceiling.max(row.spent)))
+            .collect();
+        self.spent = all
+            .iter()
+            .map(|(account, window, spent)| ((Arc::clone(account), *window), *spent))
+            .collect();
         all
     }
 
@@ -112,11 +126,20 @@ impl Disk {
     /// # Panics
     /// When the ledger refuses.
     pub fn close(&mut self) -> Vec<(Arc<str>, At, u64)> {
-        self.store.close_clean(&rows(&self.spent)).expect("a ledger in memory closes");
+        self.store
+            .close_clean(&rows(&self.spent))
+            .expect("a ledger in memory closes");
         self.unwritten.clear();
         let accounts = self.store.accounts().expect("a ledger in memory can be read");
-        let known = |row: &Account| self.spent.contains_key(&(Arc::from(row.account.as_str()), row.window));
-        accounts.into_iter().filter(known).map(|row| (row.account.into(), row.window, row.spent)).collect()
+        let known = |row: &Account| {
+            self.spent
+                .contains_key(&(Arc::from(row.account.as_str()), row.window))
+        };
+        accounts
+            .into_iter()
+            .filter(known)
+            .map(|row| (row.account.into(), row.window, row.spent))
+            .collect()
     }
 
     /// Draws not yet written.
@@ -135,6 +158,11 @@ impl Default for Disk {
 fn rows(spent: &BTreeMap<(Arc<str>, At), u64>) -> Vec<Account> {
     spent
         .iter()
-        .map(|((account, window), spent)| Account { account: account.as_ref().into(), window: *window, ceiling: *spent, spent: *spent })
+        .map(|((account, window), spent)| Account {
+            account: account.as_ref().into(),
+            window: *window,
+            ceiling: *spent,
+            spent: *spent,
+        })
         .collect()
 }

@@ -73,7 +73,13 @@ impl Fairness {
     /// A watch that has seen nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self { tiers: BTreeMap::new(), call_most: 1, touched: Vec::new(), compared: 0, worst: 0 }
+        Self {
+            tiers: BTreeMap::new(),
+            call_most: 1,
+            touched: Vec::new(),
+            compared: 0,
+            worst: 0,
+        }
     }
 
     /// Forgets everything: weights have changed, or the kernel has.
@@ -109,19 +115,43 @@ impl Fairness {
     }
 
     /// A call of this whole cost goes out: `served` of it counts at once.
-    pub fn dispatch(&mut self, plan: &Plan, engine: EngineId, class: Class, tenant: &Tenant, whole: u64, served: u64) {
+    pub fn dispatch(
+        &mut self,
+        plan: &Plan,
+        engine: EngineId,
+        class: Class,
+        tenant: &Tenant,
+        whole: u64,
+        served: u64,
+    ) {
         self.call_most = self.call_most.max(i128::from(whole));
         self.serve(plan, engine, class, tenant, i128::from(served), i128::from(whole));
     }
 
     /// An attempt ended: `served` counts now, less what counted before; its whole cost is
     /// in flight no more.
-    pub fn end(&mut self, plan: &Plan, engine: EngineId, class: Class, tenant: &Tenant, served: (u64, u64), whole: u64) {
+    pub fn end(
+        &mut self,
+        plan: &Plan,
+        engine: EngineId,
+        class: Class,
+        tenant: &Tenant,
+        served: (u64, u64),
+        whole: u64,
+    ) {
         let more = i128::from(served.1) - i128::from(served.0);
         self.serve(plan, engine, class, tenant, more, -i128::from(whole));
     }
 
-    fn serve(&mut self, plan: &Plan, engine: EngineId, class: Class, tenant: &Tenant, served: i128, slack: i128) {
+    fn serve(
+        &mut self,
+        plan: &Plan,
+        engine: EngineId,
+        class: Class,
+        tenant: &Tenant,
+        served: i128,
+        slack: i128,
+    ) {
         let tier = self.tiers.entry((engine, class)).or_default();
         let mut lane = Some(tier.leaf(plan, tenant));
         while let Some(index) = lane {
@@ -143,7 +173,9 @@ impl Fairness {
         touched.sort_unstable();
         touched.dedup();
         for (engine, class, index) in &touched {
-            let Some(tier) = self.tiers.get_mut(&(*engine, *class)) else { continue };
+            let Some(tier) = self.tiers.get_mut(&(*engine, *class)) else {
+                continue;
+            };
             tier.begin_or_end(*index, now);
             let parent = tier.lanes[*index].parent;
             let siblings = tier.children.get(&parent).map_or(&[][..], Vec::as_slice);
@@ -152,7 +184,11 @@ impl Fairness {
                 if let Some((gap, bound)) = tier.gap(*sibling, *index, self.call_most) {
                     self.compared += 1;
                     self.worst = self.worst.max(gap * 100 / bound.max(1));
-                    assert!(gap <= bound, "I7: {}", tier.describe(*sibling, *index, gap, bound));
+                    assert!(
+                        gap <= bound,
+                        "I7: {}",
+                        tier.describe(*sibling, *index, gap, bound)
+                    );
                 }
             }
         }
@@ -166,10 +202,16 @@ impl Fairness {
             let of = |class| (engine, class);
             let sums: Vec<(i128, i128)> = Class::ALL
                 .iter()
-                .map(|class| self.tiers.get(&of(*class)).map_or((0, 0), |tier| (tier.whole.served, tier.whole.slack)))
+                .map(|class| {
+                    self.tiers
+                        .get(&of(*class))
+                        .map_or((0, 0), |tier| (tier.whole.served, tier.whole.slack))
+                })
                 .collect();
             for class in Class::ALL {
-                let Some(tier) = self.tiers.get_mut(&of(class)) else { continue };
+                let Some(tier) = self.tiers.get_mut(&of(class)) else {
+                    continue;
+                };
                 if tier.whole.waiting == 0 {
                     tier.whole.since = None;
                     continue;
@@ -189,7 +231,8 @@ impl Fairness {
                 assert!(
                     due - own <= bound,
                     "I7: class {} had {own} of {all} units of {engine:?} since {:?}, {due} is its share (slack {bound})",
-                    class.as_str(), since.at
+                    class.as_str(),
+                    since.at
                 );
             }
         }
@@ -204,7 +247,11 @@ impl Default for Fairness {
 
 impl Lane {
     const fn shift_waiting(&mut self, more: bool) {
-        if more { self.waiting += 1 } else { self.waiting -= 1 }
+        if more {
+            self.waiting += 1;
+        } else {
+            self.waiting -= 1;
+        }
     }
 }
 
@@ -220,7 +267,11 @@ impl Tier {
                 Some(index) => *index,
                 None => {
                     let index = self.lanes.len();
-                    self.lanes.push(Lane { parent, weight: weight(plan, prefix), ..Lane::default() });
+                    self.lanes.push(Lane {
+                        parent,
+                        weight: weight(plan, prefix),
+                        ..Lane::default()
+                    });
                     self.by_path.insert(prefix.into(), index);
                     self.children.entry(parent).or_default().push(index);
                     index
@@ -236,7 +287,10 @@ impl Tier {
             self.lanes[index].since = None;
         } else if self.lanes[index].since.is_none() {
             let siblings = &self.children[&self.lanes[index].parent];
-            let then = siblings.iter().map(|at| (*at, (self.lanes[*at].served, self.lanes[*at].slack))).collect();
+            let then = siblings
+                .iter()
+                .map(|at| (*at, (self.lanes[*at].served, self.lanes[*at].slack)))
+                .collect();
             self.lanes[index].since = Some(Baseline { at: now, then });
         }
     }
@@ -253,7 +307,12 @@ impl Tier {
     }
 
     fn describe(&self, behind: usize, ahead: usize, gap: i128, bound: i128) -> String {
-        let name = |index| self.by_path.iter().find(|(_, at)| **at == index).map_or("?", |(path, _)| path);
+        let name = |index| {
+            self.by_path
+                .iter()
+                .find(|(_, at)| **at == index)
+                .map_or("?", |(path, _)| path)
+        };
         let since = self.lanes[behind].since.as_ref().map_or(At(0), |since| since.at);
         format!(
             "{} has waited since {since:?} and is {gap} behind {}, over the bound {bound} (units per weight x {SCALE})",
@@ -265,7 +324,10 @@ impl Tier {
 
 fn weight(plan: &Plan, prefix: &str) -> i128 {
     // Unnamed siblings weigh 100.
-    plan.tenants.iter().find(|rule| &*rule.prefix == prefix).map_or(100, |rule| i128::from(rule.weight.max(1)))
+    plan.tenants
+        .iter()
+        .find(|rule| &*rule.prefix == prefix)
+        .map_or(100, |rule| i128::from(rule.weight.max(1)))
 }
 
 #[cfg(test)]
@@ -280,7 +342,10 @@ mod tests {
     /// getting `extra` more in each round.
     fn play(rounds: u64, extra: u64) {
         let plan = Scenario::quiet("test", 1, 1, &Spec::default()).plan;
-        let (a, b) = (Tenant::parse("acme/a").expect("valid"), Tenant::parse("acme/b").expect("valid"));
+        let (a, b) = (
+            Tenant::parse("acme/a").expect("valid"),
+            Tenant::parse("acme/b").expect("valid"),
+        );
         let mut watch = Fairness::new();
         for tenant in [&a, &b] {
             watch.wait(&plan, ENGINE, Class::Interactive, tenant, true);

@@ -28,7 +28,11 @@ impl Drift {
     }
 
     fn set(&mut self, now: At, slow: u64) {
-        *self = Self { world: now, local: self.local(now), slow };
+        *self = Self {
+            world: now,
+            local: self.local(now),
+            slow,
+        };
     }
 }
 
@@ -78,7 +82,11 @@ impl Machine {
             replica: machine.replica,
             spec: machine.spec.clone(),
             engine: Engine::new(machine.spec.clone()),
-            drift: Drift { world: start, local: start, slow: 1 },
+            drift: Drift {
+                world: start,
+                local: start,
+                slow: 1,
+            },
             down: false,
             hung: false,
             slow: 1,
@@ -110,7 +118,9 @@ impl Machine {
         if let Some(provider) = self.provider {
             self.turn_window(now, provider);
             if self.provider_left == 0 {
-                return Greeting::Limited(Some(Millis(self.provider_reset.micros_since(now).div_ceil(1_000))));
+                return Greeting::Limited(Some(Millis(
+                    self.provider_reset.micros_since(now).div_ceil(1_000),
+                )));
             }
             self.provider_left -= 1;
         }
@@ -231,8 +241,18 @@ impl Fleet {
     /// The machines of a scenario, all well.
     #[must_use]
     pub fn new(machines: &[scenario::Machine], start: At) -> Self {
-        let by_replica = machines.iter().enumerate().map(|(index, machine)| (machine.replica, index)).collect();
-        Self { machines: machines.iter().map(|machine| Machine::new(machine, start)).collect(), by_replica }
+        let by_replica = machines
+            .iter()
+            .enumerate()
+            .map(|(index, machine)| (machine.replica, index))
+            .collect();
+        Self {
+            machines: machines
+                .iter()
+                .map(|machine| Machine::new(machine, start))
+                .collect(),
+            by_replica,
+        }
     }
 
     /// The machine behind a replica.
@@ -270,17 +290,31 @@ mod tests {
     use seawall_model::{EngineId, Tokens};
 
     fn machine() -> Machine {
-        let spec = scenario::Machine { replica: ReplicaId(1), engine: EngineId(0), spec: Spec::default(), provider: None };
+        let spec = scenario::Machine {
+            replica: ReplicaId(1),
+            engine: EngineId(0),
+            spec: Spec::default(),
+            provider: None,
+        };
         Machine::new(&spec, At(1_000))
     }
 
     fn job(id: u64) -> Job {
-        Job { id, prompt: Tokens(10), prefix: Box::default(), output: Tokens(5) }
+        Job {
+            id,
+            prompt: Tokens(10),
+            prefix: Box::default(),
+            output: Tokens(5),
+        }
     }
 
     #[test]
     fn a_slow_clock_keeps_its_appointments() {
-        let mut drift = Drift { world: At(100), local: At(100), slow: 3 };
+        let mut drift = Drift {
+            world: At(100),
+            local: At(100),
+            slow: 3,
+        };
         for local in 100..200 {
             let world = drift.world(At(local)).expect("it runs");
             assert_eq!(drift.local(world), At(local));
@@ -310,6 +344,9 @@ mod tests {
         assert_eq!(machine.offer(At(1_000), job(1), 0), Greeting::Taken);
         assert!(machine.suffer(At(2_000), Trouble::Crash));
         assert_eq!(machine.offer(At(2_000), job(2), 0), Greeting::Refused);
-        assert_eq!((machine.state().running, machine.cancel(At(2_000), 1)), (0, false));
+        assert_eq!(
+            (machine.state().running, machine.cancel(At(2_000), 1)),
+            (0, false)
+        );
     }
 }

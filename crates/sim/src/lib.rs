@@ -14,23 +14,23 @@
 //! | I12 no budget is overspent, even across a crash | [`accounts`] |
 //! | tenants' concurrency and rates | [`rules`] |
 
-pub mod scenario;
-pub mod invent;
-pub mod run;
-pub mod world;
-mod shell;
-mod operate;
-pub mod crowd;
-pub mod fleet;
-pub mod disk;
-pub mod calls;
-pub mod bounds;
 pub mod accounts;
-pub mod rules;
+pub mod bounds;
+pub mod calls;
+pub mod cli;
+pub mod crowd;
+pub mod disk;
 pub mod fairness;
+pub mod fleet;
+pub mod invent;
+mod operate;
+pub mod rules;
+pub mod run;
+pub mod scenario;
+mod shell;
 pub mod tally;
 pub mod trace;
-pub mod cli;
+pub mod world;
 
 pub use run::{Broken, run, run_seed, run_twice, traced};
 pub use scenario::Scenario;

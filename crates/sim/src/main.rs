@@ -7,6 +7,7 @@ use std::time::Instant;
 use seawall_sim::cli::{USAGE, Wish, play};
 use seawall_sim::{invent, traced};
 
+#[expect(clippy::disallowed_methods, reason = "the program around the worlds has a real clock and a real disk")]
 fn main() -> ExitCode {
     let mut out = std::io::stdout().lock();
     // A reader that has gone is no reason to stop counting.
@@ -36,5 +37,9 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let summary = play(&wish, &mut say);
     say(&summary.text(began.elapsed().as_secs_f64()));
-    if summary.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if summary.held() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

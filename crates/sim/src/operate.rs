@@ -26,7 +26,11 @@ impl World {
                 .map(|(id, _)| *id)
                 .collect();
             for id in broken {
-                let failure = if self.attempts[&id].first { Failure::Cut } else { Failure::Connect };
+                let failure = if self.attempts[&id].first {
+                    Failure::Cut
+                } else {
+                    Failure::Connect
+                };
                 self.fail_later(id, failure);
             }
         }
@@ -62,12 +66,25 @@ impl World {
         self.note(&("crash", down));
         for (id, attempt) in std::mem::take(&mut self.attempts) {
             let call = self.calls.live(attempt.call).expect("an attempt's call is alive");
-            let truth = if attempt.first { attempt.usage(call.prompt) } else { Usage::default() };
+            let truth = if attempt.first {
+                attempt.usage(call.prompt)
+            } else {
+                Usage::default()
+            };
             let tenant = call.submit.tenant.clone();
-            let used = UsedUp { tenant: &tenant, dispatched: attempt.dispatched, truth, told: Usage::default(), price: call.price };
+            let used = UsedUp {
+                tenant: &tenant,
+                dispatched: attempt.dispatched,
+                truth,
+                told: Usage::default(),
+                price: call.price,
+            };
             self.accounts.use_up(self.now, &self.plan, &used);
             if attempt.inside {
-                assert!(self.fleet.at(attempt.machine).cancel(self.now, id), "the machine holds the job");
+                assert!(
+                    self.fleet.at(attempt.machine).cancel(self.now, id),
+                    "the machine holds the job"
+                );
                 self.appoint(attempt.machine);
             }
         }
@@ -100,7 +117,11 @@ impl World {
         self.phase = Phase::Open;
         for (account, window, spent) in self.disk.recover() {
             self.accounts.restore(&account, window, spent);
-            self.step(Input::Restored { account, window, spent });
+            self.step(Input::Restored {
+                account,
+                window,
+                spent,
+            });
         }
     }
 
@@ -112,7 +133,11 @@ impl World {
         }
         self.calls.check_patience(self.now);
         for (index, machine) in self.fleet.iter().enumerate() {
-            let inside = self.attempts.values().filter(|attempt| attempt.machine == index && attempt.inside).count();
+            let inside = self
+                .attempts
+                .values()
+                .filter(|attempt| attempt.machine == index && attempt.inside)
+                .count();
             let state = machine.state();
             assert_eq!(
                 (state.running + state.waiting) as usize,
@@ -124,7 +149,9 @@ impl World {
         // A passive health check, as the shell makes them by itself.
         if !self.fleet.is_empty() && self.rng.chance(0.3) {
             let index = self.rng.below(self.fleet.len() as u64);
-            let machine = self.fleet.at(usize::try_from(index).expect("a place in the fleet"));
+            let machine = self
+                .fleet
+                .at(usize::try_from(index).expect("a place in the fleet"));
             let (replica, healthy) = (machine.replica, machine.well());
             self.step(Input::Probed { replica, healthy });
         }
@@ -150,21 +177,45 @@ impl World {
         if !draining || !self.calls.is_empty() || self.disk.waiting() > 0 {
             return;
         }
-        assert!(self.attempts.is_empty(), "I8: attempts are under way after the last call has ended");
-        assert!(self.kernel.idle(), "I6: the kernel is not idle after the last call has ended");
+        assert!(
+            self.attempts.is_empty(),
+            "I8: attempts are under way after the last call has ended"
+        );
+        assert!(
+            self.kernel.idle(),
+            "I6: the kernel is not idle after the last call has ended"
+        );
         self.kernel.check();
         let view = self.kernel.view();
         for engine in &view.engines {
-            assert_eq!(engine.queued, [0; 3], "I6: calls wait for {:?} after the last has ended", engine.engine);
+            assert_eq!(
+                engine.queued, [0; 3],
+                "I6: calls wait for {:?} after the last has ended",
+                engine.engine
+            );
             let running: u32 = engine.replicas.iter().map(|replica| replica.running).sum();
             let tokens: u64 = engine.replicas.iter().map(|replica| replica.tokens.0).sum();
-            assert_eq!((running, tokens), (0, 0), "I8: {:?} is charged with work after the last call", engine.engine);
+            assert_eq!(
+                (running, tokens),
+                (0, 0),
+                "I8: {:?} is charged with work after the last call",
+                engine.engine
+            );
         }
         for tenant in &view.tenants {
-            assert_eq!((tenant.queued, tenant.running), (0, 0), "I8: {} has work after the last call", tenant.path);
+            assert_eq!(
+                (tenant.queued, tenant.running),
+                (0, 0),
+                "I8: {} has work after the last call",
+                tenant.path
+            );
         }
         for budget in &view.budgets {
-            assert_eq!(budget.reserved, 0, "I12: {} has reservations after the last call", budget.account);
+            assert_eq!(
+                budget.reserved, 0,
+                "I12: {} has reservations after the last call",
+                budget.account
+            );
         }
         for (account, window, spent) in self.disk.close() {
             self.accounts.check_disk(self.now, &account, window, spent);

@@ -29,7 +29,11 @@ pub struct Broken {
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} --seed {} broke at {} us: {}", self.name, self.seed, self.at.0, self.says)?;
+        writeln!(
+            f,
+            "{} --seed {} broke at {} us: {}",
+            self.name, self.seed, self.at.0, self.says
+        )?;
         for line in &self.tail {
             writeln!(f, "    {line}")?;
         }
@@ -41,9 +45,9 @@ impl fmt::Display for Broken {
 ///
 /// # Errors
 /// When an invariant does not hold.
-pub fn run(scenario: Scenario) -> Result<Tally, Box<Broken>> {
+pub fn run(scenario: &Scenario) -> Result<Tally, Box<Broken>> {
     let mut world = World::new(scenario.clone(), false);
-    watch(&scenario, &mut world)?;
+    watch(scenario, &mut world)?;
     Ok(world.tally().clone())
 }
 
@@ -61,8 +65,8 @@ pub fn traced(scenario: &Scenario) -> (String, Option<Box<Broken>>) {
 /// # Errors
 /// When it does not, or another invariant breaks.
 pub fn run_twice(scenario: &Scenario) -> Result<Tally, Box<Broken>> {
-    let once = run(scenario.clone())?;
-    let twice = run(scenario.clone())?;
+    let once = run(scenario)?;
+    let twice = run(scenario)?;
     if once == twice {
         return Ok(once);
     }
@@ -81,7 +85,7 @@ pub fn run_twice(scenario: &Scenario) -> Result<Tally, Box<Broken>> {
 /// # Panics
 /// When there is no such name.
 pub fn run_seed(name: &str, seed: u64, length: Option<Millis>) -> Result<Tally, Box<Broken>> {
-    run(invent(name, seed, length).expect("a known kind of world"))
+    run(&invent(name, seed, length).expect("a known kind of world"))
 }
 
 fn watch(scenario: &Scenario, world: &mut World) -> Result<(), Box<Broken>> {
@@ -97,5 +101,12 @@ fn watch(scenario: &Scenario, world: &mut World) -> Result<(), Box<Broken>> {
 }
 
 fn broken(scenario: &Scenario, at: At, says: String, tail: Vec<String>) -> Broken {
-    Broken { name: scenario.name.clone(), seed: scenario.seed, length: scenario.length, at, says, tail }
+    Broken {
+        name: scenario.name.clone(),
+        seed: scenario.seed,
+        length: scenario.length,
+        at,
+        says,
+        tail,
+    }
 }

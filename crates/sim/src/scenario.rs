@@ -254,7 +254,16 @@ impl Scenario {
     #[must_use]
     pub fn quiet(name: &str, seed: u64, replicas: u32, spec: &Spec) -> Self {
         let plan = Plan {
-            engines: vec![engine(0, 0, replicas, Pace { calls_start: spec.slots, calls_max: spec.slots, ..Pace::default() })],
+            engines: vec![engine(
+                0,
+                0,
+                replicas,
+                Pace {
+                    calls_start: spec.slots,
+                    calls_max: spec.slots,
+                    ..Pace::default()
+                },
+            )],
             models: vec![model(0, &[0])],
             tenants: Vec::new(),
             queue: QueueRule::default(),
@@ -265,7 +274,10 @@ impl Scenario {
             .map(|replica| Machine {
                 replica: ReplicaId(replica),
                 engine: EngineId(0),
-                spec: Spec { seed: seed ^ u64::from(replica), ..spec.clone() },
+                spec: Spec {
+                    seed: seed ^ u64::from(replica),
+                    ..spec.clone()
+                },
                 provider: None,
             })
             .collect();
@@ -300,7 +312,9 @@ pub fn engine(id: u32, first_replica: u32, replicas: u32, pace: Pace) -> Engine 
     Engine {
         id: EngineId(id),
         name: format!("engine-{id}").into(),
-        replicas: (first_replica..first_replica + replicas).map(|id| Replica { id: ReplicaId(id) }).collect(),
+        replicas: (first_replica..first_replica + replicas)
+            .map(|id| Replica { id: ReplicaId(id) })
+            .collect(),
         pace,
         rate: Rate::default(),
         cost: CostRule::default(),
@@ -313,7 +327,12 @@ pub fn model(id: u32, targets: &[u32]) -> Model {
     Model {
         id: ModelId(id),
         targets: targets.iter().map(|target| EngineId(*target)).collect(),
-        price: Price { input: 1_000_000, cached: 100_000, cache_written: 1_250_000, output: 4_000_000 },
+        price: Price {
+            input: 1_000_000,
+            cached: 100_000,
+            cache_written: 1_250_000,
+            output: 4_000_000,
+        },
         context_tokens_max: None,
         output_tokens_max: Tokens(512),
     }

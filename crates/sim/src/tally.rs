@@ -28,6 +28,8 @@ pub struct Demanded {
     pub first_us: Vec<u64>,
     /// From the dispatch of the last attempt to its first token, in microseconds.
     pub engine_first_us: Vec<u64>,
+    /// From submission to the end of a complete answer, in microseconds.
+    pub took_us: Vec<u64>,
     /// From submission to refusal, in microseconds.
     pub refused_us: Vec<u64>,
 }
@@ -53,13 +55,18 @@ pub struct Tally {
     pub tripped: u64,
     /// Comparisons of the watch over fairness.
     pub compared: u64,
+    /// Largest gap it saw, in percent of the bound.
+    pub gap_most: u64,
     /// Most calls seen in queues at once.
     pub queued_most: usize,
 }
 
 impl Tally {
     pub(crate) fn new(demands: usize) -> Self {
-        Self { demands: vec![Demanded::default(); demands], ..Self::default() }
+        Self {
+            demands: vec![Demanded::default(); demands],
+            ..Self::default()
+        }
     }
 
     pub(crate) fn settle(&mut self, start: At, now: At, ended: &Ended, settlement: &Settlement) {
@@ -67,7 +74,10 @@ impl Tally {
         let demand = &mut self.demands[call.demand];
         demand.attempts += u64::from(settlement.attempts);
         match ended.outcome {
-            Outcome::Done => demand.done += 1,
+            Outcome::Done => {
+                demand.done += 1;
+                demand.took_us.push(now.micros_since(call.submitted));
+            }
             Outcome::Cancelled => demand.cancelled += 1,
             Outcome::Failed(code) => {
                 *demand.failed.entry(code).or_default() += 1;
@@ -133,7 +143,11 @@ pub fn quantile(values: &[u64], percent: usize) -> u64 {
 pub fn jain(shares: &[f64]) -> f64 {
     let sum: f64 = shares.iter().sum();
     let squares: f64 = shares.iter().map(|share| share * share).sum();
-    if squares == 0.0 { 1.0 } else { sum * sum / (shares.len() as f64 * squares) }
+    if squares == 0.0 {
+        1.0
+    } else {
+        sum * sum / (shares.len() as f64 * squares)
+    }
 }
 
 /// Divides `supply` so that nobody gets more than asked for and what is left over goes

@@ -51,7 +51,11 @@ impl Trace {
             whole.push('\n');
         }
         // The oldest line's memory becomes the newest's.
-        let mut kept = if self.tail.len() == TAIL_MAX { self.tail.pop_front().unwrap_or_default() } else { String::new() };
+        let mut kept = if self.tail.len() == TAIL_MAX {
+            self.tail.pop_front().unwrap_or_default()
+        } else {
+            String::new()
+        };
         kept.clear();
         kept.extend(self.line.chars().take(LINE_MAX));
         self.tail.push_back(kept);

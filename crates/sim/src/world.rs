@@ -189,6 +189,7 @@ impl World {
         self.tally.hash = self.trace.hash();
         self.tally.tripped = self.accounts.tripped();
         self.tally.compared = self.fairness.compared;
+        self.tally.gap_most = u64::try_from(self.fairness.worst).unwrap_or(0);
         self.tally.queued_most = self.bounds.queued_most;
     }
 
@@ -218,7 +219,11 @@ impl World {
 
     pub(crate) fn plan_event(&mut self, at: At, event: Event) {
         self.seq += 1;
-        self.coming.push(Planned { at: at.max(self.now), seq: self.seq, event });
+        self.coming.push(Planned {
+            at: at.max(self.now),
+            seq: self.seq,
+            event,
+        });
     }
 
     /// Something happens `micros` from now.
@@ -245,7 +250,10 @@ impl World {
         for (index, incident) in self.scenario.incidents.clone().into_iter().enumerate() {
             let from = self.scenario.start.plus(incident.from);
             self.plan_event(from, Event::Incident { index, begins: true });
-            self.plan_event(from.plus(incident.length), Event::Incident { index, begins: false });
+            self.plan_event(
+                from.plus(incident.length),
+                Event::Incident { index, begins: false },
+            );
         }
         for index in 0..self.scenario.operations.len() {
             let at = self.scenario.start.plus(self.scenario.operations[index].0);
@@ -258,23 +266,40 @@ impl World {
     /// The next thing; false when all is over.
     fn turn(&mut self) -> bool {
         let next = self.coming.peek().map(|planned| planned.at);
-        let wake = self.wake.filter(|_| self.phase != Phase::Down).map(|wake| wake.max(self.now));
+        let wake = self
+            .wake
+            .filter(|_| self.phase != Phase::Down)
+            .map(|wake| wake.max(self.now));
         // What falls due at the moment of an event comes before it: the kernel rings its
         // own alarms first in any step.
         if let Some(wake) = wake.filter(|wake| next.is_none_or(|next| *wake <= next)) {
-            self.ticks_in_place = if wake == self.now { self.ticks_in_place + 1 } else { 0 };
-            assert!(self.ticks_in_place < TICKS_IN_PLACE_MAX, "I1: the kernel wants to be woken at {wake:?} for ever");
+            self.ticks_in_place = if wake == self.now {
+                self.ticks_in_place + 1
+            } else {
+                0
+            };
+            assert!(
+                self.ticks_in_place < TICKS_IN_PLACE_MAX,
+                "I1: the kernel wants to be woken at {wake:?} for ever"
+            );
             self.now = wake;
             self.step(Input::Tick);
         } else {
-            let Some(planned) = self.coming.pop() else { return false };
+            let Some(planned) = self.coming.pop() else {
+                return false;
+            };
             if planned.at > self.now {
                 self.ticks_in_place = 0;
             }
             self.now = planned.at;
             self.happen(planned.event);
         }
-        assert!(self.now < self.scenario.end().plus(DRAIN_MAX), "I6: {} calls do not end: {:?}", self.calls.len(), self.calls.iter().next());
+        assert!(
+            self.now < self.scenario.end().plus(DRAIN_MAX),
+            "I6: {} calls do not end: {:?}",
+            self.calls.len(),
+            self.calls.iter().next()
+        );
         self.end_if_drained();
         self.phase != Phase::Over
     }
@@ -305,7 +330,11 @@ impl World {
         self.trace.add(self.now, '>', &input);
         self.tally.steps += 1;
         let told = told_of(&input);
-        let submitted = if let Input::Submit(submit) = &input { Some(submit.call) } else { None };
+        let submitted = if let Input::Submit(submit) = &input {
+            Some(submit.call)
+        } else {
+            None
+        };
         let mut effects = std::mem::take(&mut self.effects);
         self.kernel.step(self.now, input, &mut effects);
         self.wake = self.kernel.wake_at();
@@ -338,8 +367,10 @@ impl World {
         self.kernel.check();
         if moved {
             let view = self.kernel.view();
-            self.bounds.check(self.now, &self.plan, &view, &self.calls, self.scenario.plain);
-            self.accounts.check(self.now, &self.plan, &view.budgets, self.scenario.strict);
+            self.bounds
+                .check(self.now, &self.plan, &view, &self.calls, self.scenario.plain);
+            self.accounts
+                .check(self.now, &self.plan, &view.budgets, self.scenario.strict);
         }
     }
 
@@ -348,10 +379,18 @@ impl World {
         if !self.scenario.plain {
             return;
         }
-        let Some(call) = self.calls.live_mut(id).filter(|call| call.attempt.is_none()) else { return };
+        let Some(call) = self.calls.live_mut(id).filter(|call| call.attempt.is_none()) else {
+            return;
+        };
         call.queued = true;
         let (class, tenant, model) = (call.submit.class, call.submit.tenant.clone(), call.submit.model);
-        if let Some(engine) = self.plan.models.iter().find(|known| known.id == model).map(|model| model.targets[0]) {
+        if let Some(engine) = self
+            .plan
+            .models
+            .iter()
+            .find(|known| known.id == model)
+            .map(|model| model.targets[0])
+        {
             self.fairness.wait(&self.plan, engine, class, &tenant, true);
         }
     }
@@ -361,7 +400,12 @@ impl World {
 const fn told_of(input: &Input) -> Option<(CallId, Told)> {
     match input {
         Input::Finished { call, finish, .. } => Some((*call, Told::Finished(*finish))),
-        Input::Failed { call, failure, client_began, .. } => Some((*call, Told::Failed(*failure, *client_began))),
+        Input::Failed {
+            call,
+            failure,
+            client_began,
+            ..
+        } => Some((*call, Told::Failed(*failure, *client_began))),
         Input::Cancelled { call, .. } => Some((*call, Told::Cancelled)),
         Input::Submit(submit) => Some((submit.call, Told::Alive)),
         _ => None,

@@ -9,7 +9,7 @@ fn run_kind(name: &str) -> Vec<Tally> {
     (0..4)
         .map(|seed| {
             let scenario = invent(name, seed, Some(Millis(4_000))).expect("a known kind of world");
-            run(scenario).unwrap_or_else(|broken| panic!("{broken}"))
+            run(&scenario).unwrap_or_else(|broken| panic!("{broken}"))
         })
         .collect()
 }
@@ -44,7 +44,14 @@ fn overloaded_worlds_refuse_and_serve() {
 #[test]
 fn faulty_worlds_hold() {
     let tallies = run_kind("faults");
-    let failed = sum(&tallies, |tally| tally.outcomes().iter().filter(|(name, _)| name.starts_with("engine_")).map(|(_, n)| n).sum());
+    let failed = sum(&tallies, |tally| {
+        tally
+            .outcomes()
+            .iter()
+            .filter(|(name, _)| name.starts_with("engine_"))
+            .map(|(_, n)| n)
+            .sum()
+    });
     assert!(failed > 0 && sum(&tallies, Tally::done) > 0);
 }
 
@@ -73,7 +80,7 @@ fn storms_hold() {
 fn kept_seeds_hold() {
     for (plan, seed) in kept() {
         let scenario = invent(plan, seed, None).expect("a known kind of world");
-        if let Err(broken) = run(scenario) {
+        if let Err(broken) = run(&scenario) {
             panic!("{broken}");
         }
     }

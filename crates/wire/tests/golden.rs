@@ -2,7 +2,10 @@
 //! every other protocol and compared byte for byte with the file beside it. A new or
 //! changed translation is taken over with `BLESS=1` and shows in the diff.
 
-#![expect(clippy::disallowed_methods, reason = "golden files are read here, on a test's own thread")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "golden files are read here, on a test's own thread"
+)]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,10 @@
 //! never matters, and a translation there and back keeps what was meant. The fuzz
 //! targets under `fuzz/` call the same functions.
 
-#![expect(clippy::disallowed_methods, reason = "golden files are read here, on a test's own thread")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "golden files are read here, on a test's own thread"
+)]
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -168,7 +168,7 @@ pub fn resolve(live: &Live, name: &str) -> Result<ModelRoute, Fault> {
 }
 
 fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> Result<(), Fault> {
-    let by_key = caller.models.is_empty() || caller.models.iter().any(|name| **name == *model.name);
+    let by_key = caller.models.is_empty() || live.routes.names_one(&caller.models, model.id);
     if by_key && live.routes.allows(tenant, model.id) {
         return Ok(());
     }

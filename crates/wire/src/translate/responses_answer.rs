@@ -148,6 +148,12 @@ pub(crate) fn item_id(part: &Part, answer_id: &str, at: usize) -> String {
     format!("{kind}_{answer_id}_{at}")
 }
 
+/// A field as the request had it, as JSON text.
+fn echo(context: &Context, name: &str, default: &'static str) -> String {
+    let found = context.echo.iter().find(|(field, _)| *field == name);
+    found.map_or_else(|| default.to_owned(), |(_, json)| json.clone())
+}
+
 /// Writes a response object in any state. Without a finish it is still in progress.
 pub(crate) fn write_response(
     w: &mut Writer<'_>,
@@ -166,10 +172,7 @@ pub(crate) fn write_response(
         (_, Some(_)) => "incomplete",
         _ => "completed",
     };
-    let echoed = |name: &str, default: &'static str| -> String {
-        let found = context.echo.iter().find(|(field, _)| *field == name);
-        found.map_or_else(|| default.to_owned(), |(_, json)| json.clone())
-    };
+    let echoed = |name: &str, default: &'static str| echo(context, name, default);
     w.open()
         .field("id", &format!("resp_{}", context.id))
         .field("object", "response");
@@ -191,12 +194,7 @@ pub(crate) fn write_response(
         .key("output")
         .open_list();
     for (at, item) in items.iter().enumerate() {
-        write_item(
-            w,
-            &item_id(item, &context.id, at),
-            item,
-            incomplete.map_or("completed", |_| "incomplete"),
-        );
+        write_item(w, &item_id(item, &context.id, at), item, status);
     }
     w.close_list();
     w.carry("parallel_tool_calls", &echoed("parallel_tool_calls", "true"))
