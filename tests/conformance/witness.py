@@ -14,7 +14,7 @@ because prompts reach any engine whatever the protocol: `[[id=7 first_ms=50 toke
 | `tools=N` | answer with N tool calls |
 | `reply=WORD` | the text of every piece |
 | `half_ms=N` | unary: send half of the body, then pause before the rest |
-| `status=N` | answer with that status |
+| `status=N` | answer with that status; a 429 says `retry_after=N` seconds (default 1) |
 | `fault=cut@N`, `garbage`, `hang`, `refuse`, `silent`, `html` | break that way |
 """
 
@@ -289,7 +289,7 @@ class Answer:
     async def whole(self, value: typing.Any, status: int = 200, kind: str = "application/json") -> bool:
         """A unary answer."""
         body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-        more = "retry-after: 1\r\n" if status == 429 else ""
+        more = f"retry-after: {self.orders.get('retry_after', 1)}\r\n" if status == 429 else ""
         head = f"HTTP/1.1 {status} Witness\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\nx-request-id: up-{self.seen.id}\r\n{more}\r\n"
         if "half_ms" in self.orders or self.fault.startswith("cut"):
             await self.pipe.send(head.encode() + body[: len(body) // 2])

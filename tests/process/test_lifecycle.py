@@ -50,7 +50,7 @@ def test_an_open_door_to_the_world_is_refused(tmp_path: pathlib.Path, witness: W
 
 @pytest.mark.parametrize(
     "text",
-    ["listen = 7", "nonsense", "[[engine]]\nname = \"a\"\nurl = \"ftp://x\"\nkind = \"openai\"", "[limits]\nbody_bites_max = 1", "[[model]]\nname = \"m\"\ntargets = [\"ghost/x\"]"],
+    ["[log]\nlevel = 7", "nonsense", "[[engine]]\nname = \"a\"\nurl = \"ftp://x\"\nkind = \"openai\"", "[limits]\nbody_bites_max = 1", "[[model]]\nname = \"m\"\ntargets = [\"ghost/x\"]"],
 )
 def test_a_bad_config_is_refused_with_line_and_hint(tmp_path: pathlib.Path, gateways: Gateways, text: str) -> None:
     gateway = harness.Gateway(tmp_path, text, ready=False)

@@ -1,5 +1,5 @@
-//! In and out of the queues: what a call must pass to wait at all, which engine it
-//! waits for, and what its waiting is put down to.
+//! Into the queues: what a call must pass to wait at all, which engine it waits for, and
+//! when a client that is turned away should come back.
 
 use std::sync::Arc;
 
@@ -9,15 +9,13 @@ use crate::budget::{Room, need};
 use crate::call::{Call, Link, Queued, State, TOKENS_MAX};
 use crate::effect::{Effect, Refusal, Settlement};
 use crate::input::Submit;
-use crate::kernel::{DOWN_WAIT_MS, Kernel};
+use crate::kernel::Kernel;
 use crate::plan::Model;
-use crate::tenant::Tenants;
-use crate::timer::Alarm;
 
 /// Output expected of a model that has not answered yet.
 const OUTPUT_GUESS: u64 = 256;
 /// Bounds of the time after which a refused client should come back.
-const RETRY_AFTER_MIN: Millis = Millis(1_000);
+pub(crate) const RETRY_AFTER_MIN: Millis = Millis(1_000);
 const RETRY_AFTER_MAX: Millis = Millis(60_000);
 
 /// Why a call is turned away.
@@ -141,20 +139,24 @@ impl Kernel {
         None
     }
 
-    /// The refusal for an exhausted account.
+    /// The refusal for an exhausted account, or for one that the full table has no place for.
     pub(crate) fn spent_out(&self, serial: u64) -> No {
-        let account = self.accounts.get(serial);
-        let end = account.map(|account| account.end).filter(|end| *end < At::MAX);
-        let left = end.map(|end| Millis(end.micros_since(self.now).div_ceil(1_000)));
+        let Some(account) = self.accounts.get(serial) else {
+            return No {
+                retry_after: Some(RETRY_AFTER_MAX),
+                ..No::plain(Code::BudgetExhausted)
+            };
+        };
+        let left = Millis(account.end.micros_since(self.now).div_ceil(1_000));
         No {
-            retry_after: left,
-            what: account.map(|account| Arc::clone(&account.name)),
+            retry_after: (account.end < At::MAX).then_some(left),
+            what: Some(Arc::clone(&account.name)),
             ..No::plain(Code::BudgetExhausted)
         }
     }
 
     /// Is there no room in the queue of this engine for `more` calls like this one?
-    fn overfull(&self, engine: u32, at: u32, more: usize) -> Option<No> {
+    pub(crate) fn overfull(&self, engine: u32, at: u32, more: usize) -> Option<No> {
         let (state, call) = (&self.engines[engine], &self.calls[at]);
         let after = Some(self.patience(engine));
         let bytes = if more > 0 {
@@ -336,49 +338,6 @@ impl Kernel {
             .is_some_and(|wait| self.now.plus(wait) > latest)
     }
 
-    /// Takes a call out of its queue and books its waiting. It is then nowhere.
-    pub(crate) fn leave_queue(&mut self, at: u32) -> Option<Queued> {
-        let State::Queued(queued) = self.calls[at].state else {
-            return None;
-        };
-        let now = self.now;
-        let state = &mut self.engines[queued.engine];
-        self.flows
-            .take(queued.flow, at, &mut self.calls, &mut state.runs, &self.tenants);
-        let call = &mut self.calls[at];
-        call.state = State::Fresh;
-        state.queued[call.class()] -= 1;
-        state.queued_bytes = state.queued_bytes.saturating_sub(call.submit.bytes.0);
-        if let Some(armed) = queued.armed {
-            self.timers.disarm(armed, Alarm::Call(call.submit.call));
-        }
-        let waited = now.micros_since(queued.since);
-        if waited > 0 {
-            let clocks = self.tenants.clocks(call.node, now);
-            let passed = state.was_passed(queued.seq, call.node);
-            attribute(
-                &mut call.waits,
-                waited,
-                &queued,
-                state.clocks(now),
-                clocks,
-                passed,
-            );
-        }
-        let node = call.node;
-        for node in self.tenants.chain(node).nodes() {
-            self.tenants.nodes[*node].queued -= 1;
-        }
-        Some(queued)
-    }
-
-    /// The call has nothing more to do with its engine's record of runs.
-    pub(crate) fn leave_run(&mut self, at: u32, engine: u32) {
-        if let Some(run) = self.calls[at].run.take() {
-            self.engines[engine].runs.slab[run].live -= 1;
-        }
-    }
-
     /// Turns away a call that is in no queue and on no replica.
     pub(crate) fn refuse(&mut self, at: u32, no: No, out: &mut Vec<Effect>) {
         let (call, code) = (self.calls[at].submit.call, no.code);
@@ -390,190 +349,6 @@ impl Kernel {
             what: no.what,
         }));
         self.settle(at, Outcome::Failed(code), None, out);
-    }
-
-    /// A queued call's alarm rang.
-    pub(crate) fn expire(&mut self, id: CallId, out: &mut Vec<Effect>) {
-        let Some(at) = self.index.get(&id).copied() else {
-            return;
-        };
-        let State::Queued(queued) = &mut self.calls[at].state else {
-            return;
-        };
-        let (now, engine) = (self.now, queued.engine);
-        if queued.armed.is_none_or(|armed| armed > now) {
-            return;
-        }
-        queued.armed = None;
-        let state = &self.engines[engine];
-        let hung = state.is_down()
-            && now
-                >= queued
-                    .since
-                    .max(state.down_since.unwrap_or(now))
-                    .plus(DOWN_WAIT_MS);
-        let (late, expired) = (queued.latest < now, queued.expires <= now);
-        if !(late || expired || hung) {
-            return self.rearm(at, id);
-        }
-        let after = Some(self.patience(engine));
-        self.leave_queue(at);
-        self.leave_run(at, engine);
-        let main = self.calls[at].waits.main();
-        let code = match main {
-            _ if late => Code::DeadlineMissed,
-            _ if hung => Code::EngineDown,
-            Some(Cause::RateLimit) => Code::RateLimited,
-            Some(Cause::TenantConcurrency) => Code::ConcurrencyLimited,
-            Some(Cause::EngineDown) => Code::EngineDown,
-            _ => Code::QueueTimeout,
-        };
-        let what = Some(self.blamed(at, engine));
-        self.refuse(
-            at,
-            No {
-                code,
-                retry_after: after,
-                cause: main,
-                what,
-            },
-            out,
-        );
-    }
-
-    /// The alarm rang for an engine that has come back since: from now on only the
-    /// call's own bounds count.
-    fn rearm(&mut self, at: u32, id: CallId) {
-        let State::Queued(queued) = &mut self.calls[at].state else {
-            return;
-        };
-        let mut due = queued.expires.min(At(queued.latest.0.saturating_add(1)));
-        if let Some(since) = self.engines[queued.engine].down_since {
-            due = due.min(since.max(queued.since).plus(DOWN_WAIT_MS));
-        }
-        queued.armed = Some(due);
-        self.timers.arm(due, Alarm::Call(id));
-    }
-
-    /// The tenant prefix whose limit blocks the call, or else the engine.
-    fn blamed(&self, at: u32, engine: u32) -> Arc<str> {
-        let chain = self.tenants.chain(self.calls[at].node);
-        let mut nodes = chain.nodes().iter().rev().map(|node| &self.tenants.nodes[*node]);
-        let blocked = nodes.find(|node| node.blocked.is_some());
-        blocked.map_or_else(
-            || Arc::clone(&self.engines[engine].name),
-            |node| Arc::clone(&node.path),
-        )
-    }
-
-    /// All who waited since the engine went down are told so.
-    pub(crate) fn give_up_on(&mut self, id: seawall_model::EngineId, out: &mut Vec<Effect>) {
-        let Some(engine) = self.engine_ids.get(&id).copied() else {
-            return;
-        };
-        let Some(since) = self.engines[engine]
-            .down_since
-            .filter(|since| self.now >= since.plus(DOWN_WAIT_MS))
-        else {
-            return;
-        };
-        for at in self.waiting_on(engine) {
-            if self.calls[at]
-                .queued()
-                .is_some_and(|queued| queued.since <= since)
-            {
-                let after = Some(self.patience(engine));
-                self.leave_queue(at);
-                self.leave_run(at, engine);
-                let what = Some(Arc::clone(&self.engines[engine].name));
-                let cause = Some(Cause::EngineDown);
-                self.refuse(
-                    at,
-                    No {
-                        code: Code::EngineDown,
-                        retry_after: after,
-                        cause,
-                        what,
-                    },
-                    out,
-                );
-            }
-        }
-    }
-
-    pub(crate) fn waiting_on(&self, engine: u32) -> Vec<u32> {
-        if self.engines[engine].waiting() == 0 {
-            return Vec::new();
-        }
-        (0..3)
-            .flat_map(|class| self.flows.waiting(engine * 3 + class, &self.calls))
-            .collect()
-    }
-
-    /// Moves the calls that wait for a dead engine to their next target, where there is
-    /// one. They keep their time of arrival.
-    pub(crate) fn move_away(&mut self, engine: u32, out: &mut Vec<Effect>) {
-        let gone = self.engines[engine].gone;
-        for at in self.waiting_on(engine) {
-            let target = self.best_target(at);
-            let better = target.filter(|target| {
-                let id = self.calls[at].targets[*target].1;
-                self.engine_ids
-                    .get(&id)
-                    .is_some_and(|other| *other != engine && !self.engines[*other].is_down())
-            });
-            if gone || better.is_some() {
-                self.leave_queue(at);
-                self.leave_run(at, engine);
-                match better.or(target) {
-                    Some(target) => self.move_to(at, target, out),
-                    None => self.refuse(
-                        at,
-                        No {
-                            retry_after: Some(RETRY_AFTER_MIN),
-                            ..No::plain(Code::EngineDown)
-                        },
-                        out,
-                    ),
-                }
-            }
-        }
-    }
-
-    fn move_to(&mut self, at: u32, target: usize, out: &mut Vec<Effect>) {
-        let engine = self.engine_ids[&self.calls[at].targets[target].1];
-        match self.overfull(engine, at, 1) {
-            Some(no) => self.refuse(at, no, out),
-            None => self.enqueue_on(at, target, out),
-        }
-    }
-
-    /// A retry's pause is over.
-    pub(crate) fn resume(&mut self, id: CallId, out: &mut Vec<Effect>) {
-        let Some(at) = self.index.get(&id).copied() else {
-            return;
-        };
-        let State::Paused { since, until } = self.calls[at].state else {
-            return;
-        };
-        if until > self.now {
-            return;
-        }
-        self.calls[at]
-            .waits
-            .add(Cause::EngineDown, self.now.micros_since(since));
-        self.calls[at].state = State::Fresh;
-        let target = self.calls[at].target;
-        let engine = self.calls[at]
-            .targets
-            .get(target)
-            .and_then(|(_, id)| self.engine_ids.get(id));
-        let well = engine.is_some_and(|engine| !self.engines[*engine].is_down());
-        if well {
-            self.enqueue_on(at, target, out);
-        } else {
-            self.enqueue(at, out);
-        }
     }
 }
 
@@ -643,41 +418,4 @@ fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
         run: None,
         submit,
     }
-}
-
-/// Splits a wait by cause, exactly: each blocked clock's advance in turn, as far as the
-/// wait goes (they may overlap), and what is left to the order of service.
-fn attribute(
-    waits: &mut Waits,
-    waited: u64,
-    queued: &Queued,
-    engine: [u64; 2],
-    tenant: [u64; 3],
-    passed: bool,
-) {
-    let mut left = waited;
-    let mut take = |cause: Cause, micros: u64| {
-        let part = micros.min(left);
-        left -= part;
-        waits.add(cause, part);
-    };
-    take(
-        Cause::EngineDown,
-        engine[0].saturating_sub(queued.engine_clocks[0]),
-    );
-    for (at, cause) in Tenants::causes().into_iter().enumerate() {
-        take(cause, tenant[at].saturating_sub(queued.tenant_clocks[at]));
-    }
-    take(
-        Cause::RateLimit,
-        engine[1].saturating_sub(queued.engine_clocks[1]),
-    );
-    take(
-        if passed {
-            Cause::TenantShare
-        } else {
-            Cause::EngineFull
-        },
-        u64::MAX,
-    );
 }

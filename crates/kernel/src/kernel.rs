@@ -1,6 +1,6 @@
 //! The kernel itself: its state, and the one function that changes it. What each input
-//! does stands in the room of its name: `admit` (in and out of the queues), `pump` (who
-//! goes next), `settle` (how attempts end), `reload` and `show`.
+//! does stands in the room of its name: `admit` (into the queues), `wait` (out of them
+//! unserved), `pump` (who goes next), `settle` (how attempts end), `reload` and `show`.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +94,23 @@ impl Kernel {
     /// counts as the last one.
     pub fn step(&mut self, now: At, input: Input, out: &mut Vec<Effect>) {
         self.now = self.now.max(now);
-        self.ring(out);
+        // A new call meets the state as time has made it. News of known calls comes before
+        // the alarms: what a client has left, or what was said of an attempt that is over,
+        // must not meet a call that an alarm dispatches in this very step (I8).
+        let is_news = !matches!(input, Input::Submit(_) | Input::Configure(_));
+        if !is_news {
+            self.ring(out);
+        }
+        self.take(input, out);
+        if is_news {
+            self.ring(out);
+        }
+        self.pump_all(out);
+        self.arm_waiting();
+        self.tell_spending(out);
+    }
+
+    fn take(&mut self, input: Input, out: &mut Vec<Effect>) {
         match input {
             Input::Configure(plan) => self.configure(*plan, out),
             Input::Submit(submit) => self.submit(submit, out),
@@ -109,7 +125,6 @@ impl Kernel {
                 self.failed(call, failure, client_began, &usage, out);
             }
             Input::Finished { call, usage, finish } => self.finished(call, &usage, finish, out),
-            Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
             Input::Rate { replica, report } => self.rate(replica, report),
             Input::Probed { replica, healthy } => self.probed(replica, healthy, out),
             Input::Drawn {
@@ -122,12 +137,10 @@ impl Kernel {
                 window,
                 spent,
             } => self.accounts.restore(&account, window, spent, self.now),
+            Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
-        self.pump_all(out);
-        self.arm_waiting();
-        self.tell_spending(out);
     }
 
     /// When the next [`Input::Tick`] is due, if time alone will change anything.

@@ -9,6 +9,7 @@ pub mod effect;
 pub mod view;
 mod kernel;
 mod admit;
+mod wait;
 mod pump;
 mod settle;
 mod reload;

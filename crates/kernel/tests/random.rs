@@ -133,7 +133,7 @@ fn plan(shape: u64) -> Plan {
         ],
         queue: QueueRule {
             len_max: 8,
-            tenant_len_max: 5,
+            tenant_len_max: 3,
             wait_ms_max: Millis(8_000),
             ..QueueRule::default()
         },
@@ -233,7 +233,7 @@ impl Shell {
                 );
                 assert!(
                     !self.running.contains_key(&settlement.call),
-                    "nothing runs after the last word"
+                    "nothing runs after the last word: {settlement:?}"
                 );
             }
             Effect::Refuse(refusal) => {
@@ -267,7 +267,7 @@ impl Shell {
         let submit = Submit {
             call,
             tenant: Tenant::parse(TENANTS[(a % 8) as usize]).expect("valid"),
-            model: ModelId(if (a >> 8) % 32 == 0 {
+            model: ModelId(if (a >> 8).is_multiple_of(32) {
                 0
             } else {
                 1 + (a >> 13) as u32 % 3
@@ -436,7 +436,7 @@ fn live(shape: u64, happenings: &[Happening]) -> Vec<Effect> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2500, ..ProptestConfig::default() })]
 
     #[test]
     fn any_life_is_sound_and_repeats_itself(

@@ -66,13 +66,7 @@ impl Arrivals {
         if !(0.01..=100.0).contains(&cv) {
             return Err(Error::Cv(cv));
         }
-        Self::constant(
-            rps,
-            Law::Gamma {
-                shape: 1.0 / (cv * cv),
-            },
-            seed,
-        )
+        Self::constant(rps, Law::Gamma { shape: 1.0 / (cv * cv) }, seed)
     }
 
     /// Poisson arrivals whose rate follows a plan of steps and ramps, then end.
@@ -104,19 +98,8 @@ impl Arrivals {
         if !rps.is_finite() || rps <= 0.0 {
             return Err(Error::Rate(rps));
         }
-        let only = Step {
-            length_us: u64::MAX,
-            from_rps: rps,
-            to_rps: rps,
-        };
-        Ok(Self {
-            law,
-            steps: Box::new([only]),
-            endless: true,
-            step: 0,
-            into_us: 0.0,
-            rng: Rng::seed(seed),
-        })
+        let only = Step { length_us: u64::MAX, from_rps: rps, to_rps: rps };
+        Ok(Self { law, steps: Box::new([only]), endless: true, step: 0, into_us: 0.0, rng: Rng::seed(seed) })
     }
 
     /// A gap in units of the mean gap.
@@ -180,36 +163,18 @@ mod tests {
     #[test]
     fn rates_and_burstiness_are_as_asked() {
         let (mean, cv) = mean_and_cv(Arrivals::poisson(50.0, 1).expect("valid"), 100_000);
-        assert!(
-            (mean / 20_000.0 - 1.0).abs() < 0.02 && (cv - 1.0).abs() < 0.03,
-            "{mean} {cv}"
-        );
+        assert!((mean / 20_000.0 - 1.0).abs() < 0.02 && (cv - 1.0).abs() < 0.03, "{mean} {cv}");
         let (mean, cv) = mean_and_cv(Arrivals::gamma(50.0, 4.0, 1).expect("valid"), 200_000);
-        assert!(
-            (mean / 20_000.0 - 1.0).abs() < 0.05 && (cv / 4.0 - 1.0).abs() < 0.1,
-            "{mean} {cv}"
-        );
+        assert!((mean / 20_000.0 - 1.0).abs() < 0.05 && (cv / 4.0 - 1.0).abs() < 0.1, "{mean} {cv}");
     }
 
     #[test]
     fn a_plan_gives_each_step_its_share_and_then_ends() {
         let second = 1_000_000;
         let plan = [
-            Step {
-                length_us: 100 * second,
-                from_rps: 10.0,
-                to_rps: 10.0,
-            },
-            Step {
-                length_us: 100 * second,
-                from_rps: 0.0,
-                to_rps: 0.0,
-            },
-            Step {
-                length_us: 100 * second,
-                from_rps: 0.0,
-                to_rps: 40.0,
-            },
+            Step { length_us: 100 * second, from_rps: 10.0, to_rps: 10.0 },
+            Step { length_us: 100 * second, from_rps: 0.0, to_rps: 0.0 },
+            Step { length_us: 100 * second, from_rps: 0.0, to_rps: 40.0 },
         ];
         let mut at = 0;
         let mut counts = [0usize; 3];
@@ -229,12 +194,7 @@ mod tests {
         assert!(Arrivals::poisson(f64::NAN, 1).is_err());
         assert_eq!(Arrivals::gamma(1.0, 0.0, 1).err(), Some(Error::Cv(0.0)));
         assert_eq!(Arrivals::steps(&[], 1).err(), Some(Error::Steps));
-        let draw = |seed| {
-            Arrivals::poisson(5.0, seed)
-                .expect("valid")
-                .take(50)
-                .collect::<Vec<_>>()
-        };
+        let draw = |seed| Arrivals::poisson(5.0, seed).expect("valid").take(50).collect::<Vec<_>>();
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
     }

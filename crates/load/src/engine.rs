@@ -189,14 +189,8 @@ impl Engine {
     #[must_use]
     pub fn new(spec: Spec) -> Self {
         assert!(spec.slots > 0, "an engine without slots never works");
-        assert!(
-            spec.kv_tokens > Tokens::ZERO,
-            "an engine without memory never works"
-        );
-        assert!(
-            spec.prefill_chunk > Tokens::ZERO,
-            "an engine that computes no prompt never works"
-        );
+        assert!(spec.kv_tokens > Tokens::ZERO, "an engine without memory never works");
+        assert!(spec.prefill_chunk > Tokens::ZERO, "an engine that computes no prompt never works");
         Self {
             waiting: VecDeque::new(),
             running: Vec::with_capacity(spec.slots.min(4_096) as usize),
@@ -341,14 +335,8 @@ impl Engine {
             batch += 1;
             self.running.push(sequence);
         }
-        assert!(
-            batch > 0,
-            "an engine with work always schedules some: the oldest job fits alone"
-        );
-        let length = self
-            .spec
-            .pace
-            .step_us(batch, Tokens(self.spec.prefill_chunk.0 - budget));
+        assert!(batch > 0, "an engine with work always schedules some: the oldest job fits alone");
+        let length = self.spec.pace.step_us(batch, Tokens(self.spec.prefill_chunk.0 - budget));
         let length = self.jitter(length);
         self.totals.busy_us = self.totals.busy_us.saturating_add(length);
         self.step_ends = Some(At(at.0.saturating_add(length)));
@@ -359,11 +347,7 @@ impl Engine {
     /// preempting the youngest.
     fn make_room(&mut self, out: &mut Vec<Event>) {
         loop {
-            let wanted = self
-                .running
-                .iter()
-                .filter(|sequence| sequence.to_prefill == 0)
-                .count() as u64;
+            let wanted = self.running.iter().filter(|sequence| sequence.to_prefill == 0).count() as u64;
             if self.reserve(wanted) {
                 return;
             }
@@ -389,11 +373,7 @@ impl Engine {
         let found = self.cache.leading(&first.prefix);
         let hit = found as u64 * self.spec.block_tokens.0;
         let wanted = first.to_prefill - hit;
-        let margin = if self.running.is_empty() {
-            0
-        } else {
-            self.spec.kv_tokens.0 / 100
-        };
+        let margin = if self.running.is_empty() { 0 } else { self.spec.kv_tokens.0 / 100 };
         // Unused blocks that this job is about to use cannot be evicted to make room for it.
         let kept = self.cache.unpinned_of(&first.prefix[..found]) * self.spec.block_tokens.0;
         if self.occupied() - self.cache.unpinned().0 + kept + wanted + margin > self.spec.kv_tokens.0 {
@@ -453,15 +433,9 @@ impl Engine {
             return;
         }
         out.push(if sequence.generated == 0 {
-            Event::FirstToken {
-                id: sequence.id,
-                cached: Tokens(sequence.cached.unwrap_or(0)),
-            }
+            Event::FirstToken { id: sequence.id, cached: Tokens(sequence.cached.unwrap_or(0)) }
         } else {
-            Event::Token {
-                id: sequence.id,
-                index: u32::try_from(sequence.generated).unwrap_or(u32::MAX),
-            }
+            Event::Token { id: sequence.id, index: u32::try_from(sequence.generated).unwrap_or(u32::MAX) }
         });
         sequence.generated += 1;
         self.totals.generated_tokens += Tokens(1);
@@ -500,10 +474,6 @@ impl Engine {
 
     fn jitter(&mut self, length: u64) -> u64 {
         let span = length.saturating_mul(u64::from(self.spec.jitter_percent.min(100))) / 100;
-        if span == 0 {
-            length
-        } else {
-            (length - span + self.rng.below(2 * span + 1)).max(1)
-        }
+        if span == 0 { length } else { (length - span + self.rng.below(2 * span + 1)).max(1) }
     }
 }

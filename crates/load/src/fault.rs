@@ -73,14 +73,12 @@ impl Fault {
             None => (text, None),
         };
         match (name, argument) {
-            ("429", seconds) => Ok(Self::RateLimit {
-                retry_after: Millis::from_secs(seconds.unwrap_or(1)),
-            }),
+            ("429", seconds) => Ok(Self::RateLimit { retry_after: Millis::from_secs(seconds.unwrap_or(1)) }),
             ("slow", Some(ms)) => Ok(Self::SlowFirstToken(Millis(ms))),
             ("hang", None) => Ok(Self::Hang),
-            ("cut", after) => Ok(Self::MidStreamCut {
-                after: u32::try_from(after.unwrap_or(3)).map_err(|_| error())?,
-            }),
+            ("cut", after) => {
+                Ok(Self::MidStreamCut { after: u32::try_from(after.unwrap_or(3)).map_err(|_| error())? })
+            }
             ("garbage", None) => Ok(Self::Garbage),
             ("halfopen", None) => Ok(Self::HalfOpen),
             ("crash", None) => Ok(Self::Crash),
@@ -150,10 +148,8 @@ impl FaultPlan {
         let mut rates = Vec::new();
         let (mut slow_start, mut leak_bytes) = (Millis::ZERO, 0);
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let number = |text: &str| {
-                text.parse::<u64>()
-                    .map_err(|_| Error::Name(part.chars().take(64).collect()))
-            };
+            let number =
+                |text: &str| text.parse::<u64>().map_err(|_| Error::Name(part.chars().take(64).collect()));
             if let Some(ms) = part.strip_prefix("start@") {
                 slow_start = Millis(number(ms)?);
                 continue;
@@ -163,11 +159,7 @@ impl FaultPlan {
                 continue;
             }
             let (name, rate) = part.split_once(':').unwrap_or((part, "1"));
-            let parsed = rate
-                .trim()
-                .parse::<f64>()
-                .ok()
-                .filter(|rate| (0.0..=1.0).contains(rate));
+            let parsed = rate.trim().parse::<f64>().ok().filter(|rate| (0.0..=1.0).contains(rate));
             let rate = parsed.ok_or_else(|| Error::Rate(rate.chars().take(64).collect()))?;
             if rates.len() >= limits::FAULTS_MAX {
                 return Err(Error::Many);
@@ -238,18 +230,11 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for text in [
-            "429@30", "503", "slow@800", "hang", "cut@5", "garbage", "halfopen", "crash",
-        ] {
+        for text in ["429@30", "503", "slow@800", "hang", "cut@5", "garbage", "halfopen", "crash"] {
             assert_eq!(Fault::parse(text).expect(text).to_string(), text);
         }
         assert_eq!(Fault::parse("slow:7"), Ok(Fault::SlowFirstToken(Millis(7))));
-        assert_eq!(
-            Fault::parse("429"),
-            Ok(Fault::RateLimit {
-                retry_after: Millis(1_000)
-            })
-        );
+        assert_eq!(Fault::parse("429"), Ok(Fault::RateLimit { retry_after: Millis(1_000) }));
         for text in ["", "404", "slow", "hang@3", "cut@x", "cut@99999999999", "\u{fe}"] {
             assert!(Fault::parse(text).is_err(), "{text}");
         }
@@ -263,10 +248,7 @@ mod tests {
             (0..50_000).map(|_| plan.draw()).collect::<Vec<_>>()
         };
         let all = draw(1);
-        let cuts = all
-            .iter()
-            .filter(|fault| **fault == Some(Fault::MidStreamCut { after: 5 }))
-            .count();
+        let cuts = all.iter().filter(|fault| **fault == Some(Fault::MidStreamCut { after: 5 })).count();
         let none = all.iter().filter(|fault| fault.is_none()).count();
         assert!((850..=1_150).contains(&cuts), "{cuts}");
         assert!((43_700..=44_300).contains(&none), "{none}");
@@ -281,10 +263,7 @@ mod tests {
         plan.command(Fault::Crash, 1).expect("room");
         plan.command(Fault::Crash, 0).expect("room");
         let drawn: Vec<_> = (0..4).map(|_| plan.draw()).collect();
-        assert_eq!(
-            drawn,
-            [Some(Fault::Hang), Some(Fault::Hang), Some(Fault::Crash), None]
-        );
+        assert_eq!(drawn, [Some(Fault::Hang), Some(Fault::Hang), Some(Fault::Crash), None]);
         for _ in 0..limits::FAULTS_MAX {
             plan.command(Fault::Hang, 1).expect("room");
         }

@@ -53,11 +53,7 @@ impl Lengths {
     /// # Errors
     /// When `min` lies above `max`.
     pub fn uniform(min: Tokens, max: Tokens) -> Result<Self, Error> {
-        if min > max {
-            Err(Error::Bounds)
-        } else {
-            Ok(Self::Uniform { min, max })
-        }
+        if min > max { Err(Error::Bounds) } else { Ok(Self::Uniform { min, max }) }
     }
 
     /// Log-normal by median and 99th percentile.
@@ -77,9 +73,7 @@ impl Lengths {
     /// # Errors
     /// When there are fewer than two points or they do not rise.
     pub fn quantiles(points: &[(f64, Tokens)]) -> Result<Self, Error> {
-        let rising = points
-            .windows(2)
-            .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
+        let rising = points.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1);
         let within = points.iter().all(|point| (0.0..=1.0).contains(&point.0));
         if points.len() < 2 || !rising || !within {
             Err(Error::Quantiles)
@@ -93,12 +87,7 @@ impl Lengths {
     /// # Errors
     /// When the text is none of these, or its numbers are out of order.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let number = |part: &str| {
-            part.trim()
-                .parse()
-                .map(Tokens)
-                .map_err(|_| Error::Text(text.into()))
-        };
+        let number = |part: &str| part.trim().parse().map(Tokens).map_err(|_| Error::Text(text.into()));
         if let Some(rest) = text.strip_prefix("lognormal:") {
             let (median, p99) = rest.split_once(',').ok_or_else(|| Error::Text(text.into()))?;
             return Self::lognormal(number(median)?, number(p99)?);
@@ -156,20 +145,12 @@ mod tests {
     fn uniform_reaches_both_ends() {
         let all = sorted(&Lengths::parse("3..5").expect("valid"));
         assert_eq!((all[0], all[99_999]), (3, 5));
-        assert_eq!(
-            sorted(&Lengths::parse("0..18446744073709551615").expect("valid")).len(),
-            100_000
-        );
+        assert_eq!(sorted(&Lengths::parse("0..18446744073709551615").expect("valid")).len(), 100_000);
     }
 
     #[test]
     fn quantiles_are_met() {
-        let points = [
-            (0.0, Tokens(10)),
-            (0.5, Tokens(100)),
-            (0.9, Tokens(1_000)),
-            (1.0, Tokens(2_000)),
-        ];
+        let points = [(0.0, Tokens(10)), (0.5, Tokens(100)), (0.9, Tokens(1_000)), (1.0, Tokens(2_000))];
         let all = sorted(&Lengths::quantiles(&points).expect("valid"));
         assert!((98..=102).contains(&all[50_000]) && (970..=1_030).contains(&all[90_000]));
         let inner = [(0.2, Tokens(7)), (0.8, Tokens(9))];

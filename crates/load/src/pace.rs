@@ -26,46 +26,11 @@ pub struct Pace {
 /// The presets by name, the default first.
 pub const PRESETS: &[(&str, Pace)] = &[
     // No measurement: about a 3B model on a current card, quick enough for a first look.
-    (
-        "sim-small",
-        Pace {
-            step_ns: 4_000_000,
-            sequence_ns: 30_000,
-            prefill_token_ns: 10_000,
-        },
-    ),
-    (
-        "h100-llama2-70b",
-        Pace {
-            step_ns: 30_117_000,
-            sequence_ns: 295_900,
-            prefill_token_ns: 61_580,
-        },
-    ),
-    (
-        "a100-llama2-70b",
-        Pace {
-            step_ns: 44_496_000,
-            sequence_ns: 371_500,
-            prefill_token_ns: 126_390,
-        },
-    ),
-    (
-        "a100-llama3-8b",
-        Pace {
-            step_ns: 8_311_000,
-            sequence_ns: 242_700,
-            prefill_token_ns: 45_700,
-        },
-    ),
-    (
-        "a100-llama3-3b",
-        Pace {
-            step_ns: 5_269_000,
-            sequence_ns: 192_300,
-            prefill_token_ns: 33_210,
-        },
-    ),
+    ("sim-small", Pace { step_ns: 4_000_000, sequence_ns: 30_000, prefill_token_ns: 10_000 }),
+    ("h100-llama2-70b", Pace { step_ns: 30_117_000, sequence_ns: 295_900, prefill_token_ns: 61_580 }),
+    ("a100-llama2-70b", Pace { step_ns: 44_496_000, sequence_ns: 371_500, prefill_token_ns: 126_390 }),
+    ("a100-llama3-8b", Pace { step_ns: 8_311_000, sequence_ns: 242_700, prefill_token_ns: 45_700 }),
+    ("a100-llama3-3b", Pace { step_ns: 5_269_000, sequence_ns: 192_300, prefill_token_ns: 33_210 }),
 ];
 
 impl Default for Pace {
@@ -78,10 +43,7 @@ impl Pace {
     /// The preset of this name.
     #[must_use]
     pub fn preset(name: &str) -> Option<Self> {
-        PRESETS
-            .iter()
-            .find(|preset| preset.0 == name)
-            .map(|preset| preset.1)
+        PRESETS.iter().find(|preset| preset.0 == name).map(|preset| preset.1)
     }
 
     /// The length of a step over `batch` sequences that computes `prefill` prompt
@@ -137,20 +99,13 @@ mod tests {
             );
             let first = pace.step_us(batch, Tokens(prompt * batch)) as f64 / 1e3;
             let ratio = first / prompt_ms;
-            assert!(
-                (0.5..2.0).contains(&ratio),
-                "{name} {prompt}x{batch}: {first} ms, measured {prompt_ms}"
-            );
+            assert!((0.5..2.0).contains(&ratio), "{name} {prompt}x{batch}: {first} ms, measured {prompt_ms}");
         }
     }
 
     #[test]
     fn a_step_is_never_instant_and_never_overflows() {
-        let none = Pace {
-            step_ns: 0,
-            sequence_ns: 0,
-            prefill_token_ns: 0,
-        };
+        let none = Pace { step_ns: 0, sequence_ns: 0, prefill_token_ns: 0 };
         assert_eq!(none.step_us(0, Tokens::ZERO), 1);
         assert!(Pace::default().step_us(u64::MAX, Tokens::MAX) > 1);
         assert_eq!(Pace::default().slowed(200).step_ns, 8_000_000);

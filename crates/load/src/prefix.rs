@@ -40,9 +40,7 @@ pub struct Cache {
 #[must_use]
 pub fn chain(prompt: &[u8], block_bytes: usize) -> Box<[u64]> {
     let mut hash = 0;
-    let blocks = prompt
-        .chunks_exact(block_bytes.max(1))
-        .take(limits::PREFIX_BLOCKS_MAX);
+    let blocks = prompt.chunks_exact(block_bytes.max(1)).take(limits::PREFIX_BLOCKS_MAX);
     blocks
         .map(|block| {
             hash = digest(hash, block);
@@ -58,17 +56,10 @@ pub fn digest(seed: u64, bytes: &[u8]) -> u64 {
     let mut hash = mix(seed ^ bytes.len() as u64);
     let mut words = bytes.chunks_exact(8);
     for word in &mut words {
-        let word = word
-            .iter()
-            .rev()
-            .fold(0, |all, byte| (all << 8) | u64::from(*byte));
+        let word = word.iter().rev().fold(0, |all, byte| (all << 8) | u64::from(*byte));
         hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
-    let rest = words
-        .remainder()
-        .iter()
-        .rev()
-        .fold(0, |all, byte| (all << 8) | u64::from(*byte));
+    let rest = words.remainder().iter().rev().fold(0, |all, byte| (all << 8) | u64::from(*byte));
     mix(hash ^ rest)
 }
 
@@ -100,10 +91,7 @@ impl Cache {
     /// How many leading blocks of this chain are here.
     #[must_use]
     pub fn leading(&self, chain: &[u64]) -> usize {
-        chain
-            .iter()
-            .take_while(|hash| self.by_hash.contains_key(hash))
-            .count()
+        chain.iter().take_while(|hash| self.by_hash.contains_key(hash)).count()
     }
 
     /// Tokens that nothing uses, to be had by [`Cache::evict`].
@@ -121,11 +109,7 @@ impl Cache {
     /// How many of these blocks nothing uses at present.
     #[must_use]
     pub fn unpinned_of(&self, chain: &[u64]) -> u64 {
-        let idle = |hash: &&u64| {
-            self.by_hash
-                .get(hash)
-                .is_some_and(|at| self.blocks[*at as usize].pins == 0)
-        };
+        let idle = |hash: &&u64| self.by_hash.get(hash).is_some_and(|at| self.blocks[*at as usize].pins == 0);
         chain.iter().filter(idle).count() as u64
     }
 
@@ -138,12 +122,7 @@ impl Cache {
             self.blocks[at as usize].pins += 1;
             return false;
         }
-        let block = Block {
-            hash,
-            pins: 1,
-            older: NONE,
-            newer: NONE,
-        };
+        let block = Block { hash, pins: 1, older: NONE, newer: NONE };
         let at = if let Some(at) = self.vacant.pop() {
             self.blocks[at as usize] = block;
             at

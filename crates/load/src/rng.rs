@@ -138,11 +138,7 @@ mod tests {
     fn splitmix_agrees_with_its_reference() {
         // The first outputs of splitmix64.c for seed 1234567, as published with it.
         let mut state = 1_234_567u64;
-        for expected in [
-            6_457_827_717_110_365_317,
-            3_203_168_211_198_807_973,
-            9_817_491_932_198_370_423,
-        ] {
+        for expected in [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423] {
             assert_eq!(mix(state), expected);
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         }
@@ -152,16 +148,8 @@ mod tests {
     fn xoshiro_agrees_with_its_reference() {
         // The first outputs of xoshiro256plusplus.c for state 1, 2, 3, 4.
         let mut rng = Rng { state: [1, 2, 3, 4] };
-        let expected = [
-            41_943_041,
-            58_720_359,
-            3_588_806_011_781_223,
-            3_591_011_842_654_386,
-        ];
-        assert_eq!(
-            [rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()],
-            expected
-        );
+        let expected = [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386];
+        assert_eq!([rng.next_u64(), rng.next_u64(), rng.next_u64(), rng.next_u64()], expected);
     }
 
     #[test]
@@ -176,14 +164,8 @@ mod tests {
         assert!(mean.abs() < 0.01 && (variance - 1.0).abs() < 0.02);
         for shape in [0.25, 1.0, 4.0] {
             let (mean, variance) = mean_and_variance((0..n).map(|_| rng.gamma(shape, 2.0)));
-            assert!(
-                (mean / (shape * 2.0) - 1.0).abs() < 0.03,
-                "gamma {shape}: mean {mean}"
-            );
-            assert!(
-                (variance / (shape * 4.0) - 1.0).abs() < 0.06,
-                "gamma {shape}: variance {variance}"
-            );
+            assert!((mean / (shape * 2.0) - 1.0).abs() < 0.03, "gamma {shape}: mean {mean}");
+            assert!((variance / (shape * 4.0) - 1.0).abs() < 0.06, "gamma {shape}: variance {variance}");
         }
     }
 

@@ -128,11 +128,7 @@ impl Script {
                 continue;
             }
             if let Some(heading) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                sections.push(Section {
-                    heading: heading.trim().into(),
-                    turns: Vec::new(),
-                    repeats: false,
-                });
+                sections.push(Section { heading: heading.trim().into(), turns: Vec::new(), repeats: false });
                 continue;
             }
             let section = sections.last_mut().ok_or(Error::Heading(number))?;
@@ -150,9 +146,7 @@ impl Script {
                 };
                 calls.push(call);
             } else {
-                section
-                    .turns
-                    .push(Answer::Calls(vec![call(line).ok_or(Error::Line(number))?]));
+                section.turns.push(Answer::Calls(vec![call(line).ok_or(Error::Line(number))?]));
             }
         }
         Ok(Self { sections })
@@ -170,11 +164,9 @@ impl Script {
             Choice::Auto => asked,
             // The words of the user are more exact than a mere `required`.
             Choice::Required => asked.or_else(|| ask.tools.first().map(|tool| invoke(ask, &tool.name, None))),
-            Choice::Named(name) => Some(
-                asked
-                    .filter(|call| call.name == name)
-                    .unwrap_or_else(|| invoke(ask, name, None)),
-            ),
+            Choice::Named(name) => {
+                Some(asked.filter(|call| call.name == name).unwrap_or_else(|| invoke(ask, name, None)))
+            }
         };
         call.map_or(Answer::Words, |call| Answer::Calls(vec![call]))
     }
@@ -182,11 +174,7 @@ impl Script {
     fn turn(&self, ask: &Ask<'_>) -> Option<&Answer> {
         let fits = |section: &&Section| section.heading == "*" || ask.first.contains(&section.heading);
         let section = self.sections.iter().find(fits)?;
-        let at = if section.repeats {
-            ask.answers % section.turns.len()
-        } else {
-            ask.answers
-        };
+        let at = if section.repeats { ask.answers % section.turns.len() } else { ask.answers };
         section.turns.get(at)
     }
 }
@@ -197,19 +185,13 @@ fn call(line: &str) -> Option<Call> {
     let (name, arguments) = rest.split_once(char::is_whitespace).unwrap_or((rest, "{}"));
     let arguments = arguments.trim();
     let object = arguments.starts_with('{') && arguments.ends_with('}');
-    (!name.is_empty() && object).then(|| Call {
-        name: name.into(),
-        arguments: arguments.into(),
-    })
+    (!name.is_empty() && object).then(|| Call { name: name.into(), arguments: arguments.into() })
 }
 
 fn invoke(ask: &Ask<'_>, name: &str, arguments: Option<&str>) -> Call {
     let tool = ask.tools.iter().find(|tool| tool.name == name);
     let default = tool.map_or("{}", |tool| tool.arguments.as_str());
-    Call {
-        name: name.into(),
-        arguments: arguments.unwrap_or(default).into(),
-    }
+    Call { name: name.into(), arguments: arguments.unwrap_or(default).into() }
 }
 
 /// The tool that the last user message asks for by `call NAME`, with the JSON object
@@ -219,11 +201,7 @@ fn asked_for(ask: &Ask<'_>) -> Option<Call> {
         let rest = ask.last[at + 5..].trim_start();
         let fits = |tool: &&Tool| !tool.name.is_empty() && rest.starts_with(&tool.name);
         if let Some(tool) = ask.tools.iter().filter(fits).max_by_key(|tool| tool.name.len()) {
-            return Some(invoke(
-                ask,
-                &tool.name,
-                object(rest[tool.name.len()..].trim_start()),
-            ));
+            return Some(invoke(ask, &tool.name, object(rest[tool.name.len()..].trim_start())));
         }
     }
     None
@@ -254,40 +232,20 @@ mod tests {
 
     fn tools() -> Vec<Tool> {
         [("search", r#"{"q":"x"}"#), ("search_deep", "{}")]
-            .map(|(name, arguments)| Tool {
-                name: name.into(),
-                arguments: arguments.into(),
-            })
+            .map(|(name, arguments)| Tool { name: name.into(), arguments: arguments.into() })
             .into()
     }
 
     fn calls(names: &[(&str, &str)]) -> Answer {
-        Answer::Calls(
-            names
-                .iter()
-                .map(|(n, a)| Call {
-                    name: (*n).into(),
-                    arguments: (*a).into(),
-                })
-                .collect(),
-        )
+        Answer::Calls(names.iter().map(|(n, a)| Call { name: (*n).into(), arguments: (*a).into() }).collect())
     }
 
     #[test]
     fn a_script_is_followed_turn_by_turn() {
         let text = "# an agent\n[deploy]\ncall status {\"name\":\"api\"}\n& call logs\ntext All is well.\n\n[*]\ntext Hello.\nrepeat\n";
         let script = Script::parse(text).expect("valid");
-        let ask = |first, answers| {
-            script.answer(&Ask {
-                first,
-                answers,
-                ..Ask::default()
-            })
-        };
-        assert_eq!(
-            ask("please deploy it", 0),
-            calls(&[("status", r#"{"name":"api"}"#), ("logs", "{}")])
-        );
+        let ask = |first, answers| script.answer(&Ask { first, answers, ..Ask::default() });
+        assert_eq!(ask("please deploy it", 0), calls(&[("status", r#"{"name":"api"}"#), ("logs", "{}")]));
         assert_eq!(ask("please deploy it", 1), Answer::Text("All is well.".into()));
         assert_eq!(ask("please deploy it", 2), Answer::Words);
         assert_eq!(ask("anything", 41), Answer::Text("Hello.".into()));
@@ -300,47 +258,22 @@ mod tests {
         assert_eq!(Script::parse("[*]\ntext a\n& call b"), Err(Error::Join(3)));
         assert_eq!(Script::parse("[*]\nrepeat"), Err(Error::Line(2)));
         assert_eq!(Script::parse("[*]\ncall b [1]"), Err(Error::Line(2)));
-        assert_eq!(
-            Script::parse(&"\n".repeat(limits::SCRIPT_LINES_MAX + 1)),
-            Err(Error::Long)
-        );
+        assert_eq!(Script::parse(&"\n".repeat(limits::SCRIPT_LINES_MAX + 1)), Err(Error::Long));
     }
 
     #[test]
     fn the_request_decides_where_no_script_does() {
         let (script, tools) = (Script::default(), tools());
         let ask = |choice, last, after_tool| {
-            script.answer(&Ask {
-                tools: &tools,
-                choice,
-                last,
-                after_tool,
-                ..Ask::default()
-            })
+            script.answer(&Ask { tools: &tools, choice, last, after_tool, ..Ask::default() })
         };
         assert_eq!(ask(Choice::Auto, "hello", false), Answer::Words);
+        assert_eq!(ask(Choice::Required, "hello", false), calls(&[("search", r#"{"q":"x"}"#)]));
+        assert_eq!(ask(Choice::Required, "call search_deep", false), calls(&[("search_deep", "{}")]));
+        assert_eq!(ask(Choice::Named("search_deep"), "call search", false), calls(&[("search_deep", "{}")]));
+        assert_eq!(ask(Choice::Auto, "now call search_deep please", false), calls(&[("search_deep", "{}")]));
         assert_eq!(
-            ask(Choice::Required, "hello", false),
-            calls(&[("search", r#"{"q":"x"}"#)])
-        );
-        assert_eq!(
-            ask(Choice::Required, "call search_deep", false),
-            calls(&[("search_deep", "{}")])
-        );
-        assert_eq!(
-            ask(Choice::Named("search_deep"), "call search", false),
-            calls(&[("search_deep", "{}")])
-        );
-        assert_eq!(
-            ask(Choice::Auto, "now call search_deep please", false),
-            calls(&[("search_deep", "{}")])
-        );
-        assert_eq!(
-            ask(
-                Choice::Auto,
-                r#"call search {"q":"a } b","n":{"m":1}} now"#,
-                false
-            ),
+            ask(Choice::Auto, r#"call search {"q":"a } b","n":{"m":1}} now"#, false),
             calls(&[("search", r#"{"q":"a } b","n":{"m":1}}"#)])
         );
         assert_eq!(ask(Choice::Auto, "call search", true), Answer::Words);

@@ -48,13 +48,7 @@ pub fn azure(text: &str) -> Result<Vec<Row>, Error> {
         let mut fields = line.split(',');
         let at_us = timestamp(fields.next()?)?;
         let (input, output) = (tokens(fields.next()?)?, tokens(fields.next()?)?);
-        Some(Row {
-            at_us,
-            client: 0,
-            input,
-            output,
-            prefix: Box::default(),
-        })
+        Some(Row { at_us, client: 0, input, output, prefix: Box::default() })
     })
 }
 
@@ -68,13 +62,7 @@ pub fn vtc(text: &str) -> Result<Vec<Row>, Error> {
         let at_us = micros(fields.next()?)?;
         let client = fields.next()?.trim().parse().ok()?;
         let (input, output) = (tokens(fields.next()?)?, tokens(fields.next()?)?);
-        Some(Row {
-            at_us,
-            client,
-            input,
-            output,
-            prefix: Box::default(),
-        })
+        Some(Row { at_us, client, input, output, prefix: Box::default() })
     })
 }
 
@@ -90,23 +78,11 @@ pub fn mooncake(text: &str) -> Result<Vec<Row>, Error> {
             rest[..end].parse::<u64>().ok()
         };
         let at_us = number("\"timestamp\":")?.checked_mul(1_000)?;
-        let (input, output) = (
-            Tokens(number("\"input_length\":")?),
-            Tokens(number("\"output_length\":")?),
-        );
+        let (input, output) = (Tokens(number("\"input_length\":")?), Tokens(number("\"output_length\":")?));
         let list = after(line, "\"hash_ids\":")?.strip_prefix('[')?;
-        let list = list[..list.find(']')?]
-            .split(',')
-            .map(str::trim)
-            .filter(|id| !id.is_empty());
+        let list = list[..list.find(']')?].split(',').map(str::trim).filter(|id| !id.is_empty());
         let prefix = list.map(|id| id.parse().ok()).collect::<Option<_>>()?;
-        Some(Row {
-            at_us,
-            client: 0,
-            input,
-            output,
-            prefix,
-        })
+        Some(Row { at_us, client: 0, input, output, prefix })
     })
 }
 
@@ -153,11 +129,7 @@ fn micros(text: &str) -> Option<u64> {
     if !part.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    seconds
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1_000_000)?
-        .checked_add(micros)
+    seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(micros)
 }
 
 /// `2023-11-16 18:15:46.6805900`, as microseconds since year 0 in a calendar without
@@ -170,19 +142,14 @@ fn timestamp(text: &str) -> Option<u64> {
         return None;
     }
     let mut time = time.trim_end_matches('Z').splitn(3, ':');
-    let (hour, minute) = (
-        time.next()?.parse::<u64>().ok()?,
-        time.next()?.parse::<u64>().ok()?,
-    );
+    let (hour, minute) = (time.next()?.parse::<u64>().ok()?, time.next()?.parse::<u64>().ok()?);
     if hour > 23 || minute > 59 {
         return None;
     }
     const BEFORE: [u64; 12] = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
     let leap = u64::from(year.is_multiple_of(4) && month > 2);
     let days = year * 365 + year.div_ceil(4) + BEFORE[usize::try_from(month - 1).ok()?] + leap + day;
-    ((days * 24 + hour) * 60 + minute)
-        .checked_mul(60_000_000)?
-        .checked_add(micros(time.next()?)?)
+    ((days * 24 + hour) * 60 + minute).checked_mul(60_000_000)?.checked_add(micros(time.next()?)?)
 }
 
 #[cfg(test)]
@@ -213,16 +180,10 @@ mod tests {
         let rows =
             vtc("arrival_s,client,input_tokens,output_tokens\n0.000000,13,13,199\n0.207938,2,36,137\n")
                 .expect("valid");
-        assert_eq!(
-            (rows[1].at_us, rows[1].client, rows[1].input),
-            (207_938, 2, Tokens(36))
-        );
+        assert_eq!((rows[1].at_us, rows[1].client, rows[1].input), (207_938, 2, Tokens(36)));
         let line = r#"{"timestamp": 40, "input_length": 23769, "output_length": 3, "hash_ids": [151, 152]}"#;
         let rows = mooncake(&format!("{}\n{line}\n", line.replace("40,", "0,"))).expect("valid");
-        assert_eq!(
-            (rows[1].at_us, rows[1].output, &*rows[1].prefix),
-            (40_000, Tokens(3), &[151, 152][..])
-        );
+        assert_eq!((rows[1].at_us, rows[1].output, &*rows[1].prefix), (40_000, Tokens(3), &[151, 152][..]));
     }
 
     #[test]
@@ -230,10 +191,7 @@ mod tests {
         assert_eq!(vtc("h\n0.1,1,2,3\nx"), Err(Error::Line(3)));
         assert_eq!(vtc("h\n0.2,1,2,3\n0.1,1,2,3"), Err(Error::Order(3)));
         assert_eq!(azure("h\n2023-13-01 00:00:00,1,1"), Err(Error::Line(2)));
-        assert_eq!(
-            mooncake("{\"timestamp\": 99999999999999999999}"),
-            Err(Error::Line(1))
-        );
+        assert_eq!(mooncake("{\"timestamp\": 99999999999999999999}"), Err(Error::Line(1)));
         assert_eq!(mooncake("{}"), Err(Error::Line(1)));
     }
 

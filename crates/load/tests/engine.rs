@@ -8,12 +8,7 @@ use seawall_load::rng::Rng;
 use seawall_model::{At, Tokens};
 
 fn job(id: u64, prompt: u64, output: u64) -> Job {
-    Job {
-        id,
-        prompt: Tokens(prompt),
-        prefix: Box::default(),
-        output: Tokens(output),
-    }
+    Job { id, prompt: Tokens(prompt), prefix: Box::default(), output: Tokens(output) }
 }
 
 /// Runs until idle; gives each event with its time.
@@ -47,56 +42,30 @@ fn one_job_runs_from_prefill_to_done() {
     assert_eq!(
         drain(&mut engine),
         [
-            (
-                At(first),
-                Event::FirstToken {
-                    id: 7,
-                    cached: Tokens(0)
-                }
-            ),
+            (At(first), Event::FirstToken { id: 7, cached: Tokens(0) }),
             (At(first + step), Event::Token { id: 7, index: 1 }),
             (At(first + 2 * step), Event::Token { id: 7, index: 2 }),
             (At(first + 2 * step), Event::Done { id: 7 }),
         ]
     );
     let state = engine.state();
-    assert_eq!(
-        (state.kv_used, state.finished, state.generated_tokens),
-        (Tokens(0), 1, Tokens(3))
-    );
+    assert_eq!((state.kv_used, state.finished, state.generated_tokens), (Tokens(0), 1, Tokens(3)));
     assert_eq!(state.prompt_tokens, Tokens(250));
 }
 
 #[test]
 fn jobs_wait_for_slots_in_order_and_the_queue_has_an_end() {
-    let mut engine = Engine::new(Spec {
-        slots: 1,
-        queue_len_max: 2,
-        ..spec()
-    });
+    let mut engine = Engine::new(Spec { slots: 1, queue_len_max: 2, ..spec() });
     for id in 0..3 {
         engine.submit(At(0), job(id, 1, 1)).expect("room");
     }
     assert_eq!(engine.submit(At(0), job(3, 1, 1)), Err(Full::Queue));
     assert_eq!(engine.submit(At(0), job(3, 900, 101)), Err(Full::Context));
-    assert_eq!(
-        (
-            engine.state().running,
-            engine.state().waiting,
-            engine.state().refused
-        ),
-        (1, 2, 2)
-    );
+    assert_eq!((engine.state().running, engine.state().waiting, engine.state().refused), (1, 2, 2));
     assert!(engine.is_waiting(1) && !engine.is_waiting(0));
     let done: Vec<u64> = drain(&mut engine)
         .iter()
-        .filter_map(|(_, event)| {
-            if let Event::Done { id } = event {
-                Some(*id)
-            } else {
-                None
-            }
-        })
+        .filter_map(|(_, event)| if let Event::Done { id } = event { Some(*id) } else { None })
         .collect();
     assert_eq!(done, [0, 1, 2]);
 }
@@ -111,72 +80,33 @@ fn a_job_without_output_is_done_after_its_prefill() {
 
 #[test]
 fn a_known_prefix_is_not_computed_again() {
-    let mut engine = Engine::new(Spec {
-        block_tokens: Tokens(10),
-        ..spec()
-    });
-    let with = |id, last| Job {
-        id,
-        prompt: Tokens(45),
-        prefix: Box::new([1, 2, 3, last]),
-        output: Tokens(1),
-    };
+    let mut engine = Engine::new(Spec { block_tokens: Tokens(10), ..spec() });
+    let with =
+        |id, last| Job { id, prompt: Tokens(45), prefix: Box::new([1, 2, 3, last]), output: Tokens(1) };
     engine.submit(At(0), with(1, 4)).expect("room");
     drain(&mut engine);
     assert_eq!(engine.state().kv_cached, Tokens(40));
     engine.submit(At(1_000_000), with(2, 5)).expect("room");
     let events = drain(&mut engine);
     let took = spec().pace.step_us(1, Tokens(15));
-    assert_eq!(
-        events[0],
-        (
-            At(1_000_000 + took),
-            Event::FirstToken {
-                id: 2,
-                cached: Tokens(30)
-            }
-        )
-    );
-    assert_eq!(
-        (engine.state().prefix_queries, engine.state().prefix_hits),
-        (Tokens(90), Tokens(30))
-    );
+    assert_eq!(events[0], (At(1_000_000 + took), Event::FirstToken { id: 2, cached: Tokens(30) }));
+    assert_eq!((engine.state().prefix_queries, engine.state().prefix_hits), (Tokens(90), Tokens(30)));
     // The whole prompt known: its last block is still partly computed, for the first token.
-    let whole = Job {
-        id: 3,
-        prompt: Tokens(40),
-        prefix: Box::new([1, 2, 3, 4]),
-        output: Tokens(1),
-    };
+    let whole = Job { id: 3, prompt: Tokens(40), prefix: Box::new([1, 2, 3, 4]), output: Tokens(1) };
     engine.submit(At(2_000_000), whole).expect("room");
-    assert_eq!(
-        drain(&mut engine)[0].1,
-        Event::FirstToken {
-            id: 3,
-            cached: Tokens(30)
-        }
-    );
+    assert_eq!(drain(&mut engine)[0].1, Event::FirstToken { id: 3, cached: Tokens(30) });
 }
 
 #[test]
 fn the_youngest_gives_way_when_memory_runs_out_and_still_ends() {
-    let mut engine = Engine::new(Spec {
-        kv_tokens: Tokens(100),
-        ..spec()
-    });
+    let mut engine = Engine::new(Spec { kv_tokens: Tokens(100), ..spec() });
     engine.submit(At(0), job(1, 10, 80)).expect("room");
     engine.submit(At(0), job(2, 10, 80)).expect("room");
     let events = drain(&mut engine);
-    let preempted: Vec<_> = events
-        .iter()
-        .filter(|(_, event)| matches!(event, Event::Preempted { .. }))
-        .collect();
+    let preempted: Vec<_> =
+        events.iter().filter(|(_, event)| matches!(event, Event::Preempted { .. })).collect();
     assert!(!preempted.is_empty());
-    assert!(
-        preempted
-            .iter()
-            .all(|(_, event)| *event == Event::Preempted { id: 2 })
-    );
+    assert!(preempted.iter().all(|(_, event)| *event == Event::Preempted { id: 2 }));
     for id in [1, 2] {
         let tokens: Vec<u32> = events
             .iter()
@@ -186,11 +116,7 @@ fn the_youngest_gives_way_when_memory_runs_out_and_still_ends() {
                 _ => None,
             })
             .collect();
-        assert_eq!(
-            tokens,
-            (0..80).collect::<Vec<_>>(),
-            "each token of {id} once, in order"
-        );
+        assert_eq!(tokens, (0..80).collect::<Vec<_>>(), "each token of {id} once, in order");
     }
 }
 
@@ -203,15 +129,8 @@ fn a_cancelled_job_frees_its_memory_and_is_heard_of_no_more() {
     assert!(!engine.cancel(At(10), 1));
     assert_eq!((engine.state().kv_used, engine.state().cancelled), (Tokens(0), 1));
     let events = drain(&mut engine);
-    assert_eq!(
-        events.last().map(|(_, event)| *event),
-        Some(Event::Done { id: 2 })
-    );
-    assert!(
-        events
-            .iter()
-            .all(|(_, event)| !matches!(event, Event::FirstToken { id: 1, .. }))
-    );
+    assert_eq!(events.last().map(|(_, event)| *event), Some(Event::Done { id: 2 }));
+    assert!(events.iter().all(|(_, event)| !matches!(event, Event::FirstToken { id: 1, .. })));
     // Cancelling all leaves it idle after the step under way.
     engine.submit(At(9_000_000), job(3, 5, 50)).expect("room");
     assert!(engine.cancel(At(9_000_001), 3));
@@ -223,32 +142,22 @@ fn a_cancelled_job_frees_its_memory_and_is_heard_of_no_more() {
 fn throughput_follows_the_law() {
     for batch in [1u64, 8, 64] {
         let pace = Pace::preset("h100-llama2-70b").expect("a preset");
-        let mut engine = Engine::new(Spec {
-            slots: 64,
-            kv_tokens: Tokens(1_000_000),
-            pace,
-            ..Spec::default()
-        });
+        let mut engine =
+            Engine::new(Spec { slots: 64, kv_tokens: Tokens(1_000_000), pace, ..Spec::default() });
         for id in 0..batch {
             engine.submit(At(0), job(id, 1, 2_000)).expect("room");
         }
         let last = drain(&mut engine).last().expect("events").0;
         let rate = (batch * 2_000) as f64 / (last.0 as f64 / 1e6);
         let law = batch as f64 / (pace.step_us(batch, Tokens::ZERO) as f64 / 1e6);
-        assert!(
-            (rate / law - 1.0).abs() < 0.02,
-            "batch {batch}: {rate} tokens/s, law {law}"
-        );
+        assert!((rate / law - 1.0).abs() < 0.02, "batch {batch}: {rate} tokens/s, law {law}");
     }
 }
 
 #[test]
 fn jitter_keeps_the_mean() {
     let run = |jitter_percent| {
-        let mut engine = Engine::new(Spec {
-            jitter_percent,
-            ..spec()
-        });
+        let mut engine = Engine::new(Spec { jitter_percent, ..spec() });
         engine.submit(At(0), job(1, 1, 900)).expect("room");
         drain(&mut engine).last().expect("events").0.0 as f64
     };
@@ -268,21 +177,13 @@ fn live(seed: u64, spec: &Spec) -> (Vec<(At, Event)>, String) {
             engine.advance(at, &mut out);
             events.extend(out.drain(..).map(|event| (at, event)));
             let state = engine.state();
-            assert!(
-                state.kv_used + state.kv_cached <= state.kv_tokens,
-                "memory holds: {state:?}"
-            );
+            assert!(state.kv_used + state.kv_cached <= state.kv_tokens, "memory holds: {state:?}");
             assert!(state.running <= spec.slots && state.waiting <= spec.queue_len_max + spec.slots);
         }
         let prompt = 1 + rng.below(spec.kv_tokens.0 / 2);
         let family = rng.below(3);
         let prefix = (0..prompt / 7).map(|block| family * 1_000 + block).collect();
-        let job = Job {
-            id,
-            prompt: Tokens(prompt),
-            prefix,
-            output: Tokens(rng.below(spec.kv_tokens.0 / 2)),
-        };
+        let job = Job { id, prompt: Tokens(prompt), prefix, output: Tokens(rng.below(spec.kv_tokens.0 / 2)) };
         if engine.submit(now, job).is_ok() {
             taken.push(id);
         }
@@ -294,23 +195,13 @@ fn live(seed: u64, spec: &Spec) -> (Vec<(At, Event)>, String) {
     events.extend(drain(&mut engine));
     let mut ended: Vec<u64> = events
         .iter()
-        .filter_map(|(_, event)| {
-            if let Event::Done { id } = event {
-                Some(*id)
-            } else {
-                None
-            }
-        })
+        .filter_map(|(_, event)| if let Event::Done { id } = event { Some(*id) } else { None })
         .collect();
     ended.extend(&cancelled);
     ended.sort_unstable();
     assert_eq!(ended, taken, "every job taken ends exactly once");
     let state = engine.state();
-    assert_eq!(
-        (state.running, state.waiting, state.kv_used),
-        (0, 0, Tokens(0)),
-        "nothing is left behind"
-    );
+    assert_eq!((state.running, state.waiting, state.kv_used), (0, 0, Tokens(0)), "nothing is left behind");
     assert_eq!(state.finished + state.cancelled, state.submitted);
     (events, format!("{state:?}"))
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::{At, CallId, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Protocol, ReplicaId, RunId, Tenant, Tokens, Usage};
+use crate::{
+    At, CallId, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Protocol, ReplicaId, RunId, Tenant,
+    Tokens, Usage,
+};
 
 /// Priority class. Each has a guaranteed minimum share, so none starves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -75,13 +75,7 @@ pub struct Found {
 #[must_use]
 pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Vec<Candidate> {
     let providers = [
-        (
-            "openai",
-            EngineKind::OpenAi,
-            "OPENAI_API_KEY",
-            "OPENAI_BASE_URL",
-            "https://api.openai.com",
-        ),
+        ("openai", EngineKind::OpenAi, "OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com"),
         (
             "anthropic",
             EngineKind::Anthropic,
@@ -127,23 +121,11 @@ pub fn local(own: SocketAddr) -> Vec<Candidate> {
             continue;
         }
         let taken = found.iter().any(|candidate| &*candidate.name == name);
-        let name = if taken {
-            format!("{name}-{port}")
-        } else {
-            name.to_owned()
-        };
+        let name = if taken { format!("{name}-{port}") } else { name.to_owned() };
         let url = Url::parse(&format!("http://127.0.0.1:{port}")).expect("a loopback address is a URL");
         let why = format!("port {port} of this machine");
         let (name, kind) = (name.into(), EngineKind::OpenAi);
-        found.push(Candidate {
-            name,
-            kind,
-            url,
-            key_env: None,
-            key: None,
-            why,
-            local: true,
-        });
+        found.push(Candidate { name, kind, url, key_env: None, key: None, why, local: true });
     }
     found
 }
@@ -164,13 +146,8 @@ pub fn decide(config: &Config, candidates: &[Candidate], answers: &[Answer]) -> 
             continue;
         }
         found.sentences.push(sentence(candidate, answer));
-        found
-            .discovered
-            .models
-            .insert(candidate.name.clone(), models.to_vec());
-        found
-            .engines
-            .push((candidate.engine(config), candidate.why.clone()));
+        found.discovered.models.insert(candidate.name.clone(), models.to_vec());
+        found.engines.push((candidate.engine(config), candidate.why.clone()));
     }
     if found.engines.is_empty() {
         found.sentences.push(
@@ -218,12 +195,7 @@ mod tests {
     use super::*;
 
     fn env(pairs: &'static [(&'static str, &'static str)]) -> impl Fn(&str) -> Option<String> {
-        |name| {
-            pairs
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| (*value).to_owned())
-        }
+        |name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
     }
 
     #[test]
@@ -248,15 +220,9 @@ mod tests {
 
     #[test]
     fn our_own_port_is_not_asked_and_names_differ() {
-        let ports: Vec<u16> = local(([127, 0, 0, 1], 8080).into())
-            .iter()
-            .map(|c| c.url.port())
-            .collect();
+        let ports: Vec<u16> = local(([127, 0, 0, 1], 8080).into()).iter().map(|c| c.url.port()).collect();
         assert!(!ports.contains(&8080) && ports.contains(&8081));
-        let mut names: Vec<_> = local(([127, 0, 0, 1], 1).into())
-            .into_iter()
-            .map(|c| c.name)
-            .collect();
+        let mut names: Vec<_> = local(([127, 0, 0, 1], 1).into()).into_iter().map(|c| c.name).collect();
         let all = names.len();
         names.sort();
         names.dedup();
@@ -269,11 +235,7 @@ mod tests {
         let env = env(&[("ANTHROPIC_API_KEY", "sk-ant")]);
         let mut candidates = from_env(&env);
         candidates.extend(local(config.listen).into_iter().take(2));
-        let answers = [
-            Answer::Silent,
-            Answer::Models(vec!["qwen3".into()]),
-            Answer::Status(404),
-        ];
+        let answers = [Answer::Silent, Answer::Models(vec!["qwen3".into()]), Answer::Status(404)];
         let found = decide(&config, &candidates, &answers);
         let names: Vec<&str> = found.engines.iter().map(|(engine, _)| &*engine.name).collect();
         assert_eq!(names, ["anthropic", "ollama"]);

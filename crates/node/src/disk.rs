@@ -289,7 +289,8 @@ impl Clerk {
 fn wait(desk: &Desk) -> Pile {
     let pile = desk.pile.lock().unwrap_or_else(PoisonError::into_inner);
     let idle = |pile: &mut Pile| pile.draws.is_empty() && !pile.stop;
-    let (mut pile, _) = desk.bell.wait_timeout_while(pile, BATCH, idle).unwrap_or_else(PoisonError::into_inner);
+    let (mut pile, _) =
+        desk.bell.wait_timeout_while(pile, BATCH, idle).unwrap_or_else(PoisonError::into_inner);
     std::mem::take(&mut *pile)
 }
 

@@ -41,6 +41,13 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// One that has found nothing yet.
+    #[must_use]
+    pub fn new(flags: Flags, tasks: Tasks) -> Self {
+        let (ids, found) = (Ids::default(), Vec::new());
+        Self { flags, ids, found, discovered: Discovered::default(), builtin: None, tasks }
+    }
+
     /// Makes a configuration ready to be put in force.
     ///
     /// # Errors
@@ -79,14 +86,16 @@ impl Operator {
             let client = match unchanged {
                 Some(client) => client,
                 None => {
-                    let extra_roots = engine.tls_ca_file.as_deref().map(crate::config::load::read_file).transpose();
+                    let extra_roots =
+                        engine.tls_ca_file.as_deref().map(crate::config::load::read_file).transpose();
                     let extra_roots = extra_roots.map_err(|why| format!("engine {}: {why}", engine.name))?;
                     let options = upstream::Options {
                         connect: engine.connect_ms_max,
                         extra_roots: extra_roots.map(|text| text.into_bytes().into()),
                         proxy_from_env: config.proxy.use_env,
                     };
-                    upstream::client(&options, &self.tasks).map_err(|why| format!("engine {}: {why}", engine.name))?
+                    upstream::client(&options, &self.tasks)
+                        .map_err(|why| format!("engine {}: {why}", engine.name))?
                 }
             };
             clients.insert(engine.id, client);
@@ -108,8 +117,11 @@ impl Operator {
                 for problem in &problems {
                     tracing::error!("config: {problem}");
                 }
-                tracing::error!(problems = problems.len(), "the configuration was not reloaded; the old one stays");
-                app.metrics.reload("refused");
+                tracing::error!(
+                    problems = problems.len(),
+                    "the configuration was not reloaded; the old one stays"
+                );
+                app.metrics.service.reload("refused");
                 return;
             }
         };
@@ -135,12 +147,12 @@ impl Operator {
                 // Routes first: whatever the new plan grants can then be found.
                 app.live.store(Arc::new(live));
                 app.seat.tell(Input::Configure(Box::new(plan)));
-                app.metrics.reload("done");
+                app.metrics.service.reload("done");
                 tracing::info!("the configuration is in force");
             }
             Err(why) => {
                 tracing::error!(%why, "the configuration was not reloaded; the old one stays");
-                app.metrics.reload("refused");
+                app.metrics.service.reload("refused");
             }
         }
     }
@@ -159,7 +171,9 @@ impl Operator {
 
     /// Watches the file, `SIGHUP` and the engines. Ends with the process.
     pub async fn watch(mut self, app: Arc<App>) {
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            return;
+        };
         let file = app.live.load().config.file.clone();
         let mut seen = stamp(file.as_ref()).await;
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -194,7 +208,8 @@ async fn stamp(file: Option<&PathBuf>) -> Option<(SystemTime, u64)> {
 
 /// Resolves when the process is asked to end.
 pub async fn asked_to_end() {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         // Without signals the only end is a kill, which is also safe.
         return std::future::pending().await;
     };

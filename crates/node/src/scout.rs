@@ -29,7 +29,9 @@ const LIST_BYTES_MAX: usize = 4 << 20;
 pub async fn run_probes(app: Arc<App>, mut asked: mpsc::Receiver<ReplicaId>) {
     let seats = Arc::new(tokio::sync::Semaphore::new(PROBES_MAX));
     while let Some(replica) = asked.recv().await {
-        let Ok(seat) = seats.clone().acquire_owned().await else { return };
+        let Ok(seat) = seats.clone().acquire_owned().await else {
+            return;
+        };
         let probe = app.clone();
         app.tasks.spawn(Kind::Probe, async move {
             let healthy = healthy(&probe.live.load_full(), replica).await;
@@ -40,7 +42,9 @@ pub async fn run_probes(app: Arc<App>, mut asked: mpsc::Receiver<ReplicaId>) {
 }
 
 async fn healthy(live: &Live, id: ReplicaId) -> bool {
-    let Some(replica) = live.routes.replica(id) else { return false };
+    let Some(replica) = live.routes.replica(id) else {
+        return false;
+    };
     let (Some(engine), Some(client)) =
         (live.routes.engine(replica.engine), live.clients.get(&replica.engine))
     else {
@@ -58,7 +62,12 @@ fn engine_headers(engine: &EngineRoute) -> HeaderMap {
 }
 
 /// Asks for one path; the status and the body.
-async fn ask(client: &Client, url: &Url, path: &str, headers: HeaderMap) -> Result<(u16, bytes::Bytes), String> {
+async fn ask(
+    client: &Client,
+    url: &Url,
+    path: &str,
+    headers: HeaderMap,
+) -> Result<(u16, bytes::Bytes), String> {
     let mut request = Request::new(Sending::Whole(None));
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.join(path).map_err(|why| why.to_string())?;
@@ -91,7 +100,9 @@ pub async fn try_candidates(candidates: &[Candidate], tasks: &Tasks, proxy_from_
             extra_roots: None,
             proxy_from_env: proxy_from_env && !candidate.local,
         };
-        let Ok(client) = upstream::client(&options, tasks) else { continue };
+        let Ok(client) = upstream::client(&options, tasks) else {
+            continue;
+        };
         asking.push(tasks.spawn(Kind::Discovery, async move {
             let mut headers = HeaderMap::new();
             if let Some(key) = &candidate.key {

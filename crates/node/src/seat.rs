@@ -138,7 +138,9 @@ impl Seat {
                 Effect::Dispatch(grant) => send(inner, grant.call, Verdict::Go(grant)),
                 Effect::Refuse(refusal) if Some(refusal.call) == own => said.refusal = Some(refusal),
                 Effect::Refuse(refusal) => refused = Some(refusal),
-                Effect::Settle(settlement) if Some(settlement.call) == own => said.settlement = Some(settlement),
+                Effect::Settle(settlement) if Some(settlement.call) == own => {
+                    said.settlement = Some(settlement)
+                }
                 Effect::Settle(settlement) => {
                     if let Some(refusal) = refused.take_if(|refusal| refusal.call == settlement.call) {
                         send(inner, settlement.call, Verdict::No(Box::new((refusal, settlement))));
@@ -247,7 +249,9 @@ impl Ticket {
             Wait::Coming(receiver) => {
                 // Kept in place while waiting, so that a drop in mid-wait still withdraws.
                 self.wait = Wait::Coming(receiver);
-                let Wait::Coming(receiver) = &mut self.wait else { return None };
+                let Wait::Coming(receiver) = &mut self.wait else {
+                    return None;
+                };
                 let verdict = receiver.await.ok();
                 self.wait = Wait::Over;
                 verdict
@@ -281,7 +285,11 @@ impl Ticket {
     }
 
     /// The last attempt failed after the client had seen a part of the answer.
-    pub fn broke(&mut self, failure: seawall_kernel::Failure, usage: seawall_model::Usage) -> Option<Settlement> {
+    pub fn broke(
+        &mut self,
+        failure: seawall_kernel::Failure,
+        usage: seawall_model::Usage,
+    ) -> Option<Settlement> {
         self.end(Input::Failed { call: self.call, failure, client_began: true, usage })
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use seawall_kernel::{Input, Kernel};
+use seawall_kernel::{Input, Kernel, Plan};
 use seawall_model::{EngineKind, ReplicaId, limits};
 use seawall_store::Store;
 use tokio::net::TcpListener;
@@ -100,7 +100,8 @@ fn on_runtime(
 /// Log lines go to standard error; standard output belongs to the access log.
 fn start_log(log: LogConfig) {
     let filter = format!("{0},hyper=warn,rustls=warn", log.level.as_str());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start in one process (tests) keeps the first log.
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -120,15 +121,21 @@ fn runtime(metrics: &Arc<Metrics>) -> std::io::Result<tokio::runtime::Runtime> {
         .on_thread_unpark(|| AWAKE.set(Some(tokio::time::Instant::now())))
         .on_thread_park(move || {
             if let Some(since) = AWAKE.take() {
-                metrics.stalls.observe(since.elapsed().as_secs_f64());
+                metrics.service.stalls.observe(since.elapsed().as_secs_f64());
             }
         })
         .build()
 }
 
-async fn serve(mut config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<(), Refused> {
+async fn serve(config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<(), Refused> {
     let tasks = Tasks::default();
     let store = Store::open(&config.data).map_err(|why| refused(73, why.to_string()))?;
+    if store.recovered() > 0 {
+        tracing::warn!(
+            accounts = store.recovered(),
+            "the last run did not stop cleanly: its budget slices count as spent"
+        );
+    }
     let keys = store.keys().map_err(|why| refused(74, why.to_string()))?;
     let keys = Arc::new(ArcSwap::from_pointee(KeyTable::new(keys)));
     check_exposure(&config, &keys.load())?;
@@ -136,43 +143,15 @@ async fn serve(mut config: Config, flags: Flags, metrics: Arc<Metrics>) -> Resul
     let listener = server::bind(config.listen).await.map_err(|why| refused(69, why))?;
     let address = listener.local_addr().map_err(|why| refused(69, why.to_string()))?;
 
-    let mut operator = Operator {
-        flags,
-        ids: crate::config::Ids::default(),
-        found: Vec::new(),
-        discovered: crate::config::Discovered::default(),
-        builtin: None,
-        tasks: tasks.clone(),
-    };
-    let notices = find_engines(&mut config, &mut operator, &tasks).await?;
-    let (plan, live) = operator.prepare(config, None).map_err(|why| refused(64, why))?;
+    let (operator, plan, live, notices) = prepare(config, flags, &tasks).await?;
     let (phase_sender, phase) = watch::channel(Phase::Serving);
-    let started = clock::now();
-    let disk = Disk::new();
     let (probe_sender, probes) = mpsc::channel(limits::REPLICAS_MAX);
-    let seat = Seat::new(Kernel::new(started, plan), Box::new(errands(disk.clone(), probe_sender)));
-    for account in store.accounts().map_err(|why| refused(74, why.to_string()))? {
-        let (window, spent) = (account.window, account.spent);
-        seat.tell(Input::Restored { account: account.account.into(), window, spent });
-    }
-    let access = live.config.log.access;
-    let log = if access { AccessLog::start(&tasks) } else { Ok(AccessLog::off()) };
-    let app = Arc::new(App {
-        memory: Memory::new(live.config.limits.memory_bytes_max),
-        live: ArcSwap::from_pointee(live),
-        seat: seat.clone(),
-        keys: keys.clone(),
-        metrics: metrics.clone(),
-        log: log.map_err(|why| refused(70, why.to_string()))?,
-        disk: disk.clone(),
-        tasks: tasks.clone(),
-        phase,
-        started,
-    });
+    let app = assemble(plan, live, keys, metrics, &tasks, phase, probe_sender)?;
+    restore_budgets(&app.seat, &store)?;
     let kept = app.live.load().config.limits.records_kept_max;
-    let clerk = disk.start(&tasks, store, keys, kept, news(&seat, &metrics));
+    let clerk = app.disk.start(&tasks, store, app.keys.clone(), kept, news(&app));
     let clerk = clerk.map_err(|why| refused(70, format!("cannot start the disk thread: {why}")))?;
-    tasks.spawn(Kind::Timer, seat.clone().run_timer());
+    tasks.spawn(Kind::Timer, app.seat.clone().run_timer());
     tasks.spawn(Kind::Probe, scout::run_probes(app.clone(), probes));
     tasks.spawn(Kind::Operator, operator.watch(app.clone()));
     tasks.spawn(Kind::Accept, server::accept(app.clone(), listener, tls));
@@ -180,11 +159,66 @@ async fn serve(mut config: Config, flags: Flags, metrics: Arc<Metrics>) -> Resul
 
     operator::asked_to_end().await;
     leave(&app, &phase_sender).await;
-    disk.stop();
+    write_down(&app, clerk).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Finds engines and makes the first configuration ready.
+async fn prepare(
+    mut config: Config,
+    flags: Flags,
+    tasks: &Tasks,
+) -> Result<(Operator, Plan, Live, Vec<String>), Refused> {
+    let mut operator = Operator::new(flags, tasks.clone());
+    let notices = find_engines(&mut config, &mut operator, tasks).await?;
+    let (plan, live) = operator.prepare(config, None).map_err(|why| refused(64, why))?;
+    Ok((operator, plan, live, notices))
+}
+
+/// Puts the handles of every room together.
+fn assemble(
+    plan: Plan,
+    live: Live,
+    keys: Arc<ArcSwap<KeyTable>>,
+    metrics: Arc<Metrics>,
+    tasks: &Tasks,
+    phase: watch::Receiver<Phase>,
+    probes: mpsc::Sender<ReplicaId>,
+) -> Result<Arc<App>, Refused> {
+    let started = clock::now();
+    let disk = Disk::new();
+    let seat = Seat::new(Kernel::new(started, plan), Box::new(errands(disk.clone(), probes)));
+    let log = if live.config.log.access { AccessLog::start(tasks) } else { Ok(AccessLog::off()) };
+    Ok(Arc::new(App {
+        memory: Memory::new(live.config.limits.memory_bytes_max),
+        live: ArcSwap::from_pointee(live),
+        seat,
+        keys,
+        metrics,
+        log: log.map_err(|why| refused(70, why.to_string()))?,
+        disk,
+        tasks: tasks.clone(),
+        phase,
+        started,
+    }))
+}
+
+/// Tells the kernel what the store remembers of budgets.
+fn restore_budgets(seat: &Seat, store: &Store) -> Result<(), Refused> {
+    for account in store.accounts().map_err(|why| refused(74, why.to_string()))? {
+        let (window, spent) = (account.window, account.spent);
+        seat.tell(Input::Restored { account: account.account.into(), window, spent });
+    }
+    Ok(())
+}
+
+/// Has everything that is left written down. A disk that hangs must not hang the exit.
+async fn write_down(app: &App, clerk: std::thread::JoinHandle<()>) {
+    app.disk.stop();
     let log = app.log.clone();
-    // The thread writes what is left; a disk that hangs must not hang the exit.
     let (done, ended) = oneshot::channel();
-    let waiter = tasks.thread(Kind::Disk, move || {
+    let waiter = app.tasks.thread(Kind::Disk, move || {
         let _ = clerk.join();
         log.close();
         let _ = done.send(());
@@ -192,8 +226,6 @@ async fn serve(mut config: Config, flags: Flags, metrics: Arc<Metrics>) -> Resul
     if waiter.is_ok() && tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::error!("the disk did not answer in time; budgets count as spent up to their slices");
     }
-    tracing::info!("stopped");
-    Ok(())
 }
 
 /// A service without keys may be open on this machine, and nowhere else.
@@ -286,11 +318,13 @@ fn errands(disk: Disk, probes: mpsc::Sender<ReplicaId>) -> impl Fn(Errand) + Sen
     }
 }
 
-fn news(seat: &Arc<Seat>, metrics: &Arc<Metrics>) -> News {
-    let (seat, metrics) = (seat.clone(), metrics.clone());
+fn news(app: &App) -> News {
+    let (seat, metrics) = (app.seat.clone(), app.metrics.clone());
     News {
-        drawn: Box::new(move |account, window, ceiling| seat.tell(Input::Drawn { account, window, ceiling })),
-        dropped: Box::new(move |count| (0..count).for_each(|_| metrics.drop_one("record"))),
+        drawn: Box::new(move |account, window, ceiling| {
+            seat.tell(Input::Drawn { account, window, ceiling });
+        }),
+        dropped: Box::new(move |count| metrics.service.dropped("record", count)),
     }
 }
 

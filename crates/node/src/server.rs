@@ -34,13 +34,13 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, tls: Option<TlsAccepto
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return,
         };
         let Ok((stream, _peer)) = accepted else {
-            app.metrics.cut("accept_failed");
+            app.metrics.service.cut("accept_failed");
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let seat = seats.clone().try_acquire_owned().ok();
         if seat.is_none() {
-            app.metrics.cut("connections_full");
+            app.metrics.service.cut("connections_full");
             turn_away(&stream);
             continue;
         }
@@ -57,9 +57,13 @@ fn turn_away(stream: &TcpStream) {
     let _ = stream.try_write(WORDS);
 }
 
-async fn serve(app: Arc<App>, stream: TcpStream, tls: Option<TlsAcceptor>, seat: Option<OwnedSemaphorePermit>) {
+async fn serve(
+    app: Arc<App>,
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    seat: Option<OwnedSemaphorePermit>,
+) {
     let _seat = seat;
-    app.metrics.connections.inc();
     tune(&stream);
     let stall = Duration::from_millis(app.live.load().config.limits.client_stall_ms_max.0);
     match tls {
@@ -68,11 +72,10 @@ async fn serve(app: Arc<App>, stream: TcpStream, tls: Option<TlsAcceptor>, seat:
             let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
             match tokio::time::timeout(limit, tls.accept(stream)).await {
                 Ok(Ok(stream)) => speak(&app, StallGuard::new(stream, stall)).await,
-                _ => app.metrics.cut("tls_handshake"),
+                _ => app.metrics.service.cut("tls_handshake"),
             }
         }
     }
-    app.metrics.connections.dec();
 }
 
 async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App>, stream: StallGuard<T>) {
@@ -91,7 +94,7 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App
             biased;
             ended = connection.as_mut() => {
                 if ended.is_err() {
-                    app.metrics.cut("client");
+                    app.metrics.service.cut("client");
                 }
                 return;
             }
@@ -100,7 +103,7 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App
                 connection.as_mut().graceful_shutdown();
             }
             _ = cutting.wait_for(|phase| *phase >= Phase::Cutting), if leaving => {
-                app.metrics.cut("drain_deadline");
+                app.metrics.service.cut("drain_deadline");
                 return;
             }
         }

@@ -1,6 +1,18 @@
 //! Attempts: one dispatched call on its way to a machine, inside it, and back, with all
 //! that can go wrong in between.
 
+use seawall_kernel::Input;
+use seawall_kernel::effect::Grant;
+use seawall_kernel::input::Failure;
+use seawall_load::engine::{Event as Work, Job};
+use seawall_model::{At, CallId, Finish, ReplicaId, Tokens, Usage};
+
+use crate::accounts::UsedUp;
+use crate::calls::{Told, Whim};
+use crate::fleet::Greeting;
+use crate::scenario::Odds;
+use crate::world::{Event, World};
+
 /// One attempt under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
@@ -25,7 +37,7 @@ pub(crate) struct Attempt {
 
 /// What will go wrong with an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Well,
     /// After so many tokens.
     Cut(u64),
@@ -38,7 +50,7 @@ enum Fate {
 
 impl Fate {
     /// `draw` lies in 0..1000, `tokens` is what the answer would have.
-    const fn of(odds: &Odds, draw: u64, tokens: u64) -> Self {
+    pub(crate) const fn of(odds: &Odds, draw: u64, tokens: u64) -> Self {
         let fates = [
             (odds.cut, Self::Cut(1 + tokens * (draw % 7) / 7)),
             (odds.garble, Self::Garble),
@@ -65,7 +77,7 @@ impl World {
 
     /// The shell ends an attempt, and with it at once the engine's work. Returns what it
     /// knows to have been used.
-    fn end_attempt(&mut self, id: u64, told: Told) -> Usage {
+    pub(crate) fn end_attempt(&mut self, id: u64, told: Told) -> Usage {
         let attempt = self.attempts.remove(&id).expect("only an attempt under way ends");
         if attempt.inside && !matches!(told, Told::Finished(_)) {
             let machine = self.fleet.at(attempt.machine);
@@ -388,6 +400,23 @@ impl World {
 }
 
 impl Attempt {
+    pub(crate) const fn new(grant: &Grant, machine: usize, now: At, fate: Fate) -> Self {
+        Self {
+            call: grant.call,
+            machine,
+            replica: grant.replica,
+            dispatched: now,
+            inside: false,
+            first: false,
+            tokens: 0,
+            cached: 0,
+            reported: 0,
+            heard: now,
+            fate,
+            failure: None,
+        }
+    }
+
     /// What the engine did for it.
     pub(crate) fn usage(&self, prompt: u64) -> Usage {
         Usage {

@@ -73,6 +73,38 @@ pub struct Call {
     pub served: (u64, u64),
 }
 
+impl Call {
+    /// A call about to be submitted, whose client sees all of it at once and stays.
+    #[must_use]
+    pub fn new(submit: Submit, submitted: At) -> Self {
+        Self {
+            prompt: submit.prompt.0,
+            submit,
+            submitted,
+            targets: Vec::new(),
+            output: 0,
+            stream: false,
+            demand: 0,
+            whim: Whim::Stay,
+            attempt: None,
+            dispatched: submitted,
+            dispatched_first: None,
+            attempts: 0,
+            ran_us: 0,
+            used: Usage::default(),
+            price: Price::default(),
+            cost_most: 0,
+            place: None,
+            told: Told::Alive,
+            refused: None,
+            retry_after: None,
+            first_token: None,
+            queued: false,
+            served: (0, 0),
+        }
+    }
+}
+
 /// When a client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whim {
@@ -501,29 +533,8 @@ mod tests {
             prefix: Box::default(),
         };
         calls.enter(Call {
-            submit,
-            submitted: At(1_000),
             targets: vec![EngineId(0)],
-            prompt: 10,
-            output: 5,
-            stream: true,
-            demand: 0,
-            whim: Whim::Stay,
-            attempt: None,
-            dispatched: At(1_000),
-            dispatched_first: None,
-            attempts: 0,
-            ran_us: 0,
-            used: Usage::default(),
-            price: Price::default(),
-            cost_most: 0,
-            place: None,
-            told: Told::Alive,
-            refused: None,
-            retry_after: None,
-            first_token: None,
-            queued: false,
-            served: (0, 0),
+            ..Call::new(submit, At(1_000))
         });
         (calls, Scenario::quiet("test", 1, 1, &Spec::default()).plan, id)
     }

@@ -4,9 +4,9 @@ use seawall_kernel::input::Submit;
 use seawall_kernel::plan::{Model, Plan};
 use seawall_load::arrive::Arrivals;
 use seawall_load::rng::{Rng, mix};
-use seawall_model::{At, Bytes, CallId, Millis, RunId, Tokens, Usage};
+use seawall_model::{At, Bytes, CallId, Millis, RunId, Tokens};
 
-use crate::calls::{Call, Told, Whim};
+use crate::calls::{Call, Whim};
 use crate::scenario::{Cap, Demand, Law, Scenario};
 
 /// Tokens of one prefix block in these worlds; small, so that short prompts have some.
@@ -112,9 +112,7 @@ impl Crowd {
     /// Makes the call that arrives now.
     pub fn ask(&mut self, now: At, index: usize, id: CallId, plan: &Plan) -> Arrival {
         let (strict, overrun) = (self.strict, self.overrun);
-        let stream = &mut self.streams[index];
-        let demand = &stream.demand;
-        let rng = &mut stream.rng;
+        let Stream { demand, rng, .. } = &mut self.streams[index];
         let prompt = demand.prompt.sample(rng).0.max(1);
         let natural = demand.output.sample(rng).0.max(1);
         let generates = rng.below(100) >= demand.silent;
@@ -123,27 +121,25 @@ impl Crowd {
             Cap::Exact => Some(Tokens(natural)),
             Cap::Times(times) => Some(Tokens(natural * times)),
         };
-        let model = demand.models[rng.below(demand.models.len() as u64) as usize];
+        let model = pick(&demand.models, rng);
         let known: Option<&Model> = plan.models.iter().find(|known| known.id == model);
         // An engine stops at the limit it was given, or at the model's own.
-        let most = known.map_or(natural, |model| model.output_tokens_max.0);
-        let mut output = if output_max.is_some() {
-            natural
-        } else {
-            natural.min(most)
-        };
+        let most = output_max
+            .or(known.map(|model| model.output_tokens_max))
+            .map_or(natural, |most| most.0);
+        let mut output = natural.min(most);
         if !strict && rng.below(1_000) < overrun {
             output = output * 2 + 10;
         }
-        let estimate = if strict {
-            prompt + rng.below(prompt / 8 + 1)
+        // Seawall counts tokens by bytes: too high at times, and too low where nothing
+        // depends on an upper bound.
+        let (least, span) = if strict {
+            (prompt, prompt / 8)
         } else {
-            prompt * 3 / 4 + rng.below(prompt / 2 + 1)
+            (prompt * 3 / 4, prompt / 2)
         };
-        let targets = known.map_or(1, |model| model.targets.len());
-        let targets: Vec<u8> = (0..u8::try_from(targets).expect("models have few targets")).collect();
-        let run = (demand.runs > 0)
-            .then(|| RunId(mix(now.0 / 30_000_000) ^ mix(index as u64) ^ rng.below(demand.runs)));
+        let estimate = (least + rng.below(span + 1)).max(1);
+        let run = (demand.runs > 0).then(|| run(now, index as u64, rng.below(demand.runs)));
         let (odds, most) = demand.deadline;
         let deadline = (rng.below(100) < odds).then(|| At(now.0 + 1_000 + rng.below(most.micros().max(1))));
         let blocks = prompt / BLOCK_TOKENS;
@@ -152,10 +148,10 @@ impl Crowd {
             call: id,
             tenant: demand.tenant.clone(),
             model,
-            targets,
-            class: demand.classes[rng.below(demand.classes.len() as u64) as usize],
+            targets: targets(known.map_or(1, |model| model.targets.len()), demand.narrow, rng),
+            class: pick(&demand.classes, rng),
             run,
-            prompt: Tokens(estimate.max(1)),
+            prompt: Tokens(estimate),
             output_max,
             generates,
             bytes: Bytes(prompt * TOKEN_BYTES),
@@ -164,32 +160,40 @@ impl Crowd {
         };
         let (leaves, whim) = patience(now, demand, rng);
         let call = Call {
-            submit,
-            submitted: now,
             targets: known.map(|model| model.targets.clone()).unwrap_or_default(),
             prompt,
             output: if generates { output } else { 0 },
             stream: generates && rng.below(100) < demand.stream,
             demand: index,
             whim,
-            attempt: None,
-            dispatched: now,
-            dispatched_first: None,
-            attempts: 0,
-            ran_us: 0,
-            used: Usage::default(),
             price: known.map(|model| model.price).unwrap_or_default(),
-            cost_most: 0,
-            place: None,
-            told: Told::Alive,
-            refused: None,
-            retry_after: None,
-            first_token: None,
-            queued: false,
-            served: (0, 0),
+            ..Call::new(submit, now)
         };
         Arrival { call, leaves }
     }
+}
+
+fn pick<T: Copy>(all: &[T], rng: &mut Rng) -> T {
+    all[rng.below(all.len() as u64) as usize]
+}
+
+/// A demand's runs last half a minute; then there are others.
+fn run(now: At, demand: u64, nth: u64) -> RunId {
+    RunId(mix(mix(now.0 / 30_000_000) ^ mix(demand)) ^ nth)
+}
+
+/// The targets that can serve a call: now and then not all, as when a protocol has no
+/// translation, but always one.
+fn targets(count: usize, narrow: u64, rng: &mut Rng) -> Vec<u8> {
+    let every: Vec<u8> = (0..u8::try_from(count).expect("models have few targets")).collect();
+    if rng.below(100) >= narrow {
+        return every;
+    }
+    let kept = pick(&every, rng);
+    every
+        .into_iter()
+        .filter(|target| *target == kept || rng.chance(0.5))
+        .collect()
 }
 
 impl Stream {

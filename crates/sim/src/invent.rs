@@ -464,6 +464,7 @@ impl Draw {
                 runs: self.one_of(&[0, 0, 3, 20]),
                 leave: self.between(0, self.kind.leave_most),
                 deadline: (self.one_of(&[0, 0, 0, 30]), Millis(self.between(200, 20_000))),
+                narrow: if self.kind.plain { 0 } else { 10 },
                 shared_blocks: self.between(0, 6),
                 ..Demand::plain(tenant, law, 1, 1)
             });

@@ -14,23 +14,33 @@
 //! | I12 no budget is overspent, even across a crash | [`accounts`] |
 //! | tenants' concurrency and rates | [`rules`] |
 
+// What a world is made of.
+pub mod invent;
+pub mod scenario;
+
+// How it goes.
+pub mod run;
+pub mod world;
+
+mod attempt;
+mod operate;
+mod shell;
+
+pub mod crowd;
+pub mod disk;
+pub mod fleet;
+
+// What it is held to.
 pub mod accounts;
 pub mod bounds;
 pub mod calls;
-pub mod cli;
-pub mod crowd;
-pub mod disk;
 pub mod fairness;
-pub mod fleet;
-pub mod invent;
-mod operate;
 pub mod rules;
-pub mod run;
-pub mod scenario;
-mod shell;
+
+// What is told of it.
+pub mod cli;
 pub mod tally;
 pub mod trace;
-pub mod world;
 
 pub use run::{Broken, run, run_seed, run_twice, traced};
 pub use scenario::Scenario;

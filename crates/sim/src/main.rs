@@ -7,7 +7,10 @@ use std::time::Instant;
 use seawall_sim::cli::{USAGE, Wish, play};
 use seawall_sim::{invent, traced};
 
-#[expect(clippy::disallowed_methods, reason = "the program around the worlds has a real clock and a real disk")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the program around the worlds has a real clock and a real disk"
+)]
 fn main() -> ExitCode {
     let mut out = std::io::stdout().lock();
     // A reader that has gone is no reason to stop counting.

@@ -125,6 +125,8 @@ pub struct Demand {
     pub leave: u64,
     /// Percent of calls with a deadline, and how far away it lies at most.
     pub deadline: (u64, Millis),
+    /// Percent of calls that only some of their model's targets can serve.
+    pub narrow: u64,
     /// Leading blocks that all prompts of this demand share.
     pub shared_blocks: u64,
 }
@@ -239,6 +241,7 @@ impl Demand {
             runs: 0,
             leave: 0,
             deadline: (0, Millis::ZERO),
+            narrow: 0,
             shared_blocks: 0,
         }
     }

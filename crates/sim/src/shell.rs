@@ -3,16 +3,12 @@
 //! client goes, its upstream call ends in the same moment (I8).
 
 use seawall_kernel::effect::{Grant, Refusal, Settlement};
-use seawall_kernel::input::Failure;
 use seawall_kernel::{Effect, Input};
-use seawall_load::engine::{Event as Work, Job};
-use seawall_model::{At, CallId, Finish, ReplicaId, Tokens, Usage};
+use seawall_model::{CallId, Millis, ReplicaId, Usage};
 
-use crate::accounts::UsedUp;
-use crate::calls::{Told, Whim};
+use crate::attempt::{Attempt, Fate};
+use crate::calls::Told;
 use crate::disk::Draw;
-use crate::fleet::Greeting;
-use crate::scenario::Odds;
 use crate::world::{Event, Phase, World};
 
 impl World {
@@ -84,7 +80,7 @@ impl World {
         self.step(Input::Submit(submit));
     }
 
-    pub(crate) fn next_of_worker(&mut self, demand: usize, retry_after: Option<seawall_model::Millis>) {
+    pub(crate) fn next_of_worker(&mut self, demand: usize, retry_after: Option<Millis>) {
         if let Some(next) = self.crowd.next_of_worker(self.now, demand, retry_after) {
             self.plan_event(next, Event::Arrive { demand });
         }
@@ -123,77 +119,66 @@ impl World {
 
     fn dispatch(&mut self, grant: &Grant) {
         self.attempt_next += 1;
-        let attempt = self.attempt_next;
-        let call = self.calls.dispatch(self.now, grant, attempt, &self.plan);
-        let (tenant, class, queued) = (
-            call.submit.tenant.clone(),
-            call.submit.class,
-            std::mem::take(&mut call.queued),
-        );
-        let (deadline, tokens) = (call.submit.deadline, call.output);
-        if self.scenario.plain {
-            let rule = self
-                .plan
-                .engines
-                .iter()
-                .find(|engine| engine.id == grant.engine)
-                .map(|engine| engine.cost);
-            let rule = rule.expect("the book has checked that the engine exists");
-            let most = call.submit.output_max.map_or(512, |most| most.0).max(call.output);
-            let prompt = call.submit.prompt.0 * u64::from(rule.input);
-            call.served = (prompt, prompt + most * u64::from(rule.output));
-            if queued {
-                self.fairness
-                    .wait(&self.plan, grant.engine, class, &tenant, false);
-            }
-            self.fairness.dispatch(
-                &self.plan,
-                grant.engine,
-                class,
-                &tenant,
-                call.served.1,
-                call.served.0,
-            );
-        }
+        let id = self.attempt_next;
+        let first = grant.attempt == 1;
+        let call = self.calls.dispatch(self.now, grant, id, &self.plan);
+        let (deadline, tenant) = (call.submit.deadline, call.submit.tenant.clone());
+        let tokens = call.output;
+        *self.tally.attempts.entry(grant.engine).or_default() += 1;
+        self.count_dispatch(grant);
         self.bounds.grant(self.now, grant.call, grant.replica);
-        self.rules
-            .grant(self.now, &self.plan, &tenant, grant.attempt == 1);
-        self.accounts
-            .grant(self.now, &self.plan, &tenant, grant.attempt == 1);
+        self.rules.grant(self.now, &self.plan, &tenant, first);
+        self.accounts.grant(self.now, &self.plan, &tenant, first);
         let machine = self
             .fleet
             .index_of(grant.replica)
             .expect("scenarios have a machine for each replica");
         let fate = Fate::of(&self.scenario.odds, self.rng.below(1_000), tokens);
-        self.attempts.insert(
-            attempt,
-            Attempt {
-                call: grant.call,
-                machine,
-                replica: grant.replica,
-                dispatched: self.now,
-                inside: false,
-                first: false,
-                tokens: 0,
-                cached: 0,
-                reported: 0,
-                heard: self.now,
-                fate,
-                failure: None,
-            },
-        );
+        self.attempts
+            .insert(id, Attempt::new(grant, machine, self.now, fate));
         let way = self.network();
-        self.plan_in(way, Event::Reach { attempt });
+        self.plan_in(way, Event::Reach { attempt: id });
         self.plan_in(
             self.scenario.shell.first_ms_max.micros(),
-            Event::Silence { attempt },
+            Event::Silence { attempt: id },
         );
         if let Some(deadline) = deadline {
-            self.plan_event(deadline, Event::Deadline { attempt });
+            self.plan_event(deadline, Event::Deadline { attempt: id });
         }
     }
 
-    fn network(&mut self) -> u64 {
+    /// The watch over fairness: it waits no more, and this much of it is in flight.
+    fn count_dispatch(&mut self, grant: &Grant) {
+        if !self.scenario.plain {
+            return;
+        }
+        let call = self.calls.live_mut(grant.call).expect("it was just dispatched");
+        let rule = self
+            .plan
+            .engines
+            .iter()
+            .find(|engine| engine.id == grant.engine)
+            .map(|engine| engine.cost);
+        let rule = rule.expect("the book has checked that the engine exists");
+        // Without a limit the kernel may expect as much as the model can give.
+        let most = call.submit.output_max.map_or(512, |most| most.0).max(call.output);
+        let prompt = call.submit.prompt.0 * u64::from(rule.input);
+        call.served = (prompt, prompt + most * u64::from(rule.output));
+        let (class, tenant) = (call.submit.class, &call.submit.tenant);
+        if std::mem::take(&mut call.queued) {
+            self.fairness.wait(&self.plan, grant.engine, class, tenant, false);
+        }
+        self.fairness.dispatch(
+            &self.plan,
+            grant.engine,
+            class,
+            tenant,
+            call.served.1,
+            call.served.0,
+        );
+    }
+
+    pub(crate) fn network(&mut self) -> u64 {
         self.rng.below(self.scenario.shell.network_us_max + 1)
     }
 
@@ -265,4 +250,3 @@ impl World {
         }
     }
 }
-

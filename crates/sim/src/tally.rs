@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use seawall_kernel::effect::Settlement;
-use seawall_model::{At, Code, Outcome};
+use seawall_model::{At, Code, EngineId, Outcome};
 
 use crate::calls::Ended;
 
@@ -39,6 +39,8 @@ pub struct Demanded {
 pub struct Tally {
     /// By demand, in the scenario's order.
     pub demands: Vec<Demanded>,
+    /// Attempts by engine.
+    pub attempts: BTreeMap<EngineId, u64>,
     /// Inputs handed to the kernel.
     pub steps: u64,
     /// Effects performed.

@@ -14,6 +14,7 @@ use seawall_load::rng::Rng;
 use seawall_model::{At, CallId, Millis, ReplicaId};
 
 use crate::accounts::Accounts;
+use crate::attempt::Attempt;
 use crate::bounds::Bounds;
 use crate::calls::{Calls, Told};
 use crate::crowd::Crowd;
@@ -22,7 +23,6 @@ use crate::fairness::Fairness;
 use crate::fleet::Fleet;
 use crate::rules::Rules;
 use crate::scenario::Scenario;
-use crate::shell::Attempt;
 use crate::tally::Tally;
 use crate::trace::Trace;
 

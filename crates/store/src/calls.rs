@@ -238,10 +238,7 @@ const CAUSES: [Cause; 6] = [
 /// Where they begin in [`COLUMNS`].
 const WAITS_AT: usize = 14;
 
-const _: () = assert!(
-    CAUSES.len() == Cause::ALL.len(),
-    "a new cause of waiting needs a column"
-);
+const _: () = assert!(CAUSES.len() == Cause::ALL.len(), "a new cause of waiting needs a column");
 
 fn insert(transaction: &Transaction<'_>, record: &Record) -> Result<(), Error> {
     let mut statement = transaction.prepare_cached(
@@ -297,9 +294,7 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
         id: amount(0)?,
         trace: row.get(1)?,
         tenant: row.get(2)?,
-        run: row
-            .get::<_, Option<i64>>(3)?
-            .map(|run| RunId(run.cast_unsigned())),
+        run: row.get::<_, Option<i64>>(3)?.map(|run| RunId(run.cast_unsigned())),
         class: row.get(4)?,
         protocol: row.get(5)?,
         model: row.get(6)?,
@@ -308,9 +303,7 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
         stream: row.get(9)?,
         received: At(amount(10)?),
         took: Millis(amount(11)?),
-        first_token: row
-            .get::<_, Option<i64>>(12)?
-            .map(|wait| Millis(column::unsigned(wait))),
+        first_token: row.get::<_, Option<i64>>(12)?.map(|wait| Millis(column::unsigned(wait))),
         attempts: row.get(13)?,
         waits,
         usage: Usage {
@@ -355,10 +348,7 @@ struct Clause {
 
 impl Clause {
     fn of(filter: &Filter) -> Self {
-        let mut clause = Self {
-            text: "1".to_owned(),
-            values: Vec::new(),
-        };
+        let mut clause = Self { text: "1".to_owned(), values: Vec::new() };
         if let Some(tenant) = &filter.tenant {
             // Everything under `a/b` sorts between `a/b/` and `a/b0`, as 0 follows the
             // slash: a range of the index, and no pattern to escape.

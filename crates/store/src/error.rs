@@ -92,11 +92,7 @@ impl Error {
             }
             _ => "check the disk under the data folder",
         };
-        Self::NotOpen {
-            path: path.to_owned(),
-            why: error.to_string(),
-            hint,
-        }
+        Self::NotOpen { path: path.to_owned(), why: error.to_string(), hint }
     }
 
     /// The same, as met while opening `path`: damage found then means that the file was
@@ -129,17 +125,13 @@ impl From<rusqlite::Error> for Error {
             Some(ErrorCode::DiskFull) => Self::Full,
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::corrupt(error.to_string()),
-            Some(_) => Self::Failed {
-                why: error.to_string(),
-            },
+            Some(_) => Self::Failed { why: error.to_string() },
             None => match error {
                 rusqlite::Error::FromSqlConversionFailure(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
                 | rusqlite::Error::InvalidColumnType(..)
                 | rusqlite::Error::Utf8Error(..) => Self::corrupt(error.to_string()),
-                other => Self::Failed {
-                    why: other.to_string(),
-                },
+                other => Self::Failed { why: other.to_string() },
             },
         }
     }

@@ -2,10 +2,7 @@
 //!
 //! The lock is a file of its own beside the database: SQLite's own locks are per file
 //! and process, and opening the database a second time would drop them.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the data folder is made and locked here, on the disk thread"
-)]
+#![expect(clippy::disallowed_methods, reason = "the data folder is made and locked here, on the disk thread")]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -60,10 +57,8 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Error> {
         }
         Err(TryLockError::Error(error)) => return Err(refused(&path, &error)),
     }
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    let written =
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(|error| refused(&path, &error))?;
     Ok(file)
 }
@@ -79,10 +74,7 @@ fn private(_: &mut OpenOptions) {}
 #[cfg(unix)]
 fn tighten(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = fs::metadata(path)
-        .map_err(|error| refused(path, &error))?
-        .permissions()
-        .mode();
+    let mode = fs::metadata(path).map_err(|error| refused(path, &error))?.permissions().mode();
     if mode & 0o077 == 0 {
         return Ok(());
     }
@@ -104,9 +96,5 @@ fn refused(path: &Path, error: &io::Error) -> Error {
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => "a file is in the way",
         _ => "check the disk under the data folder",
     };
-    Error::NotOpen {
-        path: path.to_owned(),
-        why: error.to_string(),
-        hint,
-    }
+    Error::NotOpen { path: path.to_owned(), why: error.to_string(), hint }
 }

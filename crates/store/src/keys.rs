@@ -69,30 +69,19 @@ impl Store {
     /// [`Error::KeyExists`] if its id or hash is taken, [`Error::KeysFull`] at the limit,
     /// [`Error::BadName`] if a model name is empty or spans lines.
     pub fn add_key(&mut self, key: &Key) -> Result<(), Error> {
-        if let Some(model) = key
-            .models
-            .iter()
-            .find(|model| model.is_empty() || model.contains('\n'))
-        {
+        if let Some(model) = key.models.iter().find(|model| model.is_empty() || model.contains('\n')) {
             let what = format!("the model name {model:?}");
-            return Err(Error::BadName {
-                what,
-                why: "it is empty or spans lines",
-            });
+            return Err(Error::BadName { what, why: "it is empty or spans lines" });
         }
         self.write(Sync::Full, |transaction| {
             let count: i64 = transaction.query_row("SELECT count(*) FROM keys", [], |row| row.get(0))?;
             if count >= column::count(limits::KEYS_MAX) {
-                return Err(Error::KeysFull {
-                    max: limits::KEYS_MAX,
-                });
+                return Err(Error::KeysFull { max: limits::KEYS_MAX });
             }
             let taken = transaction
-                .query_row(
-                    "SELECT 1 FROM keys WHERE id = ?1 OR hash = ?2",
-                    params![key.id, key.hash],
-                    |_| Ok(()),
-                )
+                .query_row("SELECT 1 FROM keys WHERE id = ?1 OR hash = ?2", params![key.id, key.hash], |_| {
+                    Ok(())
+                })
                 .optional()?;
             if taken.is_some() {
                 return Err(Error::KeyExists { id: key.id.clone() });
@@ -208,10 +197,7 @@ fn read(row: &Row<'_>) -> Result<Key, Error> {
         ),
     };
     let models: String = row.get(5)?;
-    let time = |index| {
-        row.get::<_, Option<i64>>(index)
-            .map(|value| value.map(column::at))
-    };
+    let time = |index| row.get::<_, Option<i64>>(index).map(|value| value.map(column::at));
     Ok(Key {
         hash: row.get(1)?,
         name: row.get(2)?,

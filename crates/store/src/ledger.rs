@@ -30,10 +30,7 @@ pub struct Account {
 const ACCOUNTS_READ_MAX: usize = limits::BUDGETS_MAX * limits::ACCOUNT_WINDOWS_KEPT;
 
 // `prune` below keeps the drawn window and the one before it.
-const _: () = assert!(
-    limits::ACCOUNT_WINDOWS_KEPT == 2,
-    "the pruning statement keeps two windows"
-);
+const _: () = assert!(limits::ACCOUNT_WINDOWS_KEPT == 2, "the pruning statement keeps two windows");
 
 impl Store {
     /// All accounts as of now, by name and window. Beyond the kernel's limit the newest
@@ -149,10 +146,8 @@ impl Store {
     /// returns how many that changed. Doing it twice changes nothing more.
     pub(crate) fn recover_accounts(&mut self) -> Result<usize, Error> {
         self.write(Sync::Full, |transaction| {
-            let changed = transaction.execute(
-                "UPDATE accounts SET spent = ceiling WHERE clean = 0 AND spent < ceiling",
-                [],
-            )?;
+            let changed = transaction
+                .execute("UPDATE accounts SET spent = ceiling WHERE clean = 0 AND spent < ceiling", [])?;
             Ok(changed)
         })
     }

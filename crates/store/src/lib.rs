@@ -102,12 +102,7 @@ impl Store {
     /// Only if memory itself cannot be had.
     pub fn in_memory() -> Result<Self, Error> {
         let conn = Connection::open_in_memory()?;
-        let mut store = Self {
-            conn,
-            recovered: 0,
-            path: PathBuf::from(":memory:"),
-            _lock: None,
-        };
+        let mut store = Self { conn, recovered: 0, path: PathBuf::from(":memory:"), _lock: None };
         store.tune()?;
         schema::migrate(&mut store.conn, &store.path, schema::STEPS)?;
         Ok(store)
@@ -132,12 +127,7 @@ impl Store {
         let path = dir.join(file::NAME);
         file::make_private(&path)?;
         let conn = Connection::open(&path).map_err(|error| Error::not_open(&path, &error))?;
-        let store = Self {
-            conn,
-            recovered: 0,
-            path,
-            _lock: lock,
-        };
+        let store = Self { conn, recovered: 0, path, _lock: lock };
         store.tune().map_err(|error| error.at(&store.path))?;
         Ok(store)
     }
@@ -146,10 +136,8 @@ impl Store {
         self.conn.busy_timeout(BUSY_WAIT)?;
         self.conn.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         // Answers with the mode: `memory` stays `memory`.
-        self.conn
-            .pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
-        self.conn
-            .pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
+        self.conn.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+        self.conn.pragma_update_and_check(None, "journal_size_limit", WAL_BYTES_KEPT, |_| Ok(()))?;
         self.conn.pragma_update(None, "synchronous", "full")?;
         // Sorting spills would land in /tmp, which a container may not have.
         self.conn.pragma_update(None, "temp_store", "memory")?;
@@ -170,9 +158,7 @@ impl Store {
         // left wrong by an early return.
         self.conn.pragma_update(None, "synchronous", level)?;
         // Immediate: a transaction that starts by reading cannot wait for a writer later.
-        let transaction = self
-            .conn
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let result = work(&transaction)?;
         transaction.commit()?;
         Ok(result)

@@ -102,11 +102,7 @@ pub(crate) fn version(conn: &Connection, path: &Path) -> Result<usize, Error> {
 pub(crate) fn check(conn: &Connection, path: &Path) -> Result<(), Error> {
     let found = version(conn, path)?;
     if found > STEPS.len() {
-        return Err(Error::Newer {
-            path: path.to_owned(),
-            found,
-            known: STEPS.len(),
-        });
+        return Err(Error::Newer { path: path.to_owned(), found, known: STEPS.len() });
     }
     Ok(())
 }
@@ -116,11 +112,7 @@ pub(crate) fn check(conn: &Connection, path: &Path) -> Result<(), Error> {
 pub(crate) fn migrate(conn: &mut Connection, path: &Path, steps: &[&str]) -> Result<(), Error> {
     let found = version(conn, path)?;
     if found > steps.len() {
-        return Err(Error::Newer {
-            path: path.to_owned(),
-            found,
-            known: steps.len(),
-        });
+        return Err(Error::Newer { path: path.to_owned(), found, known: steps.len() });
     }
     for (done, step) in steps.iter().enumerate().skip(found) {
         let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;

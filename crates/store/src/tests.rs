@@ -1,8 +1,5 @@
 //! The whole store against real files: reopening, crashes, full disks, other processes.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the tests make, copy and cut files of their own"
-)]
+#![expect(clippy::disallowed_methods, reason = "the tests make, copy and cut files of their own")]
 
 use std::fs;
 use std::sync::Arc;
@@ -58,12 +55,7 @@ fn key(id: &str, hash: u8) -> Key {
 }
 
 fn account(name: &str, window: u64, ceiling: u64, spent: u64) -> Account {
-    Account {
-        account: name.to_owned(),
-        window: At(window),
-        ceiling,
-        spent,
-    }
+    Account { account: name.to_owned(), window: At(window), ceiling, spent }
 }
 
 fn record(tenant: &str, received: u64, outcome: Outcome) -> Record {
@@ -115,9 +107,7 @@ fn keys_come_back_as_they_went_in_after_reopening() {
     let mut store = Store::open(&folder.0).expect("opens");
     store.add_key(&key("a1", 1)).expect("added");
     store.add_key(&open_ended).expect("added");
-    store
-        .key_used(&[("a1".to_owned(), At(5_000)), ("nobody".to_owned(), At(1))])
-        .expect("noted");
+    store.key_used(&[("a1".to_owned(), At(5_000)), ("nobody".to_owned(), At(1))]).expect("noted");
     store.key_used(&[("a1".to_owned(), At(4_000))]).expect("noted");
     store.close().expect("closes");
 
@@ -132,10 +122,7 @@ fn a_taken_id_or_secret_and_an_odd_model_name_are_refused() {
     let mut store = Store::in_memory().expect("opens");
     store.add_key(&key("a1", 1)).expect("added");
     assert!(matches!(store.add_key(&key("a1", 2)), Err(Error::KeyExists { id }) if id == "a1"));
-    assert!(matches!(
-        store.add_key(&key("a2", 1)),
-        Err(Error::KeyExists { .. })
-    ));
+    assert!(matches!(store.add_key(&key("a2", 1)), Err(Error::KeyExists { .. })));
     let mut odd = key("a3", 3);
     odd.models.push("two\nlines".to_owned());
     assert!(matches!(store.add_key(&odd), Err(Error::BadName { .. })));
@@ -153,10 +140,7 @@ fn a_key_is_revoked_once_and_works_until_then() {
     assert_eq!(revoked.revoked, Some(At(6_000)));
     assert!(revoked.works(At(5_999)) && !revoked.works(At(6_000)));
     let fresh = key("b", 2);
-    assert!(
-        fresh.works(At(8_999)) && !fresh.works(At(9_000)),
-        "it expires at 9,000"
-    );
+    assert!(fresh.works(At(8_999)) && !fresh.works(At(9_000)), "it expires at 9,000");
 }
 
 #[test]
@@ -164,18 +148,12 @@ fn only_a_key_that_works_no_more_can_be_removed() {
     let mut store = Store::in_memory().expect("opens");
     store.add_key(&key("a1", 1)).expect("added");
     store.add_key(&key("b2", 2)).expect("added");
-    assert!(
-        !store.remove_key("a1", At(8_999)).expect("asked"),
-        "it still works"
-    );
+    assert!(!store.remove_key("a1", At(8_999)).expect("asked"), "it still works");
     store.revoke_key("a1", At(5_000)).expect("revoked");
     let before = store.revision().expect("read");
     assert!(store.remove_key("a1", At(5_000)).expect("removed"));
     assert!(store.revision().expect("read") > before);
-    assert!(
-        store.remove_key("b2", At(9_000)).expect("removed"),
-        "it has expired"
-    );
+    assert!(store.remove_key("b2", At(9_000)).expect("removed"), "it has expired");
     assert!(store.keys().expect("read").is_empty());
 }
 
@@ -199,10 +177,7 @@ fn a_second_owner_is_refused_by_name_and_let_in_after_the_first() {
     let folder = Folder::new();
     let first = Store::open(&folder.0).expect("opens");
     let refused = Store::open(&folder.0).expect_err("owned");
-    assert!(
-        matches!(refused, Error::InUse { pid: Some(pid), .. } if pid == std::process::id()),
-        "{refused}"
-    );
+    assert!(matches!(refused, Error::InUse { pid: Some(pid), .. } if pid == std::process::id()), "{refused}");
     drop(first);
     Store::open(&folder.0).expect("free again");
 }
@@ -229,16 +204,10 @@ fn files_are_for_their_owners_eyes_only() {
 fn a_folder_that_cannot_be_made_or_a_file_that_is_no_store_says_so() {
     let folder = Folder::new();
     fs::create_dir_all(&folder.0).expect("made");
-    fs::write(
-        folder.db(),
-        "this is a letter, not a database, and long enough to be read as one".repeat(99),
-    )
-    .expect("written");
+    fs::write(folder.db(), "this is a letter, not a database, and long enough to be read as one".repeat(99))
+        .expect("written");
     let error = Store::open(&folder.0).expect_err("not a store");
-    assert!(
-        matches!(&error, Error::NotOpen { path, .. } if *path == folder.db()),
-        "{error}"
-    );
+    assert!(matches!(&error, Error::NotOpen { path, .. } if *path == folder.db()), "{error}");
     let error = Store::open(&folder.db().join("below")).expect_err("a file is in the way");
     assert!(matches!(error, Error::NotOpen { .. }), "{error}");
 }
@@ -248,9 +217,7 @@ fn another_programs_database_is_refused_untouched() {
     let folder = Folder::new();
     fs::create_dir_all(&folder.0).expect("made");
     let other = Connection::open(folder.db()).expect("opens");
-    other
-        .execute_batch("PRAGMA user_version = 3; CREATE TABLE theirs (x)")
-        .expect("made");
+    other.execute_batch("PRAGMA user_version = 3; CREATE TABLE theirs (x)").expect("made");
     drop(other);
     assert!(
         matches!(Store::open(&folder.0), Err(Error::NotOpen { why, .. }) if why.contains("another program"))
@@ -264,18 +231,14 @@ fn a_newer_format_is_refused_and_an_older_one_brought_up() {
     store.add_key(&key("a1", 1)).expect("added");
     let steps = [schema::STEPS, &["CREATE TABLE later (x INTEGER) STRICT"]].concat();
     schema::migrate(&mut store.conn, &store.path, &steps).expect("migrates");
-    store
-        .conn
-        .execute("INSERT INTO later VALUES (1)", [])
-        .expect("the new table is there");
+    store.conn.execute("INSERT INTO later VALUES (1)", []).expect("the new table is there");
     assert_eq!(store.keys().expect("old data stays").len(), 1);
     schema::migrate(&mut store.conn, &store.path, &steps).expect("a second time does nothing");
     drop(store);
     let known = schema::STEPS.len();
-    for error in [
-        Store::open(&folder.0).expect_err("newer"),
-        Store::open_beside(&folder.0).expect_err("newer"),
-    ] {
+    for error in
+        [Store::open(&folder.0).expect_err("newer"), Store::open_beside(&folder.0).expect_err("newer")]
+    {
         assert!(
             matches!(error, Error::Newer { found, known: k, .. } if found == known + 1 && k == known),
             "{error}"
@@ -286,48 +249,26 @@ fn a_newer_format_is_refused_and_an_older_one_brought_up() {
 #[test]
 fn a_step_that_fails_leaves_the_older_format_whole() {
     let mut store = Store::in_memory().expect("opens");
-    let steps = [
-        schema::STEPS,
-        &["CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE half (x)"],
-    ]
-    .concat();
+    let steps = [schema::STEPS, &["CREATE TABLE half (x INTEGER) STRICT; CREATE TABLE half (x)"]].concat();
     schema::migrate(&mut store.conn, &store.path, &steps).expect_err("the step is wrong");
-    assert_eq!(
-        schema::version(&store.conn, &store.path).expect("read"),
-        schema::STEPS.len()
-    );
-    store
-        .conn
-        .execute("INSERT INTO half VALUES (1)", [])
-        .expect_err("nothing of it stayed");
+    assert_eq!(schema::version(&store.conn, &store.path).expect("read"), schema::STEPS.len());
+    store.conn.execute("INSERT INTO half VALUES (1)", []).expect_err("nothing of it stayed");
 }
 
 #[test]
 fn a_crash_counts_ceilings_and_a_clean_stop_counts_what_was_spent() {
     let folder = Folder::new();
     let mut store = Store::open(&folder.0).expect("opens");
-    store
-        .draw(&[account("a#usd/day", 10, 500, 0), account("b#usd/day", 10, 300, 0)])
-        .expect("drawn");
-    store
-        .settle(&[
-            account("a#usd/day", 10, 500, 120),
-            account("never#drawn", 10, 1, 1),
-        ])
-        .expect("settled");
-    store
-        .close_clean(&[account("b#usd/day", 10, 300, 77)])
-        .expect("closed");
+    store.draw(&[account("a#usd/day", 10, 500, 0), account("b#usd/day", 10, 300, 0)]).expect("drawn");
+    store.settle(&[account("a#usd/day", 10, 500, 120), account("never#drawn", 10, 1, 1)]).expect("settled");
+    store.close_clean(&[account("b#usd/day", 10, 300, 77)]).expect("closed");
     drop(store);
 
     let store = Store::open(&folder.0).expect("opens");
     assert_eq!(store.recovered(), 1);
     assert_eq!(
         store.accounts().expect("read"),
-        [
-            account("a#usd/day", 10, 500, 500),
-            account("b#usd/day", 10, 77, 77)
-        ]
+        [account("a#usd/day", 10, 500, 500), account("b#usd/day", 10, 77, 77)]
     );
     drop(store);
     let store = Store::open(&folder.0).expect("opens");
@@ -350,22 +291,12 @@ fn two_windows_of_an_account_are_kept_and_old_accounts_are_pruned() {
         store.draw(&[account("a", window, 5, 0)]).expect("drawn");
     }
     // The clock was set back: nothing that is spent from disappears.
-    store
-        .draw(&[account("a", 25, 5, 0), account("b", 3, 5, 0)])
-        .expect("drawn");
+    store.draw(&[account("a", 25, 5, 0), account("b", 3, 5, 0)]).expect("drawn");
     let windows = |store: &Store| -> Vec<_> {
-        store
-            .accounts()
-            .expect("read")
-            .into_iter()
-            .map(|a| (a.account, a.window.0))
-            .collect()
+        store.accounts().expect("read").into_iter().map(|a| (a.account, a.window.0)).collect()
     };
     let name = |name: &str, window| (name.to_owned(), window);
-    assert_eq!(
-        windows(&store),
-        [name("a", 20), name("a", 25), name("a", 30), name("b", 3)]
-    );
+    assert_eq!(windows(&store), [name("a", 20), name("a", 25), name("a", 30), name("b", 3)]);
     assert_eq!(store.prune_accounts(At(21)).expect("pruned"), 2);
     assert_eq!(windows(&store), [name("a", 25), name("a", 30)]);
 }
@@ -375,22 +306,13 @@ fn a_full_disk_is_named_and_loses_nothing() {
     let folder = Folder::new();
     let mut store = Store::open(&folder.0).expect("opens");
     store.draw(&[account("a", 1, 5, 0)]).expect("drawn");
-    let pages: i64 = store
-        .conn
-        .pragma_query_value(None, "page_count", |row| row.get(0))
-        .expect("read");
-    store
-        .conn
-        .pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(()))
-        .expect("set");
+    let pages: i64 = store.conn.pragma_query_value(None, "page_count", |row| row.get(0)).expect("read");
+    store.conn.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).expect("set");
     let batch = vec![record("acme", 1, Outcome::Done); 500];
     assert!(matches!(store.record(&batch), Err(Error::Full)));
     assert_eq!(store.calls_kept().expect("read"), 0, "all or nothing");
     assert_eq!(store.accounts().expect("read"), [account("a", 1, 5, 0)]);
-    store
-        .conn
-        .pragma_update_and_check(None, "max_page_count", pages + 999, |_| Ok(()))
-        .expect("set");
+    store.conn.pragma_update_and_check(None, "max_page_count", pages + 999, |_| Ok(())).expect("set");
     store.record(&batch).expect("space again");
     assert_eq!(store.calls_kept().expect("read"), 500);
 }
@@ -401,8 +323,7 @@ fn a_kill_in_the_middle_of_a_transaction_leaves_what_was_committed() {
     let mut store = Store::open(&folder.0).expect("opens");
     store.draw(&[account("a", 1, 100, 0)]).expect("drawn");
     let open = store.conn.transaction().expect("begins");
-    open.execute("UPDATE accounts SET ceiling = 999", [])
-        .expect("written, not committed");
+    open.execute("UPDATE accounts SET ceiling = 999", []).expect("written, not committed");
     open.cache_flush().expect("and on its way to the log");
     copy_store(&folder, &copy);
     let after = Store::open(&copy.0).expect("the copy opens");
@@ -423,15 +344,8 @@ fn a_log_cut_anywhere_yields_a_prefix_of_what_was_drawn() {
         copy_store(&folder, &copy);
         fs::write(copy.0.join("seawall.db-wal"), &wal[..end]).expect("cut");
         let cut = Store::open(&copy.0).expect("opens");
-        let ceiling = cut
-            .accounts()
-            .expect("read")
-            .first()
-            .map_or(0, |account| account.ceiling);
-        assert!(
-            ceiling.is_multiple_of(10) && ceiling <= 80,
-            "{ceiling} was never drawn"
-        );
+        let ceiling = cut.accounts().expect("read").first().map_or(0, |account| account.ceiling);
+        assert!(ceiling.is_multiple_of(10) && ceiling <= 80, "{ceiling} was never drawn");
         assert!(ceiling >= highest, "a longer log never shows less");
         highest = ceiling;
     }
@@ -449,13 +363,8 @@ fn copy_store(from: &Folder, to: &Folder) {
 fn a_record_comes_back_as_it_went_in() {
     let mut store = Store::in_memory().expect("opens");
     let mut bare = record("acme/x", 5, Outcome::Failed(Code::QueueFull));
-    (
-        bare.run,
-        bare.engine_name,
-        bare.replica,
-        bare.first_token,
-        bare.finish,
-    ) = (None, None, None, None, None);
+    (bare.run, bare.engine_name, bare.replica, bare.first_token, bare.finish) =
+        (None, None, None, None, None);
     bare.usage.input = Tokens(u64::MAX);
     let sent = record("acme/search/alice", 2_000_000, Outcome::Done);
     store.record(&[sent.clone(), bare]).expect("kept");
@@ -466,36 +375,17 @@ fn a_record_comes_back_as_it_went_in() {
         (call.class.as_str(), call.protocol.as_str(), call.model.as_str()),
         ("batch", "messages", "small")
     );
-    assert_eq!(
-        (call.run, call.replica, call.engine.as_deref()),
-        (sent.run, Some(2), Some("local"))
-    );
-    assert_eq!(
-        (call.waits, call.usage, call.cost),
-        (sent.waits, sent.usage, sent.cost)
-    );
-    assert_eq!(
-        (call.received, call.took, call.first_token),
-        (sent.received, sent.took, sent.first_token)
-    );
-    assert_eq!(
-        (call.attempts, call.stream, call.reserved_output),
-        (2, true, Tokens(64))
-    );
-    assert_eq!(
-        (call.finish.as_deref(), call.outcome.as_str()),
-        (Some("tool_calls"), "done")
-    );
+    assert_eq!((call.run, call.replica, call.engine.as_deref()), (sent.run, Some(2), Some("local")));
+    assert_eq!((call.waits, call.usage, call.cost), (sent.waits, sent.usage, sent.cost));
+    assert_eq!((call.received, call.took, call.first_token), (sent.received, sent.took, sent.first_token));
+    assert_eq!((call.attempts, call.stream, call.reserved_output), (2, true, Tokens(64)));
+    assert_eq!((call.finish.as_deref(), call.outcome.as_str()), (Some("tool_calls"), "done"));
     assert_eq!(*call.trace, *sent.trace);
     let call = &calls[0];
     assert_eq!((call.run, call.replica, call.first_token), (None, None, None));
     assert_eq!((call.engine.as_deref(), call.finish.as_deref()), (None, None));
     assert_eq!(call.outcome, "queue_full");
-    assert_eq!(
-        call.usage.input,
-        Tokens(i64::MAX.unsigned_abs()),
-        "the largest amount that is kept"
-    );
+    assert_eq!(call.usage.input, Tokens(i64::MAX.unsigned_abs()), "the largest amount that is kept");
 }
 
 #[test]
@@ -512,50 +402,20 @@ fn questions_see_the_tenants_they_name_and_no_others() {
         ])
         .expect("kept");
     let tenants = |filter: &Filter| -> Vec<String> {
-        store
-            .recent(10, filter)
-            .expect("read")
-            .into_iter()
-            .map(|call| call.tenant)
-            .collect()
+        store.recent(10, filter).expect("read").into_iter().map(|call| call.tenant).collect()
     };
-    let of = |tenant: &str| Filter {
-        tenant: Some(tenant.to_owned()),
-        ..Filter::default()
-    };
+    let of = |tenant: &str| Filter { tenant: Some(tenant.to_owned()), ..Filter::default() };
     assert_eq!(tenants(&of("acme/search")), ["acme/search/bob", "acme/search"]);
-    assert_eq!(
-        tenants(&of("acme")),
-        ["acme/searching", "acme/search/bob", "acme/search", "acme"]
-    );
+    assert_eq!(tenants(&of("acme")), ["acme/searching", "acme/search/bob", "acme/search", "acme"]);
     assert!(tenants(&of("' OR 1 --")).is_empty());
-    let ended = |ended| Filter {
-        ended: Some(ended),
-        ..Filter::default()
-    };
+    let ended = |ended| Filter { ended: Some(ended), ..Filter::default() };
     assert_eq!(tenants(&ended(Ended::Done)), ["acme-two", "acme"]);
     assert_eq!(tenants(&ended(Ended::Cancelled)), ["acme/search"]);
-    assert_eq!(
-        tenants(&ended(Ended::Failed)),
-        ["acme/searching", "acme/search/bob"]
-    );
-    assert_eq!(
-        tenants(&ended(Ended::With(Code::EngineDown))),
-        ["acme/search/bob"]
-    );
-    let day_two = Filter {
-        since: Some(At(day)),
-        until: Some(At(2 * day)),
-        ..Filter::default()
-    };
+    assert_eq!(tenants(&ended(Ended::Failed)), ["acme/searching", "acme/search/bob"]);
+    assert_eq!(tenants(&ended(Ended::With(Code::EngineDown))), ["acme/search/bob"]);
+    let day_two = Filter { since: Some(At(day)), until: Some(At(2 * day)), ..Filter::default() };
     assert_eq!(tenants(&day_two), ["acme/search/bob", "acme/search"]);
-    assert!(
-        tenants(&Filter {
-            model: Some("large".to_owned()),
-            ..Filter::default()
-        })
-        .is_empty()
-    );
+    assert!(tenants(&Filter { model: Some("large".to_owned()), ..Filter::default() }).is_empty());
     assert_eq!(store.recent(2, &Filter::default()).expect("read").len(), 2);
 }
 
@@ -575,65 +435,32 @@ fn totals_add_up_by_tenant_and_day() {
         ])
         .expect("kept");
     let totals = store.totals(By::Tenant, &Filter::default()).expect("read");
-    assert_eq!(
-        totals.iter().map(|total| total.name.as_str()).collect::<Vec<_>>(),
-        ["a", "b"]
-    );
+    assert_eq!(totals.iter().map(|total| total.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     let a = &totals[0];
-    assert_eq!(
-        (a.calls, a.failed, a.cancelled, a.cost),
-        (3, 1, 1, MicroUsd(3_702))
-    );
+    assert_eq!((a.calls, a.failed, a.cancelled, a.cost), (3, 1, 1, MicroUsd(3_702)));
     assert_eq!((a.usage.input, a.usage.reasoning), (Tokens(300), Tokens(30)));
     assert_eq!((a.waited, a.took), (Millis(45), Millis(2_700)));
-    assert_eq!(
-        totals[1].usage.output,
-        Tokens(i64::MAX.unsigned_abs()),
-        "a lie saturates, it does not fail"
-    );
+    assert_eq!(totals[1].usage.output, Tokens(i64::MAX.unsigned_abs()), "a lie saturates, it does not fail");
     let days = store.totals(By::Day, &Filter::default()).expect("read");
-    let days: Vec<_> = days
-        .iter()
-        .map(|total| (total.name.as_str(), total.calls))
-        .collect();
+    let days: Vec<_> = days.iter().map(|total| (total.name.as_str(), total.calls)).collect();
     assert_eq!(days, [("1970-01-04", 2), ("1970-01-02", 2), ("1970-01-01", 1)]);
-    assert_eq!(
-        store.totals(By::Engine, &Filter::default()).expect("read")[0].name,
-        "local"
-    );
-    assert_eq!(
-        store.totals(By::Model, &Filter::default()).expect("read")[0].calls,
-        5
-    );
+    assert_eq!(store.totals(By::Engine, &Filter::default()).expect("read")[0].name, "local");
+    assert_eq!(store.totals(By::Model, &Filter::default()).expect("read")[0].calls, 5);
 }
 
 #[test]
 fn pruning_goes_by_count_and_age_in_bounded_slices() {
     let mut store = Store::in_memory().expect("opens");
     let slice = limits::PRUNE_ROWS_MAX;
-    let batch: Vec<_> = (0..slice as u64 + 100)
-        .map(|at| record("a", at, Outcome::Done))
-        .collect();
+    let batch: Vec<_> = (0..slice as u64 + 100).map(|at| record("a", at, Outcome::Done)).collect();
     store.record(&batch).expect("kept");
-    assert_eq!(
-        store.prune_calls(u64::MAX, None).expect("pruned"),
-        0,
-        "nothing is too old or too many"
-    );
-    assert_eq!(
-        store.prune_calls(50, None).expect("pruned"),
-        slice,
-        "one slice, though more could go"
-    );
+    assert_eq!(store.prune_calls(u64::MAX, None).expect("pruned"), 0, "nothing is too old or too many");
+    assert_eq!(store.prune_calls(50, None).expect("pruned"), slice, "one slice, though more could go");
     assert_eq!(store.prune_calls(50, None).expect("pruned"), 50);
     assert_eq!(store.calls_kept().expect("read"), 50);
     let before = Some(At(slice as u64 + 70));
     assert_eq!(store.prune_calls(50, before).expect("pruned"), 20);
-    let oldest = store
-        .recent(limits::ROWS_MAX, &Filter::default())
-        .expect("read")
-        .pop()
-        .expect("some");
+    let oldest = store.recent(limits::ROWS_MAX, &Filter::default()).expect("read").pop().expect("some");
     assert_eq!(oldest.received, At(slice as u64 + 70));
 }
 

@@ -26,9 +26,7 @@ pub fn fault_event(protocol: Protocol, fault: &Fault, trace: &str) -> Vec<u8> {
         // (as its client raises on).
         Protocol::Responses => event(&mut out, Some("error"), |w| {
             w.open().field("type", "error").field("code", fault.code.as_str());
-            w.field("message", &fault.message)
-                .key("param")
-                .text_or_null(fault.param.as_deref());
+            w.field("message", &fault.message).key("param").text_or_null(fault.param.as_deref());
             w.key("sequence_number").count(0);
             w.key("error");
             openai(w, fault, trace);
@@ -43,11 +41,8 @@ fn body(w: &mut Writer<'_>, protocol: Protocol, fault: &Fault, trace: &str) {
     w.open();
     if protocol.is_anthropic() {
         w.field("type", "error").key("error").open();
-        w.field("type", anthropic_type(fault.code.status()))
-            .field("message", &fault.message);
-        w.field("code", fault.code.as_str())
-            .key("param")
-            .text_or_null(fault.param.as_deref());
+        w.field("type", anthropic_type(fault.code.status())).field("message", &fault.message);
+        w.field("code", fault.code.as_str()).key("param").text_or_null(fault.param.as_deref());
         w.field("hint", fault.hint()).close().field("request_id", trace);
     } else {
         w.key("error");
@@ -57,12 +52,8 @@ fn body(w: &mut Writer<'_>, protocol: Protocol, fault: &Fault, trace: &str) {
 }
 
 fn openai(w: &mut Writer<'_>, fault: &Fault, trace: &str) {
-    w.open()
-        .field("message", &fault.message)
-        .field("type", openai_type(fault.code.status()));
-    w.key("param")
-        .text_or_null(fault.param.as_deref())
-        .field("code", fault.code.as_str());
+    w.open().field("message", &fault.message).field("type", openai_type(fault.code.status()));
+    w.key("param").text_or_null(fault.param.as_deref()).field("code", fault.code.as_str());
     w.field("hint", fault.hint()).field("trace_id", trace).close();
 }
 
@@ -133,10 +124,7 @@ fn inside(object: &Object<'_>) -> Option<String> {
             None => json::object(raw).ok(),
         };
         let told = inner.and_then(|inner| {
-            inner
-                .hint("message")
-                .or_else(|| inner.hint("msg"))
-                .or_else(|| inner.hint("type"))
+            inner.hint("message").or_else(|| inner.hint("msg")).or_else(|| inner.hint("type"))
         });
         if told.is_some() {
             return told;
@@ -169,11 +157,8 @@ mod tests {
                 assert_eq!(body["error"]["message"], "it \"broke\"\n");
                 assert_eq!(body["error"]["code"], row.name);
                 assert_eq!(body["error"]["hint"], row.hint);
-                let trace = if protocol.is_anthropic() {
-                    &body["request_id"]
-                } else {
-                    &body["error"]["trace_id"]
-                };
+                let trace =
+                    if protocol.is_anthropic() { &body["request_id"] } else { &body["error"]["trace_id"] };
                 assert_eq!(trace, "t1");
                 let event = String::from_utf8(fault_event(protocol, &fault, "t1")).expect("UTF-8");
                 assert!(event.ends_with("\n\n") && event.contains("data: {"));
@@ -199,25 +184,13 @@ mod tests {
     #[test]
     fn engines_messages_are_found_in_every_shape() {
         for (body, message) in [
-            (
-                r#"{"error":{"message":"too\nlong","type":"x"}}"#,
-                Some("too long"),
-            ),
-            (
-                r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#,
-                Some("busy"),
-            ),
+            (r#"{"error":{"message":"too\nlong","type":"x"}}"#, Some("too long")),
+            (r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#, Some("busy")),
             (r#"{"error":"model not found"}"#, Some("model not found")),
             (r#"{"detail":"Not Found"}"#, Some("Not Found")),
-            (
-                r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#,
-                Some("field required"),
-            ),
+            (r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#, Some("field required")),
             (r#"{"object":"error","message":"nope","code":400}"#, Some("nope")),
-            (
-                r#"[{"error":{"code":400,"message":"from a list"}}]"#,
-                Some("from a list"),
-            ),
+            (r#"[{"error":{"code":400,"message":"from a list"}}]"#, Some("from a list")),
             ("upstream connect error\r\nmore", Some("upstream connect error")),
             ("<html><body>502</body></html>", None),
             ("", None),
@@ -226,9 +199,6 @@ mod tests {
             assert_eq!(engine_message(body.as_bytes()).as_deref(), message, "{body}");
         }
         let long = format!(r#"{{"error":"{}"}}"#, "x".repeat(10_000));
-        assert_eq!(
-            engine_message(long.as_bytes()).map(|text| text.len()),
-            Some(ENGINE_MESSAGE_CHARS_MAX)
-        );
+        assert_eq!(engine_message(long.as_bytes()).map(|text| text.len()), Some(ENGINE_MESSAGE_CHARS_MAX));
     }
 }

@@ -112,10 +112,7 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
     let text = json::utf8(body)?;
     if !text.trim_start().starts_with('{') {
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| json::broken(&error))?;
-        return Err(Fault::new(
-            Code::BadField,
-            "The request body must be a JSON object.",
-        ));
+        return Err(Fault::new(Code::BadField, "The request body must be a JSON object."));
     }
     let seen: Seen<'_> = serde_json::from_str(text).map_err(|error| json::broken(&error))?;
     let model_raw = present(seen.model).ok_or_else(|| bad("model", "is required"))?;
@@ -130,11 +127,7 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
     let prompt = seen.prompt_parts(protocol)?;
     let prompt: Vec<&[u8]> = prompt.iter().map(|raw| raw.get().as_bytes()).collect();
     let whole = [body];
-    let counted = if protocol == Protocol::Other {
-        &whole[..]
-    } else {
-        &prompt
-    };
+    let counted = if protocol == Protocol::Other { &whole[..] } else { &prompt };
     Ok(Inspected {
         model,
         model_span: span(text, model_raw),
@@ -196,10 +189,7 @@ impl<'a> Seen<'a> {
                 _ => false,
             };
             if stands_in {
-                return Ok([self.tools, self.system]
-                    .into_iter()
-                    .filter_map(present)
-                    .collect());
+                return Ok([self.tools, self.system].into_iter().filter_map(present).collect());
             }
             return Err(bad(name, "is required"));
         };
@@ -210,10 +200,7 @@ impl<'a> Seen<'a> {
             }
             _ if first != b'[' && first != b'"' => Err(bad(name, "must be a string or a list")),
             Protocol::Completions | Protocol::Embeddings => Ok(vec![main]),
-            _ => Ok([self.tools, self.system, Some(main)]
-                .into_iter()
-                .filter_map(present)
-                .collect()),
+            _ => Ok([self.tools, self.system, Some(main)].into_iter().filter_map(present).collect()),
         }
     }
 
@@ -222,9 +209,7 @@ impl<'a> Seen<'a> {
             return Ok(false);
         };
         let options = json::object(raw).map_err(|_| bad("stream_options", "must be an object"))?;
-        let asked = options
-            .flag("include_usage")
-            .map_err(|fault| json::under(fault, "stream_options"))?;
+        let asked = options.flag("include_usage").map_err(|fault| json::under(fault, "stream_options"))?;
         Ok(asked.unwrap_or(false))
     }
 
@@ -256,9 +241,7 @@ impl<'a> Seen<'a> {
             }
             let asked = count(name, raw, 1)?.unwrap_or(1);
             let asked = u32::try_from(asked).ok().filter(|asked| *asked <= CHOICES_MAX);
-            choices = asked
-                .ok_or_else(|| bad(name, &format!("must be at most {CHOICES_MAX}")))?
-                .max(choices);
+            choices = asked.ok_or_else(|| bad(name, &format!("must be at most {CHOICES_MAX}")))?.max(choices);
         }
         Ok(choices)
     }
@@ -266,9 +249,7 @@ impl<'a> Seen<'a> {
     fn user(&self) -> Option<String> {
         let named = present(self.user).and_then(json::text);
         let inner = || json::object(present(self.metadata)?).ok()?.hint("user_id");
-        named
-            .or_else(inner)
-            .filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX)
+        named.or_else(inner).filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX)
     }
 }
 
@@ -288,10 +269,7 @@ mod tests {
         let seen = inspect(Protocol::Chat, body.as_bytes()).expect("good");
         assert_eq!(seen.model, "gpt-4");
         assert_eq!(&body[seen.model_span.clone()], r#""gpt\u002d4""#);
-        assert_eq!(
-            seen.stream_options_span.map(|span| &body[span]),
-            Some(r#"{"include_usage":true}"#)
-        );
+        assert_eq!(seen.stream_options_span.map(|span| &body[span]), Some(r#"{"include_usage":true}"#));
         assert!(seen.stream && seen.include_usage);
         assert_eq!((seen.output_max, seen.choices), (Some(Tokens(9)), 2));
         assert_eq!(seen.prompt_tokens, Tokens(8));
@@ -302,20 +280,11 @@ mod tests {
     #[test]
     fn requests_of_every_protocol() {
         for (protocol, body) in [
-            (
-                Protocol::Completions,
-                r#"{"model":"m","prompt":"p","max_tokens":0}"#,
-            ),
+            (Protocol::Completions, r#"{"model":"m","prompt":"p","max_tokens":0}"#),
             (Protocol::Embeddings, r#"{"model":"m","input":[1,2]}"#),
-            (
-                Protocol::Responses,
-                r#"{"model":"m","input":"i","max_output_tokens":4,"stream":null}"#,
-            ),
+            (Protocol::Responses, r#"{"model":"m","input":"i","max_output_tokens":4,"stream":null}"#),
             (Protocol::Responses, r#"{"model":"m","previous_response_id":"r"}"#),
-            (
-                Protocol::Messages,
-                r#"{"model":"m","max_tokens":1,"messages":[],"metadata":{"user_id":"u"}}"#,
-            ),
+            (Protocol::Messages, r#"{"model":"m","max_tokens":1,"messages":[],"metadata":{"user_id":"u"}}"#),
             (Protocol::CountTokens, r#"{"model":"m","messages":[]}"#),
             (Protocol::Other, r#"{"model":"m","query":"q"}"#),
         ] {
@@ -337,28 +306,12 @@ mod tests {
             (Chat, r#"{"model":"m","messages":"hi"}"#, "messages"),
             (Chat, r#"{"model":"m","messages":{}}"#, "messages"),
             (Chat, r#"{"model":"m","messages":[],"stream":"yes"}"#, "stream"),
-            (
-                Chat,
-                r#"{"model":"m","messages":[],"max_tokens":0}"#,
-                "max_tokens",
-            ),
-            (
-                Chat,
-                r#"{"model":"m","messages":[],"max_tokens":-1}"#,
-                "max_tokens",
-            ),
-            (
-                Chat,
-                r#"{"model":"m","messages":[],"max_tokens":"9"}"#,
-                "max_tokens",
-            ),
+            (Chat, r#"{"model":"m","messages":[],"max_tokens":0}"#, "max_tokens"),
+            (Chat, r#"{"model":"m","messages":[],"max_tokens":-1}"#, "max_tokens"),
+            (Chat, r#"{"model":"m","messages":[],"max_tokens":"9"}"#, "max_tokens"),
             (Chat, r#"{"model":"m","messages":[],"n":0}"#, "n"),
             (Chat, r#"{"model":"m","messages":[],"n":1000}"#, "n"),
-            (
-                Chat,
-                r#"{"model":"m","messages":[],"stream_options":[]}"#,
-                "stream_options",
-            ),
+            (Chat, r#"{"model":"m","messages":[],"stream_options":[]}"#, "stream_options"),
             (
                 Chat,
                 r#"{"model":"m","messages":[],"stream_options":{"include_usage":1}}"#,
@@ -370,34 +323,22 @@ mod tests {
             (Responses, r#"{"model":"m","input":{}}"#, "input"),
             (Messages, r#"{"model":"m","messages":[]}"#, "max_tokens"),
         ] {
-            assert_eq!(
-                param(protocol, body),
-                (Code::BadField, field.to_owned()),
-                "{body}"
-            );
+            assert_eq!(param(protocol, body), (Code::BadField, field.to_owned()), "{body}");
         }
         assert_eq!(param(Chat, "[1]").0, Code::BadField);
     }
 
     #[test]
     fn broken_json_is_placed_and_not_quoted() {
-        for body in [
-            "",
-            "{",
-            "{\"model\":\"m\",\n \"secret prompt\" \"x\"}",
-            "nul",
-            "{} x",
-            "\"secret prompt",
-        ] {
+        for body in
+            ["", "{", "{\"model\":\"m\",\n \"secret prompt\" \"x\"}", "nul", "{} x", "\"secret prompt"]
+        {
             let fault = inspect(Protocol::Chat, body.as_bytes()).expect_err(body);
             assert_eq!(fault.code, Code::BadJson, "{body}");
             assert!(fault.message.contains("line "), "{}", fault.message);
             assert!(!fault.message.contains("secret"), "{}", fault.message);
         }
-        assert_eq!(
-            inspect(Protocol::Chat, b"\xff").map_err(|fault| fault.code),
-            Err(Code::BadJson)
-        );
+        assert_eq!(inspect(Protocol::Chat, b"\xff").map_err(|fault| fault.code), Err(Code::BadJson));
     }
 
     #[test]
@@ -409,11 +350,8 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_no_danger() {
-        let deep = format!(
-            r#"{{"model":"m","messages":{}{}}}"#,
-            "[".repeat(1_000_000),
-            "]".repeat(1_000_000)
-        );
+        let deep =
+            format!(r#"{{"model":"m","messages":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
         assert!(inspect(Protocol::Chat, deep.as_bytes()).is_ok());
     }
 
@@ -423,11 +361,8 @@ mod tests {
             |role: &str, char: &str| format!(r#"{{"role":"{role}","content":"{}"}}"#, char.repeat(5_000));
         let body = |turns: &[String]| format!(r#"{{"messages":[{}],"model":"m"}}"#, turns.join(","));
         let first = inspect(Protocol::Chat, body(&[turn("user", "a")]).as_bytes()).expect("good");
-        let second = inspect(
-            Protocol::Chat,
-            body(&[turn("user", "a"), turn("assistant", "b")]).as_bytes(),
-        )
-        .expect("good");
+        let second = inspect(Protocol::Chat, body(&[turn("user", "a"), turn("assistant", "b")]).as_bytes())
+            .expect("good");
         assert_eq!(first.prefix.len(), 2);
         assert_eq!(first.prefix[..], second.prefix[..2]);
         assert!(second.prefix.len() > 2);

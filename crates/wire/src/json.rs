@@ -106,14 +106,8 @@ pub(crate) fn under(mut fault: Fault, outer: &str) -> Fault {
     let Some(inner) = fault.param.take() else {
         return fault.at(outer.to_owned());
     };
-    let full = if inner.starts_with('[') {
-        format!("{outer}{inner}")
-    } else {
-        format!("{outer}.{inner}")
-    };
-    let told = fault
-        .message
-        .replacen(&format!("`{inner}`"), &format!("`{full}`"), 1);
+    let full = if inner.starts_with('[') { format!("{outer}{inner}") } else { format!("{outer}.{inner}") };
+    let told = fault.message.replacen(&format!("`{inner}`"), &format!("`{full}`"), 1);
     fault.message = told.into();
     fault.at(full)
 }
@@ -134,10 +128,7 @@ pub(crate) fn each<'a, T>(
 /// What the caller is told about text that is not JSON: where, and what was expected,
 /// but nothing of what stood there.
 pub(crate) fn broken(error: &serde_json::Error) -> Fault {
-    Fault::new(
-        Code::BadJson,
-        format!("The request body is not valid JSON: {error}."),
-    )
+    Fault::new(Code::BadJson, format!("The request body is not valid JSON: {error}."))
 }
 
 /// The body as text, which all JSON is.
@@ -158,10 +149,7 @@ pub(crate) fn body(body: &[u8]) -> Result<Object<'_>, Fault> {
     let text = utf8(body)?;
     if !text.trim_start().starts_with('{') {
         serde_json::from_str::<IgnoredAny>(text).map_err(|error| broken(&error))?;
-        return Err(Fault::new(
-            Code::BadField,
-            "The request body must be a JSON object.",
-        ));
+        return Err(Fault::new(Code::BadField, "The request body must be a JSON object."));
     }
     serde_json::from_str(text).map_err(|error| broken(&error))
 }
@@ -173,16 +161,12 @@ pub(crate) fn is_text(raw: Raw<'_>) -> bool {
 
 /// The string, if it is one.
 pub(crate) fn text(raw: Raw<'_>) -> Option<String> {
-    serde_json::from_str::<Text<'_>>(raw.get())
-        .ok()
-        .map(|text| text.0.into_owned())
+    serde_json::from_str::<Text<'_>>(raw.get()).ok().map(|text| text.0.into_owned())
 }
 
 /// The items, if it is a list.
 pub(crate) fn items(raw: Raw<'_>) -> Option<Vec<Raw<'_>>> {
-    serde_json::from_str::<List<'_>>(raw.get())
-        .ok()
-        .map(|list| list.0)
+    serde_json::from_str::<List<'_>>(raw.get()).ok().map(|list| list.0)
 }
 
 /// The fields, if it is an object; the fault has no field yet.
@@ -236,9 +220,7 @@ impl<'a> Object<'a> {
             return Ok(None);
         };
         let count = serde_json::from_str(raw.get());
-        count
-            .map(Some)
-            .map_err(|_| bad(name, "must be a whole number, zero or more"))
+        count.map(Some).map_err(|_| bad(name, "must be a whole number, zero or more"))
     }
 
     /// A number. Read by the standard library, which rounds correctly, so that it is
@@ -247,9 +229,8 @@ impl<'a> Object<'a> {
         let Some(raw) = self.find(name).map(RawValue::get) else {
             return Ok(None);
         };
-        let number = raw
-            .starts_with(|first: char| first == '-' || first.is_ascii_digit())
-            .then(|| raw.parse());
+        let number =
+            raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| raw.parse());
         match number {
             Some(Ok(number)) if f64::is_finite(number) => Ok(Some(number)),
             _ => Err(bad(name, "must be a number")),
@@ -261,9 +242,7 @@ impl<'a> Object<'a> {
         let Some(raw) = self.find(name) else {
             return Ok(None);
         };
-        items(raw)
-            .map(Some)
-            .ok_or_else(|| bad(name, "must be a list of a bearable length"))
+        items(raw).map(Some).ok_or_else(|| bad(name, "must be a list of a bearable length"))
     }
 
     /// An object inside.
@@ -298,10 +277,7 @@ mod tests {
 
     #[test]
     fn a_fault_names_the_whole_way_to_its_field() {
-        let fault = under(
-            under(bad("text", "must be a string"), "content[1]"),
-            "messages[3]",
-        );
+        let fault = under(under(bad("text", "must be a string"), "content[1]"), "messages[3]");
         assert_eq!(fault.param.as_deref(), Some("messages[3].content[1].text"));
         assert_eq!(fault.message, "`messages[3].content[1].text` must be a string.");
     }

@@ -73,11 +73,7 @@ impl Meter {
     /// cut out: it was asked for by us, not by the client.
     #[must_use]
     pub fn stream(protocol: Protocol, hide_usage: bool) -> Self {
-        Self {
-            lines: Some(Lines::default()),
-            hide_usage,
-            ..Self::unary(protocol)
-        }
+        Self { lines: Some(Lines::default()), hide_usage, ..Self::unary(protocol) }
     }
 
     /// For a single JSON body.
@@ -99,8 +95,7 @@ impl Meter {
     pub fn relay(&mut self, chunk: Bytes) -> Bytes {
         if self.lines.is_none() {
             let tally = &mut self.tally;
-            self.walk
-                .feed(&chunk, &mut |path, found| tally.note(path, &found));
+            self.walk.feed(&chunk, &mut |path, found| tally.note(path, &found));
             chunk
         } else if self.hide_usage {
             self.relay_hiding(&chunk)
@@ -378,21 +373,8 @@ impl Tally {
             }
             (
                 [Key::Choices, Key::Item, Key::Text]
-                | [
-                    Key::Choices,
-                    Key::Item,
-                    Key::Delta,
-                    Key::Content | Key::Reasoning | Key::Refusal,
-                ]
-                | [
-                    Key::Choices,
-                    Key::Item,
-                    Key::Delta,
-                    Key::ToolCalls,
-                    Key::Item,
-                    Key::Function,
-                    _,
-                ],
+                | [Key::Choices, Key::Item, Key::Delta, Key::Content | Key::Reasoning | Key::Refusal]
+                | [Key::Choices, Key::Item, Key::Delta, Key::ToolCalls, Key::Item, Key::Function, _],
                 Found::Text(text),
             ) => self.output |= !text.is_empty(),
             _ => {}
@@ -483,14 +465,7 @@ mod tests {
     }
 
     fn check_chat(meter: &Meter) {
-        assert_eq!(
-            meter.usage(),
-            Some(Usage {
-                input: Tokens(11),
-                output: Tokens(2),
-                ..Usage::default()
-            })
-        );
+        assert_eq!(meter.usage(), Some(Usage { input: Tokens(11), output: Tokens(2), ..Usage::default() }));
         assert_eq!(meter.finish(), Some(Finish::Tools));
         assert_eq!(meter.tokens(), 2);
         assert!(meter.complete() && !meter.failed());
@@ -512,16 +487,9 @@ mod tests {
         let without = [CHAT, DONE].concat();
         for cut in 0..text.len() {
             for second in [cut, (cut + 3).min(text.len()), (cut + 90).min(text.len())] {
-                let (out, meter) = run(
-                    Protocol::Chat,
-                    true,
-                    &[&text[..cut], &text[cut..second], &text[second..]],
-                );
-                assert_eq!(
-                    String::from_utf8_lossy(&out),
-                    String::from_utf8_lossy(&without),
-                    "cut at {cut}"
-                );
+                let (out, meter) =
+                    run(Protocol::Chat, true, &[&text[..cut], &text[cut..second], &text[second..]]);
+                assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&without), "cut at {cut}");
                 check_chat(&meter);
             }
         }
@@ -559,12 +527,7 @@ mod tests {
             event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\"},\"usage\":{\"output_tokens\":9}}\n\n\
             event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
         let (_, meter) = run(Protocol::Messages, false, &text.chunks(7).collect::<Vec<_>>());
-        let usage = Usage {
-            input: Tokens(12),
-            cached: Tokens(7),
-            output: Tokens(9),
-            ..Usage::default()
-        };
+        let usage = Usage { input: Tokens(12), cached: Tokens(7), output: Tokens(9), ..Usage::default() };
         assert_eq!(meter.usage(), Some(usage));
         assert_eq!(meter.finish(), Some(Finish::Length));
         assert_eq!((meter.tokens(), meter.complete()), (1, true));
@@ -585,19 +548,13 @@ mod tests {
     fn errors_inside_a_stream_are_seen() {
         for (protocol, text) in [
             (Protocol::Chat, "data: {\"error\":{\"message\":\"x\"}}\n\n"),
-            (
-                Protocol::Messages,
-                "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n",
-            ),
+            (Protocol::Messages, "event: error\ndata: {\"type\":\"error\",\"error\":{}}\n\n"),
             (
                 Protocol::Responses,
                 "data: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\"}}\n\n",
             ),
         ] {
-            assert!(
-                run(protocol, false, &[text.as_bytes()]).1.failed(),
-                "{protocol:?}"
-            );
+            assert!(run(protocol, false, &[text.as_bytes()]).1.failed(), "{protocol:?}");
         }
     }
 
@@ -615,10 +572,7 @@ mod tests {
             br#"{"choices":[{"finish_reason":"length"}],"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
         assert_eq!(usage(Protocol::Chat, chat).1, Some(Finish::Length));
         let vectors = br#"{"data":[{"embedding":[0.1,0.2]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#;
-        assert_eq!(
-            usage(Protocol::Embeddings, vectors).0.map(|usage| usage.input),
-            Some(Tokens(8))
-        );
+        assert_eq!(usage(Protocol::Embeddings, vectors).0.map(|usage| usage.input), Some(Tokens(8)));
         let mut meter = Meter::unary(Protocol::Chat);
         assert!(!meter.complete());
         let relayed = meter.relay(Bytes::from_static(chat));

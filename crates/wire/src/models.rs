@@ -34,9 +34,7 @@ pub fn models_anthropic(list: &[(&str, u64, &str)]) -> Vec<u8> {
         }
         w.close_list().key("has_more").flag(false);
         w.key("first_id").text_or_null(list.first().map(|(id, ..)| *id));
-        w.key("last_id")
-            .text_or_null(list.last().map(|(id, ..)| *id))
-            .close();
+        w.key("last_id").text_or_null(list.last().map(|(id, ..)| *id)).close();
     })
 }
 
@@ -52,13 +50,8 @@ fn openai(w: &mut Writer<'_>, id: &str, created: u64, owner: &str) {
 }
 
 fn anthropic(w: &mut Writer<'_>, id: &str, created: u64) {
-    w.open()
-        .field("type", "model")
-        .field("id", id)
-        .field("display_name", id);
-    w.field("created_at", &rfc3339(created))
-        .field("lifecycle", "active")
-        .close();
+    w.open().field("type", "model").field("id", id).field("display_name", id);
+    w.field("created_at", &rfc3339(created)).field("lifecycle", "active").close();
 }
 
 /// Unix seconds as `2026-01-31T23:59:59Z`, up to the year 9999. The calendar is Howard
@@ -85,25 +78,15 @@ fn rfc3339(secs: u64) -> String {
 /// # Errors
 /// `engine_garbled` when it is no such list.
 pub fn parse_models(body: &[u8]) -> Result<Vec<String>, Fault> {
-    let garbled = || {
-        Fault::new(
-            Code::EngineGarbled,
-            "The engine's list of models could not be understood.",
-        )
-    };
+    let garbled = || Fault::new(Code::EngineGarbled, "The engine's list of models could not be understood.");
     let whole = Object::parse(body).ok_or_else(garbled)?;
-    let raw = whole
-        .find("data")
-        .or_else(|| whole.find("models"))
-        .ok_or_else(garbled)?;
+    let raw = whole.find("data").or_else(|| whole.find("models")).ok_or_else(garbled)?;
     let items = json::items(raw).ok_or_else(garbled)?;
     let mut names: Vec<String> = Vec::new();
     let mut known = std::collections::BTreeSet::new();
     for item in items {
         let Ok(entry) = json::object(item) else { continue };
-        let name = ["id", "name", "model"]
-            .into_iter()
-            .find_map(|field| entry.hint(field));
+        let name = ["id", "name", "model"].into_iter().find_map(|field| entry.hint(field));
         let Some(name) = name.filter(|name| !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX) else {
             continue;
         };
@@ -128,10 +111,7 @@ mod tests {
         assert_eq!(anthropic["data"][0]["created_at"], "1970-01-01T00:00:01Z");
         let empty: serde_json::Value = serde_json::from_slice(&models_anthropic(&[])).expect("JSON");
         assert!(empty["first_id"].is_null());
-        assert_eq!(
-            parse_models(&models(&list)),
-            Ok(vec!["a".to_owned(), "b/c".to_owned()])
-        );
+        assert_eq!(parse_models(&models(&list)), Ok(vec!["a".to_owned(), "b/c".to_owned()]));
     }
 
     #[test]
@@ -148,15 +128,9 @@ mod tests {
             Ok(vec!["l:8b".to_owned()])
         );
         assert_eq!(parse_models(br#"{"data":[]}"#), Ok(vec![]));
-        assert_eq!(
-            parse_models(b"<html>").map_err(|fault| fault.code),
-            Err(Code::EngineGarbled)
-        );
+        assert_eq!(parse_models(b"<html>").map_err(|fault| fault.code), Err(Code::EngineGarbled));
         let many: String = (0..10_000).map(|at| format!(r#"{{"id":"m{at}"}},"#)).collect();
         let many = format!(r#"{{"data":[{}{{}}]}}"#, many);
-        assert_eq!(
-            parse_models(many.as_bytes()).map(|names| names.len()),
-            Ok(MODELS_MAX)
-        );
+        assert_eq!(parse_models(many.as_bytes()).map(|names| names.len()), Ok(MODELS_MAX));
     }
 }

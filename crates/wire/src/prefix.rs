@@ -24,9 +24,7 @@ pub(crate) fn hashes(parts: &[&[u8]]) -> Box<[u64]> {
             if filled.is_multiple_of(8)
                 && let Some((eight, after)) = rest.split_first_chunk::<8>()
             {
-                hash = (hash ^ u64::from_le_bytes(*eight))
-                    .wrapping_mul(PRIME)
-                    .rotate_left(23);
+                hash = (hash ^ u64::from_le_bytes(*eight)).wrapping_mul(PRIME).rotate_left(23);
                 filled += 8;
                 rest = after;
             } else {
@@ -47,10 +45,7 @@ pub(crate) fn hashes(parts: &[&[u8]]) -> Box<[u64]> {
     blocks.into_boxed_slice()
 }
 
-const _: () = assert!(
-    PREFIX_BLOCK_BYTES.is_multiple_of(8),
-    "a block is a whole number of words"
-);
+const _: () = assert!(PREFIX_BLOCK_BYTES.is_multiple_of(8), "a block is a whole number of words");
 
 /// Spreads every bit over the whole word (Murmur3's 64-bit finisher).
 fn finish(mut hash: u64) -> u64 {
@@ -73,10 +68,7 @@ mod tests {
         assert_eq!(short.len(), 3);
         assert_eq!(long.len(), 5);
         assert_eq!(short[..], long[..3]);
-        assert!(
-            long.windows(2).all(|two| two[0] != two[1]),
-            "the chain moves on even over equal blocks"
-        );
+        assert!(long.windows(2).all(|two| two[0] != two[1]), "the chain moves on even over equal blocks");
     }
 
     #[test]

@@ -26,10 +26,7 @@ pub fn request(body: &Bytes, seen: &Inspected, model: &str, want_usage: bool) ->
             Some(span) => (span.clone(), with_usage(&body[span.clone()])),
             None => {
                 let after = seen.model_span.end;
-                (
-                    after..after,
-                    br#","stream_options":{"include_usage":true}"#.to_vec(),
-                )
+                (after..after, br#","stream_options":{"include_usage":true}"#.to_vec())
             }
         });
     }
@@ -50,9 +47,7 @@ pub fn request(body: &Bytes, seen: &Inspected, model: &str, want_usage: bool) ->
 
 /// The value of `stream_options` with the wish for usage, all else in it kept.
 fn with_usage(options: &[u8]) -> Vec<u8> {
-    let options = serde_json::from_slice::<Raw<'_>>(options)
-        .ok()
-        .and_then(|raw| json::object(raw).ok());
+    let options = serde_json::from_slice::<Raw<'_>>(options).ok().and_then(|raw| json::object(raw).ok());
     written(|w: &mut Writer<'_>| {
         w.open();
         for (name, value) in options.iter().flat_map(json::Object::fields) {
@@ -80,11 +75,7 @@ mod tests {
     #[test]
     fn only_the_name_changes() {
         assert_eq!(
-            change(
-                "{ \"x\": 1.50, \"model\" : \"a\\u0062\",\"messages\":[] , \"y\":[ ]}",
-                "m\"2",
-                false
-            ),
+            change("{ \"x\": 1.50, \"model\" : \"a\\u0062\",\"messages\":[] , \"y\":[ ]}", "m\"2", false),
             "{ \"x\": 1.50, \"model\" : \"m\\\"2\",\"messages\":[] , \"y\":[ ]}"
         );
     }
@@ -113,11 +104,7 @@ mod tests {
             r#"{"model":"b","stream_options":{"include_usage":true},"messages":[],"stream":true}"#
         );
         assert_eq!(
-            change(
-                r#"{"stream_options":null,"model":"a","messages":[],"stream":true}"#,
-                "a",
-                true
-            ),
+            change(r#"{"stream_options":null,"model":"a","messages":[],"stream":true}"#, "a", true),
             r#"{"stream_options":{"include_usage":true},"model":"a","messages":[],"stream":true}"#
         );
         assert_eq!(
@@ -128,9 +115,6 @@ mod tests {
             ),
             r#"{"model":"a","messages":[],"stream":true,"stream_options":{"o":[1],"include_usage":true}}"#
         );
-        assert_eq!(
-            change(r#"{"model":"a","messages":[]}"#, "a", true),
-            r#"{"model":"a","messages":[]}"#
-        );
+        assert_eq!(change(r#"{"model":"a","messages":[]}"#, "a", true), r#"{"model":"a","messages":[]}"#);
     }
 }

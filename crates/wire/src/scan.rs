@@ -172,10 +172,8 @@ impl Walk {
                     continue;
                 }
                 State::InLiteral => {
-                    if !matches!(
-                        byte,
-                        b',' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' | b'"' | b'{' | b'['
-                    ) {
+                    if !matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\r' | b'\n' | b'"' | b'{' | b'[')
+                    {
                         self.push(&[byte]);
                         at += 1;
                         continue;

@@ -124,10 +124,8 @@ impl Events {
                 self.has_data = true;
             }
             b"event" if value.len() <= NAME_BYTES_MAX => {
-                self.name = std::str::from_utf8(value)
-                    .ok()
-                    .filter(|name| !name.is_empty())
-                    .map(str::to_owned);
+                self.name =
+                    std::str::from_utf8(value).ok().filter(|name| !name.is_empty()).map(str::to_owned);
             }
             _ => {}
         }
@@ -139,10 +137,7 @@ impl Events {
         if !std::mem::take(&mut self.has_data) {
             return Ok(());
         }
-        let taken = take(Event {
-            event: name.as_deref(),
-            data: &self.data,
-        });
+        let taken = take(Event { event: name.as_deref(), data: &self.data });
         if self.data.capacity() > 1 << 16 {
             self.data = Vec::new();
         }
@@ -153,10 +148,7 @@ impl Events {
 
 fn check(len: usize) -> Result<(), Fault> {
     if len > SSE_LINE_BYTES_MAX {
-        return Err(Fault::new(
-            Code::EngineGarbled,
-            "The engine sent an event longer than any real one.",
-        ));
+        return Err(Fault::new(Code::EngineGarbled, "The engine sent an event longer than any real one."));
     }
     Ok(())
 }
@@ -169,10 +161,7 @@ mod tests {
         let mut got = Vec::new();
         let mut events = Events::new();
         let mut take = |event: Event<'_>| {
-            got.push((
-                event.event.map(str::to_owned),
-                String::from_utf8_lossy(event.data).into_owned(),
-            ));
+            got.push((event.event.map(str::to_owned), String::from_utf8_lossy(event.data).into_owned()));
             Ok(())
         };
         for piece in pieces {
@@ -192,12 +181,7 @@ mod tests {
             b"\xef\xbb\xbfdata: a\n\n: hello\r\ndata:b\r\ndata:  c\r\n\r\nevent: x\rid: 7\rdata\r\rdata: end";
         assert_eq!(
             read(&[text]),
-            [
-                one("a"),
-                one("b\n c"),
-                (Some("x".to_owned()), String::new()),
-                one("end")
-            ]
+            [one("a"), one("b\n c"), (Some("x".to_owned()), String::new()), one("end")]
         );
     }
 
@@ -226,9 +210,6 @@ mod tests {
         assert!(events.line.len() <= SSE_LINE_BYTES_MAX);
         let mut events = Events::new();
         let line = [b"data: ".as_slice(), &piece, b"\n"].concat();
-        assert!(
-            (0..64).any(|_| events.feed(&line, |_| Ok(())).is_err()),
-            "64 MiB in one event went in"
-        );
+        assert!((0..64).any(|_| events.feed(&line, |_| Ok(())).is_err()), "64 MiB in one event went in");
     }
 }

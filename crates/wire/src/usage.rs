@@ -35,15 +35,8 @@ struct Details {
 fn count(number: Option<&Number>) -> Option<Tokens> {
     let number = number?;
     // Some servers compute their counts in floating point; the cast stops at the ends.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "saturates, which is meant"
-    )]
-    number
-        .as_u64()
-        .or_else(|| number.as_f64().map(|float| float as u64))
-        .map(Tokens)
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, which is meant")]
+    number.as_u64().or_else(|| number.as_f64().map(|float| float as u64)).map(Tokens)
 }
 
 /// Reads a `usage` object of an answer in this protocol; none if it holds no counts.
@@ -53,14 +46,8 @@ pub(crate) fn read(protocol: Protocol, json: &[u8]) -> Option<Usage> {
     let counts: Counts = serde_json::from_slice(json).ok()?;
     let input = count(counts.input_tokens.as_ref()).or_else(|| count(counts.prompt_tokens.as_ref()));
     let output = count(counts.output_tokens.as_ref()).or_else(|| count(counts.completion_tokens.as_ref()));
-    let from = counts
-        .input_tokens_details
-        .or(counts.prompt_tokens_details)
-        .unwrap_or_default();
-    let into = counts
-        .output_tokens_details
-        .or(counts.completion_tokens_details)
-        .unwrap_or_default();
+    let from = counts.input_tokens_details.or(counts.prompt_tokens_details).unwrap_or_default();
+    let into = counts.output_tokens_details.or(counts.completion_tokens_details).unwrap_or_default();
     let cached = count(counts.cache_read_input_tokens.as_ref())
         .or_else(|| count(from.cached_tokens.as_ref()))
         .or_else(|| count(counts.prompt_cache_hit_tokens.as_ref()));
@@ -103,19 +90,12 @@ pub(crate) fn write_chat(w: &mut Writer<'_>, usage: &Usage) {
     w.key("prompt_tokens").count(usage.input.0);
     w.key("completion_tokens").count(usage.output.0);
     w.key("total_tokens").count(usage.total().0);
-    w.key("prompt_tokens_details")
-        .open()
-        .key("cached_tokens")
-        .count(usage.cached.0);
+    w.key("prompt_tokens_details").open().key("cached_tokens").count(usage.cached.0);
     if usage.cache_written > Tokens::ZERO {
         w.key("cache_write_tokens").count(usage.cache_written.0);
     }
     w.close();
-    w.key("completion_tokens_details")
-        .open()
-        .key("reasoning_tokens")
-        .count(usage.reasoning.0)
-        .close();
+    w.key("completion_tokens_details").open().key("reasoning_tokens").count(usage.reasoning.0).close();
     w.close();
 }
 
@@ -130,11 +110,7 @@ pub(crate) fn write_responses(w: &mut Writer<'_>, usage: &Usage) {
         .count(usage.cache_written.0)
         .close();
     w.key("output_tokens").count(usage.output.0);
-    w.key("output_tokens_details")
-        .open()
-        .key("reasoning_tokens")
-        .count(usage.reasoning.0)
-        .close();
+    w.key("output_tokens_details").open().key("reasoning_tokens").count(usage.reasoning.0).close();
     w.key("total_tokens").count(usage.total().0);
     w.close();
 }
@@ -142,17 +118,12 @@ pub(crate) fn write_responses(w: &mut Writer<'_>, usage: &Usage) {
 /// Writes Anthropic's `usage` object, whose `input_tokens` leaves out the cache.
 pub(crate) fn write_messages(w: &mut Writer<'_>, usage: &Usage) {
     w.open();
-    w.key("input_tokens")
-        .count((usage.input - usage.cached - usage.cache_written).0);
+    w.key("input_tokens").count((usage.input - usage.cached - usage.cache_written).0);
     w.key("cache_creation_input_tokens").count(usage.cache_written.0);
     w.key("cache_read_input_tokens").count(usage.cached.0);
     w.key("output_tokens").count(usage.output.0);
     if usage.reasoning > Tokens::ZERO {
-        w.key("output_tokens_details")
-            .open()
-            .key("thinking_tokens")
-            .count(usage.reasoning.0)
-            .close();
+        w.key("output_tokens_details").open().key("thinking_tokens").count(usage.reasoning.0).close();
     }
     w.close();
 }
@@ -193,18 +164,9 @@ mod tests {
 
     #[test]
     fn every_protocol_reads_what_it_writes() {
-        assert_eq!(
-            read(Protocol::Chat, &written(|w| write_chat(w, &FULL))),
-            Some(FULL)
-        );
-        assert_eq!(
-            read(Protocol::Responses, &written(|w| write_responses(w, &FULL))),
-            Some(FULL)
-        );
-        assert_eq!(
-            read(Protocol::Messages, &written(|w| write_messages(w, &FULL))),
-            Some(FULL)
-        );
+        assert_eq!(read(Protocol::Chat, &written(|w| write_chat(w, &FULL))), Some(FULL));
+        assert_eq!(read(Protocol::Responses, &written(|w| write_responses(w, &FULL))), Some(FULL));
+        assert_eq!(read(Protocol::Messages, &written(|w| write_messages(w, &FULL))), Some(FULL));
     }
 
     #[test]
@@ -215,27 +177,12 @@ mod tests {
 
     #[test]
     fn odd_counts_do_not_break_it() {
-        let usage = read(
-            Protocol::Chat,
-            br#"{"prompt_tokens":3.0,"completion_tokens":-1,"x":{}}"#,
-        );
-        assert_eq!(
-            usage,
-            Some(Usage {
-                input: Tokens(3),
-                ..Usage::default()
-            })
-        );
+        let usage = read(Protocol::Chat, br#"{"prompt_tokens":3.0,"completion_tokens":-1,"x":{}}"#);
+        assert_eq!(usage, Some(Usage { input: Tokens(3), ..Usage::default() }));
         assert_eq!(read(Protocol::Chat, b"{}"), None);
         assert_eq!(read(Protocol::Chat, br#"{"prompt_tokens":"x"}"#), None);
-        let most = format!(
-            r#"{{"input_tokens":{0},"cache_read_input_tokens":{0}}}"#,
-            u64::MAX
-        );
-        assert_eq!(
-            read(Protocol::Messages, most.as_bytes()).map(|usage| usage.input),
-            Some(Tokens::MAX)
-        );
+        let most = format!(r#"{{"input_tokens":{0},"cache_read_input_tokens":{0}}}"#, u64::MAX);
+        assert_eq!(read(Protocol::Messages, most.as_bytes()).map(|usage| usage.input), Some(Tokens::MAX));
     }
 
     #[test]
@@ -244,11 +191,7 @@ mod tests {
         let last = read(Protocol::Messages, br#"{"output_tokens":7}"#).expect("counts");
         assert_eq!(
             join(Some(first), last),
-            Usage {
-                input: Tokens(9),
-                output: Tokens(7),
-                ..Usage::default()
-            }
+            Usage { input: Tokens(9), output: Tokens(7), ..Usage::default() }
         );
     }
 }

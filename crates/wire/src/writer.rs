@@ -144,22 +144,8 @@ mod tests {
     #[test]
     fn commas_stand_where_they_should() {
         let text = written(|w| {
-            w.open()
-                .field("a", "x\"y")
-                .key("b")
-                .open_list()
-                .count(1)
-                .null()
-                .open()
-                .close()
-                .close_list();
-            w.key("c")
-                .open()
-                .key("d")
-                .flag(true)
-                .close()
-                .carry("e", "[1]")
-                .close();
+            w.open().field("a", "x\"y").key("b").open_list().count(1).null().open().close().close_list();
+            w.key("c").open().key("d").flag(true).close().carry("e", "[1]").close();
         });
         assert_eq!(text, br#"{"a":"x\"y","b":[1,null,{}],"c":{"d":true},"e":[1]}"#);
     }
@@ -167,12 +153,7 @@ mod tests {
     #[test]
     fn numbers_are_written_as_sent() {
         let text = written(|w| {
-            w.open_list()
-                .number(1.0)
-                .number(0.7)
-                .number(f64::NAN)
-                .number(-3.0)
-                .close_list();
+            w.open_list().number(1.0).number(0.7).number(f64::NAN).number(-3.0).close_list();
         });
         assert_eq!(text, b"[1,0.7,null,-3]");
     }

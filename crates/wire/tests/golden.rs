@@ -2,10 +2,7 @@
 //! every other protocol and compared byte for byte with the file beside it. A new or
 //! changed translation is taken over with `BLESS=1` and shows in the diff.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "golden files are read here, on a test's own thread"
-)]
+#![expect(clippy::disallowed_methods, reason = "golden files are read here, on a test's own thread")]
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,17 +10,11 @@ use std::path::{Path, PathBuf};
 use seawall_model::{Fault, Protocol};
 use seawall_wire::translate::{Context, Stream, answer_to, request_to};
 
-const TALKED: [Protocol; 4] = [
-    Protocol::Chat,
-    Protocol::Messages,
-    Protocol::Responses,
-    Protocol::Completions,
-];
+const TALKED: [Protocol; 4] =
+    [Protocol::Chat, Protocol::Messages, Protocol::Responses, Protocol::Completions];
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
 }
 
 /// The inputs of a folder with the protocol their names begin with, in order.
@@ -158,13 +149,8 @@ fn streams() {
                 Err(fault) => got.push_str(&told(&fault)),
             }
             let tokens = stream.tokens();
-            writeln!(
-                got,
-                "# {:?} {:?} tokens {tokens}",
-                stream.usage(),
-                stream.finish()
-            )
-            .expect("a string grows");
+            writeln!(got, "# {:?} {:?} tokens {tokens}", stream.usage(), stream.finish())
+                .expect("a string grows");
             check(&path, client, "sse", &got, &mut wrong);
         }
     }

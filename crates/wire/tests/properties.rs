@@ -2,10 +2,7 @@
 //! never matters, and a translation there and back keeps what was meant. The fuzz
 //! targets under `fuzz/` call the same functions.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "golden files are read here, on a test's own thread"
-)]
+#![expect(clippy::disallowed_methods, reason = "golden files are read here, on a test's own thread")]
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -22,19 +19,11 @@ use seawall_wire::{Meter, inspect, meter, rewrite, tokens};
 use serde_json::{Value, json};
 
 const ENGINES: [Protocol; 3] = [Protocol::Chat, Protocol::Messages, Protocol::Responses];
-const CLIENTS: [Protocol; 4] = [
-    Protocol::Chat,
-    Protocol::Completions,
-    Protocol::Messages,
-    Protocol::Responses,
-];
+const CLIENTS: [Protocol; 4] =
+    [Protocol::Chat, Protocol::Completions, Protocol::Messages, Protocol::Responses];
 
 fn config() -> ProptestConfig {
-    ProptestConfig {
-        cases: 128,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// Every golden file, as seeds to be bent.
@@ -48,10 +37,7 @@ fn seeds() -> &'static [Vec<u8>] {
             .map(|entry| entry.expect("a readable folder").path())
             .collect();
         paths.sort();
-        paths
-            .into_iter()
-            .map(|path| std::fs::read(path).expect("a readable file"))
-            .collect()
+        paths.into_iter().map(|path| std::fs::read(path).expect("a readable file")).collect()
     })
 }
 
@@ -64,11 +50,7 @@ fn streams() -> Vec<(Protocol, Vec<u8>)> {
         .filter(|path| !path.to_string_lossy().contains(".to_"))
         .map(|path| {
             let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
-            let protocol = name
-                .split('_')
-                .next()
-                .and_then(Protocol::from_name)
-                .expect("a protocol");
+            let protocol = name.split('_').next().and_then(Protocol::from_name).expect("a protocol");
             (protocol, std::fs::read(path).expect("a readable file"))
         })
         .collect();
@@ -159,12 +141,7 @@ fn translated(engine: Protocol, client: Protocol, pieces: &[&[u8]]) -> (Vec<u8>,
     let fed = pieces.iter().try_for_each(|piece| stream.feed(piece, &mut out));
     let end = fed.and_then(|()| stream.end(&mut out));
     let end = end.map_err(|fault| fault.code);
-    let told = format!(
-        "{end:?} {:?} {:?} {}",
-        stream.usage(),
-        stream.finish(),
-        stream.tokens()
-    );
+    let told = format!("{end:?} {:?} {:?} {}", stream.usage(), stream.finish(), stream.tokens());
     (out, told)
 }
 
@@ -309,12 +286,7 @@ proptest! {
 /// Arguments are text and may be spaced differently; what they say is compared.
 fn plain_arguments(request: &mut Value) {
     for message in request["messages"].as_array_mut().expect("messages") {
-        for call in message
-            .get_mut("tool_calls")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
+        for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
             let arguments = call["function"]["arguments"].as_str().expect("text").to_owned();
             call["function"]["arguments"] = serde_json::from_str(&arguments).expect("JSON");
         }

@@ -19,10 +19,7 @@ pub(crate) fn errors(root: &Path) -> Result<(), String> {
     }
     for row in &rows {
         let path = format!("docs/errors/{}.md", row.name);
-        let text = tree
-            .texts
-            .get(&path)
-            .map_or_else(|| frame(row), |text| with_facts(text, row));
+        let text = tree.texts.get(&path).map_or_else(|| frame(row), |text| with_facts(text, row));
         save(root, &tree, &path, &text)?;
     }
     save(root, &tree, "docs/errors/README.md", &index(&rows))
@@ -91,13 +88,7 @@ fn index(rows: &[Row]) -> String {
             "\n## {status}\n\n| code | blame | retry | what happened |\n|---|---|---|---|\n"
         ));
         for row in rows.iter().filter(|row| row.status == status) {
-            let Row {
-                name,
-                blame,
-                retry,
-                says,
-                ..
-            } = row;
+            let Row { name, blame, retry, says, .. } = row;
             out.push_str(&format!("| [{name}]({name}.md) | {blame} | {retry} | {says} |\n"));
         }
     }
@@ -122,10 +113,8 @@ mod tests {
 
     #[test]
     fn facts_are_brought_up_to_date_and_the_rest_is_kept() {
-        let old = frame(&row())
-            .replace("| 400 |", "| 418 |")
-            .replace("Not JSON.", "Stale.")
-            + "Written by hand.\n";
+        let old =
+            frame(&row()).replace("| 400 |", "| 418 |").replace("Not JSON.", "Stale.") + "Written by hand.\n";
         let new = with_facts(&old, &row());
         assert!(new.contains("| `bad_json` | 400 | caller | never |"));
         assert!(new.contains("> Not JSON. Check it.") && new.ends_with("Written by hand.\n"));

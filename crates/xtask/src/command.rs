@@ -15,21 +15,14 @@ pub(crate) fn cargo(root: &Path, args: &[&str]) -> Command {
 /// Runs it with our own input and output.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command.status().map_err(|error| not_started(command, &error))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed ({status})", words(command)))
-    }
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", words(command))) }
 }
 
 /// Runs it and returns what it printed, on either stream, and whether it succeeded.
 pub(crate) fn ask(command: &mut Command) -> Result<(bool, String), String> {
     let output = command.output().map_err(|error| not_started(command, &error))?;
     let text = [output.stdout, output.stderr].concat();
-    Ok((
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    ))
+    Ok((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 fn not_started(command: &Command, error: &io::Error) -> String {
@@ -42,13 +35,9 @@ fn not_started(command: &Command, error: &io::Error) -> String {
 
 /// The command as one would type it.
 fn words(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or(command.get_program());
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let all = std::iter::once(program).chain(command.get_args());
-    all.map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
+    all.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -58,10 +47,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let error = run(&mut Command::new("seawall-no-such-program")).expect_err("it is not there");
-        assert!(
-            error.contains("`seawall-no-such-program` is not installed"),
-            "{error}"
-        );
+        assert!(error.contains("`seawall-no-such-program` is not installed"), "{error}");
     }
 
     #[test]

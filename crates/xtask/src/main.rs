@@ -40,9 +40,7 @@ fn main() -> ExitCode {
 
 fn run(args: &[String]) -> Result<(), String> {
     let root = tree::find_root()?;
-    let (verb, rest) = args
-        .split_first()
-        .map_or(("help", args), |(verb, rest)| (verb.as_str(), rest));
+    let (verb, rest) = args.split_first().map_or(("help", args), |(verb, rest)| (verb.as_str(), rest));
     match verb {
         "check" => stages::check(&root),
         "test" => stages::test(&root, rest),

@@ -61,16 +61,8 @@ fn missing_venv(words: &str) -> String {
 
 fn install(python: &Path, list: &Path) -> Result<(), String> {
     let mut pip = Command::new(python);
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        "-r",
-    ])
-    .arg(list);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r"])
+        .arg(list);
     run(&mut pip).map_err(|error| {
         format!(
             "{error}\nthe packages of {REQUIREMENTS} could not be installed: pip says above whether PyPI \

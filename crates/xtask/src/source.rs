@@ -14,11 +14,7 @@ pub(crate) fn code_only(text: &str) -> String {
             at += 1;
             continue;
         }
-        out.extend(
-            chars[at..end]
-                .iter()
-                .map(|&char| if char == '\n' { '\n' } else { ' ' }),
-        );
+        out.extend(chars[at..end].iter().map(|&char| if char == '\n' { '\n' } else { ' ' }));
         at = end;
     }
     out
@@ -42,10 +38,7 @@ fn literal_end(chars: &[char], at: usize) -> usize {
 
 fn position(chars: &[char], from: usize, is: impl Fn(char) -> bool) -> usize {
     let from = from.min(chars.len());
-    chars[from..]
-        .iter()
-        .position(|&char| is(char))
-        .map_or(chars.len(), |offset| from + offset)
+    chars[from..].iter().position(|&char| is(char)).map_or(chars.len(), |offset| from + offset)
 }
 
 fn block_comment_end(chars: &[char], at: usize) -> usize {
@@ -85,16 +78,9 @@ fn raw_string_end(chars: &[char], at: usize) -> usize {
     let hashes = quote - at - 1;
     let closes = |end: &usize| {
         chars[*end] == '"'
-            && chars[end + 1..]
-                .iter()
-                .take_while(|&&char| char == '#')
-                .take(hashes)
-                .count()
-                == hashes
+            && chars[end + 1..].iter().take_while(|&&char| char == '#').take(hashes).count() == hashes
     };
-    (quote + 1..chars.len())
-        .find(closes)
-        .map_or(chars.len(), |end| (end + 1 + hashes).min(chars.len()))
+    (quote + 1..chars.len()).find(closes).map_or(chars.len(), |end| (end + 1 + hashes).min(chars.len()))
 }
 
 fn is_word(char: char) -> bool {
@@ -152,11 +138,7 @@ pub(crate) fn functions(code: &str) -> Vec<Function<'_>> {
             continue;
         };
         let line = line_of(code, at);
-        found.push(Function {
-            name,
-            line: line + 1,
-            len: line_of(code, body_end(code, open)) - line + 1,
-        });
+        found.push(Function { name, line: line + 1, len: line_of(code, body_end(code, open)) - line + 1 });
     }
     found
 }
@@ -193,10 +175,7 @@ fn body_end(code: &str, open: usize) -> usize {
 }
 
 fn line_of(code: &str, at: usize) -> usize {
-    code.as_bytes()[..at]
-        .iter()
-        .filter(|&&byte| byte == b'\n')
-        .count()
+    code.as_bytes()[..at].iter().filter(|&&byte| byte == b'\n').count()
 }
 
 #[cfg(test)]
@@ -223,10 +202,7 @@ mod tests {
     #[test]
     fn functions_are_measured_from_fn_to_brace() {
         let code = "trait T { fn none(&self); }\nfn one() {}\nfn four(\n    a: [u8; 3],\n) {\n}\n";
-        let lens: Vec<_> = functions(code)
-            .into_iter()
-            .map(|f| (f.name, f.line, f.len))
-            .collect();
+        let lens: Vec<_> = functions(code).into_iter().map(|f| (f.name, f.line, f.len)).collect();
         assert_eq!(lens, [("one", 2, 1), ("four", 3, 4)]);
     }
 

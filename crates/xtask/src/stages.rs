@@ -22,48 +22,13 @@ struct Stage {
 }
 
 const STAGES: &[Stage] = &[
-    Stage {
-        name: "fmt",
-        what: "formatting",
-        needs: None,
-        run: format,
-    },
-    Stage {
-        name: "clippy",
-        what: "lints, all targets",
-        needs: None,
-        run: clippy,
-    },
-    Stage {
-        name: "tidy",
-        what: "the rules of the house",
-        needs: None,
-        run: tidy,
-    },
-    Stage {
-        name: "unit",
-        what: "unit, property and transcript tests",
-        needs: None,
-        run: unit,
-    },
-    Stage {
-        name: "doc",
-        what: "examples in the documentation",
-        needs: None,
-        run: doc,
-    },
-    Stage {
-        name: "sim",
-        what: "simulation, 200 seeds",
-        needs: None,
-        run: sim_push,
-    },
-    Stage {
-        name: "release",
-        what: "the release binary",
-        needs: None,
-        run: release,
-    },
+    Stage { name: "fmt", what: "formatting", needs: None, run: format },
+    Stage { name: "clippy", what: "lints, all targets", needs: None, run: clippy },
+    Stage { name: "tidy", what: "the rules of the house", needs: None, run: tidy },
+    Stage { name: "unit", what: "unit, property and transcript tests", needs: None, run: unit },
+    Stage { name: "doc", what: "examples in the documentation", needs: None, run: doc },
+    Stage { name: "sim", what: "simulation, 200 seeds", needs: None, run: sim_push },
+    Stage { name: "release", what: "the release binary", needs: None, run: release },
     Stage {
         name: "process",
         what: "the real binary under kill, cut and flood",
@@ -90,11 +55,7 @@ struct Ending {
 
 /// The names of all stages, for help.
 pub(crate) fn names() -> String {
-    STAGES
-        .iter()
-        .map(|stage| stage.name)
-        .collect::<Vec<_>>()
-        .join(", ")
+    STAGES.iter().map(|stage| stage.name).collect::<Vec<_>>().join(", ")
 }
 
 /// Formatting, lints, tidy.
@@ -122,22 +83,14 @@ pub(crate) fn test(root: &Path, args: &[String]) -> Result<(), String> {
 
 /// Simulation with the arguments given.
 pub(crate) fn sim(root: &Path, args: &[String]) -> Result<(), String> {
-    run(cargo(
-        root,
-        &["run", "--quiet", "--profile", "sim", "-p", "seawall-sim", "--"],
-    )
-    .args(args))
+    run(cargo(root, &["run", "--quiet", "--profile", "sim", "-p", "seawall-sim", "--"]).args(args))
 }
 
 /// The benchmark, on a fresh release binary.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<(), String> {
     release(root)?;
     let mut python = std::process::Command::new("python3");
-    python
-        .current_dir(root)
-        .arg("bench/run.py")
-        .args(args)
-        .env("SEAWALL_BIN", binary(root));
+    python.current_dir(root).arg("bench/run.py").args(args).env("SEAWALL_BIN", binary(root));
     run(&mut python)
 }
 
@@ -157,19 +110,13 @@ fn run_all(root: &Path, stages: &[&Stage], stop: bool) -> Result<(), String> {
     let mut endings: Vec<Ending> = Vec::new();
     for stage in stages {
         println!("\n== {}: {}", stage.name, stage.what);
-        let broken = endings
-            .iter()
-            .any(|ending| Some(ending.name) == stage.needs && ending.result.is_err());
+        let broken = endings.iter().any(|ending| Some(ending.name) == stage.needs && ending.result.is_err());
         let start = Instant::now();
         let result = match stage.needs.filter(|_| broken) {
             Some(needs) => Err(format!("not run: it needs `{needs}`, which failed")),
             None => (stage.run)(root),
         };
-        let ending = Ending {
-            name: stage.name,
-            took: start.elapsed(),
-            result,
-        };
+        let ending = Ending { name: stage.name, took: start.elapsed(), result };
         println!("{}", line(&ending));
         endings.push(ending);
         if stop && endings.iter().any(|ending| ending.result.is_err()) {
@@ -206,26 +153,12 @@ fn format(root: &Path) -> Result<(), String> {
 }
 
 fn clippy(root: &Path) -> Result<(), String> {
-    run(&mut cargo(
-        root,
-        &[
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    ))
+    run(&mut cargo(root, &["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
 fn unit(root: &Path) -> Result<(), String> {
     let tree = Tree::read(root)?;
-    let mut command = cargo(
-        root,
-        &["test", "--workspace", "--no-fail-fast", "--lib", "--bins"],
-    );
+    let mut command = cargo(root, &["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
     for name in test_targets(&tree, |owner| owner != "node") {
         command.args(["--test", name]);
     }
@@ -263,30 +196,17 @@ fn process(root: &Path) -> Result<(), String> {
 fn conformance(root: &Path) -> Result<(), String> {
     let python = python::environment(root, &target(root))?;
     let mut pytest = std::process::Command::new(python);
-    pytest
-        .current_dir(root)
-        .args(["-m", "pytest", "tests/conformance"])
-        .env("SEAWALL_BIN", binary(root));
+    pytest.current_dir(root).args(["-m", "pytest", "tests/conformance"]).env("SEAWALL_BIN", binary(root));
     run(&mut pytest)
 }
 
 /// The integration tests `crates/X/tests/NAME.rs` of the crates wanted.
 fn test_targets(tree: &Tree, wanted: impl Fn(&str) -> bool) -> Vec<&str> {
-    let split = tree
-        .paths
-        .iter()
-        .filter_map(|path| path.strip_prefix("crates/")?.split_once("/tests/"));
-    let ours = split
-        .filter(|(owner, _)| !owner.contains('/') && wanted(owner))
-        .map(|(_, file)| file);
-    let name = |file: &'_ str| {
-        file.strip_suffix("/main.rs")
-            .or_else(|| file.strip_suffix(".rs"))
-            .map(str::len)
-    };
-    ours.filter_map(|file| name(file).map(|len| &file[..len]))
-        .filter(|name| !name.contains('/'))
-        .collect()
+    let split = tree.paths.iter().filter_map(|path| path.strip_prefix("crates/")?.split_once("/tests/"));
+    let ours = split.filter(|(owner, _)| !owner.contains('/') && wanted(owner)).map(|(_, file)| file);
+    let name =
+        |file: &'_ str| file.strip_suffix("/main.rs").or_else(|| file.strip_suffix(".rs")).map(str::len);
+    ours.filter_map(|file| name(file).map(|len| &file[..len])).filter(|name| !name.contains('/')).collect()
 }
 
 fn target(root: &Path) -> PathBuf {
@@ -295,9 +215,7 @@ fn target(root: &Path) -> PathBuf {
 }
 
 fn binary(root: &Path) -> PathBuf {
-    target(root)
-        .join("release")
-        .join(format!("seawall{}", std::env::consts::EXE_SUFFIX))
+    target(root).join("release").join(format!("seawall{}", std::env::consts::EXE_SUFFIX))
 }
 
 #[cfg(test)]
@@ -320,33 +238,16 @@ mod tests {
     #[test]
     fn a_stage_needs_an_earlier_one() {
         for (at, stage) in STAGES.iter().enumerate() {
-            let found = stage
-                .needs
-                .is_none_or(|needs| STAGES[..at].iter().any(|first| first.name == needs));
+            let found = stage.needs.is_none_or(|needs| STAGES[..at].iter().any(|first| first.name == needs));
             assert!(found, "{} needs a stage that does not come before it", stage.name);
         }
     }
 
     #[test]
     fn what_needs_a_failed_stage_is_not_run_and_counts_as_failed() {
-        let fails = Stage {
-            name: "a",
-            what: "",
-            needs: None,
-            run: |_| Err("broken".to_owned()),
-        };
-        let needs = Stage {
-            name: "b",
-            what: "",
-            needs: Some("a"),
-            run: |_| panic!("it must not run"),
-        };
-        let other = Stage {
-            name: "c",
-            what: "",
-            needs: None,
-            run: |_| Ok(()),
-        };
+        let fails = Stage { name: "a", what: "", needs: None, run: |_| Err("broken".to_owned()) };
+        let needs = Stage { name: "b", what: "", needs: Some("a"), run: |_| panic!("it must not run") };
+        let other = Stage { name: "c", what: "", needs: None, run: |_| Ok(()) };
         let error = run_all(Path::new("."), &[&fails, &needs, &other], false).expect_err("two failed");
         assert!(error.contains("1 passed, 2 failed"), "{error}");
         let error = run_all(Path::new("."), &[&fails, &other], true).expect_err("stopped");

@@ -82,9 +82,6 @@ mod tests {
             mend: "write one".to_owned(),
         };
         let text = failure.to_string();
-        assert_eq!(
-            text,
-            "crates/x/src/y.rs:12: head: no `//!`\n    why:  readers ask\n    mend: write one"
-        );
+        assert_eq!(text, "crates/x/src/y.rs:12: head: no `//!`\n    why:  readers ask\n    mend: write one");
     }
 }

@@ -5,14 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders that hold no source of ours.
-const SKIPPED: [&str; 6] = [
-    "target",
-    ".git",
-    ".venv",
-    "node_modules",
-    "__pycache__",
-    ".pytest_cache",
-];
+const SKIPPED: [&str; 6] = ["target", ".git", ".venv", "node_modules", "__pycache__", ".pytest_cache"];
 /// Kinds of file whose text is read.
 const READ: [&str; 6] = ["rs", "toml", "md", "txt", "py", "lock"];
 
@@ -36,14 +29,9 @@ impl Tree {
     /// A checkout made up for a test.
     #[cfg(test)]
     pub(crate) fn of(files: &[(&str, &str)]) -> Self {
-        let texts: BTreeMap<_, _> = files
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()))
-            .collect();
-        Self {
-            paths: texts.keys().cloned().collect(),
-            texts,
-        }
+        let texts: BTreeMap<_, _> =
+            files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+        Self { paths: texts.keys().cloned().collect(), texts }
     }
 
     /// The text of a file, empty if there is none.
@@ -80,11 +68,7 @@ impl Tree {
         for entry in fs::read_dir(&dir).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let path = if below.is_empty() {
-                name.clone()
-            } else {
-                format!("{below}/{name}")
-            };
+            let path = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
             let kind = entry.file_type().map_err(failed)?;
             if kind.is_dir() {
                 if !SKIPPED.contains(&name.as_str()) {
@@ -92,10 +76,7 @@ impl Tree {
                 }
                 continue;
             }
-            if READ
-                .iter()
-                .any(|kind| name.strip_suffix(kind).is_some_and(|stem| stem.ends_with('.')))
-            {
+            if READ.iter().any(|kind| name.strip_suffix(kind).is_some_and(|stem| stem.ends_with('.'))) {
                 let text = fs::read_to_string(entry.path()).map_err(|error| format!("{path}: {error}"))?;
                 self.texts.insert(path.clone(), text);
             }
@@ -114,9 +95,7 @@ pub(crate) fn find_root() -> Result<PathBuf, String> {
             .is_ok_and(|text| text.lines().any(|line| line == "[workspace]"))
     };
     let found = start.ancestors().find(is_root);
-    found
-        .map(Path::to_owned)
-        .ok_or_else(|| format!("{} is in no Seawall checkout", start.display()))
+    found.map(Path::to_owned).ok_or_else(|| format!("{} is in no Seawall checkout", start.display()))
 }
 
 #[cfg(test)]
@@ -125,10 +104,7 @@ mod tests {
 
     #[test]
     fn folders_and_files_exist_and_prefixes_of_names_do_not() {
-        let tree = Tree::of(&[
-            ("crates/kernel/src/queue.rs", ""),
-            ("crates/kernel/Cargo.toml", ""),
-        ]);
+        let tree = Tree::of(&[("crates/kernel/src/queue.rs", ""), ("crates/kernel/Cargo.toml", "")]);
         assert!(
             tree.has("crates/kernel")
                 && tree.has("crates/kernel/src/")

@@ -124,13 +124,7 @@ pub struct KeyAddArgs {
     #[arg(long, short, value_name = "PATH")]
     pub tenant: String,
     /// What it is for, for your own list
-    #[arg(
-        long,
-        short,
-        default_value = "",
-        value_name = "TEXT",
-        hide_default_value = true
-    )]
+    #[arg(long, short, default_value = "", value_name = "TEXT", hide_default_value = true)]
     pub name: String,
     /// Class of its calls: interactive, agent, batch
     #[arg(long, value_enum)]
@@ -322,11 +316,7 @@ impl SimArgs {
             slots: self.slots.unwrap_or(default.slots),
             kv_tokens: self.kv_tokens.unwrap_or(default.kv_tokens),
             queue_len_max: self.queue_len_max.unwrap_or(default.queue_len_max),
-            models: if self.models.is_empty() {
-                default.models
-            } else {
-                self.models.clone()
-            },
+            models: if self.models.is_empty() { default.models } else { self.models.clone() },
             output: self.output.clone().unwrap_or(default.output),
             faults: self.faults.clone().unwrap_or(default.faults),
             script,

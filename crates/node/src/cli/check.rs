@@ -31,33 +31,14 @@ pub(crate) fn run(args: &CheckArgs) -> i32 {
 /// Writes problems to standard error, for every command that reads the configuration.
 pub fn report(flags: &Flags, found: &[Problem]) {
     let env = crate::config::load::env("SEAWALL_CONFIG");
-    let file = flags
-        .config
-        .as_ref()
-        .map(|path| path.display().to_string())
-        .or(env);
-    print::note(
-        problems(
-            "error",
-            file.as_deref().unwrap_or(crate::config::load::FILE),
-            found,
-        )
-        .trim_end(),
-    );
-    let all = if found.len() == 1 {
-        "1 problem".to_owned()
-    } else {
-        format!("{} problems", found.len())
-    };
+    let file = flags.config.as_ref().map(|path| path.display().to_string()).or(env);
+    print::note(problems("error", file.as_deref().unwrap_or(crate::config::load::FILE), found).trim_end());
+    let all = if found.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", found.len()) };
     print::note(&format!("{BAD}{all} in the configuration.{BAD:#}"));
 }
 
 fn file_name(loaded: &Loaded) -> String {
-    loaded
-        .config
-        .file
-        .as_ref()
-        .map_or_else(|| "no file".to_owned(), |path| path.display().to_string())
+    loaded.config.file.as_ref().map_or_else(|| "no file".to_owned(), |path| path.display().to_string())
 }
 
 /// The problems, each with its place and hint, as text with styles.
@@ -65,14 +46,8 @@ pub(crate) fn problems(word: &str, file: &str, found: &[Problem]) -> String {
     let style = if word == "error" { BAD } else { WARN };
     let mut out = String::new();
     for problem in found {
-        let place = problem
-            .line
-            .map_or_else(String::new, |line| format!("{BOLD}{file}:{line}:{BOLD:#} "));
-        let key = if problem.key.is_empty() {
-            String::new()
-        } else {
-            format!("{}: ", problem.key)
-        };
+        let place = problem.line.map_or_else(String::new, |line| format!("{BOLD}{file}:{line}:{BOLD:#} "));
+        let key = if problem.key.is_empty() { String::new() } else { format!("{}: ", problem.key) };
         out.push_str(&format!("{style}{word}:{style:#} {place}{key}{}\n", problem.what));
         if !problem.hint.is_empty() {
             out.push_str(&format!("       {DIM}{}{DIM:#}\n", problem.hint));
@@ -85,11 +60,7 @@ pub(crate) fn problems(word: &str, file: &str, found: &[Problem]) -> String {
 pub(crate) fn effective(loaded: &Loaded, changed: bool) -> String {
     let mut table = Table::new(&["key", "value", "from"]);
     for setting in shown(&loaded.config.settings, changed) {
-        let style = if setting.origin == Origin::Default {
-            DIM
-        } else {
-            anstyle::Style::new()
-        };
+        let style = if setting.origin == Origin::Default { DIM } else { anstyle::Style::new() };
         table.row(vec![
             Cell::styled(setting.key.clone(), style),
             Cell::styled(setting.value.clone(), style),
@@ -97,17 +68,11 @@ pub(crate) fn effective(loaded: &Loaded, changed: bool) -> String {
         ]);
     }
     let head = format!("{GOOD}ok{GOOD:#} {BOLD}{}{BOLD:#}\n", file_name(loaded));
-    if table.is_empty() {
-        format!("{head}every value is the default\n")
-    } else {
-        head + &table.render()
-    }
+    if table.is_empty() { format!("{head}every value is the default\n") } else { head + &table.render() }
 }
 
 fn shown(settings: &[Setting], changed: bool) -> impl Iterator<Item = &Setting> {
-    settings
-        .iter()
-        .filter(move |setting| !changed || setting.origin != Origin::Default)
+    settings.iter().filter(move |setting| !changed || setting.origin != Origin::Default)
 }
 
 fn effective_json(loaded: &Loaded, changed: bool) -> Value {

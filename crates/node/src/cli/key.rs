@@ -45,11 +45,7 @@ struct Failed {
 
 impl Failed {
     fn usage(what: impl Into<String>, hint: &'static str) -> Self {
-        Self {
-            code: code::USAGE,
-            what: what.into(),
-            hint,
-        }
+        Self { code: code::USAGE, what: what.into(), hint }
     }
 }
 
@@ -62,11 +58,7 @@ impl From<Error> for Failed {
             Error::KeyExists { .. } => code::INTERNAL,
             Error::Full | Error::Corrupt { .. } | Error::Failed { .. } => code::IO,
         };
-        Self {
-            code,
-            what: error.to_string(),
-            hint: "",
-        }
+        Self { code, what: error.to_string(), hint: "" }
     }
 }
 
@@ -81,10 +73,7 @@ fn open(args: &ConfigArgs) -> Result<Store, Failed> {
 
 fn add(args: &KeyAddArgs) -> Result<(), Failed> {
     let tenant = Tenant::parse(&args.tenant).map_err(|error| {
-        Failed::usage(
-            format!("--tenant {:?}: {error}", args.tenant),
-            "for example acme/search",
-        )
+        Failed::usage(format!("--tenant {:?}: {error}", args.tenant), "for example acme/search")
     })?;
     let now = clock::now();
     let expires = match &args.expires {
@@ -136,10 +125,7 @@ fn list(args: &KeyListArgs) -> Result<(), Failed> {
     let now = clock::now();
     let keys = open(&args.config)?.keys()?;
     let all = keys.len();
-    let keys: Vec<Key> = keys
-        .into_iter()
-        .filter(|key| args.all || key.works(now))
-        .collect();
+    let keys: Vec<Key> = keys.into_iter().filter(|key| args.all || key.works(now)).collect();
     if args.json.json {
         print::json(&Value::Array(keys.iter().map(|key| key_json(key, now)).collect()));
         return Ok(());
@@ -151,9 +137,7 @@ fn list(args: &KeyListArgs) -> Result<(), Failed> {
     if all == 0 {
         print::note("There are no keys: calls from this machine need none, others are refused.");
     } else if hidden > 0 {
-        print::note(&format!(
-            "{DIM}{hidden} revoked or expired, shown with --all{DIM:#}"
-        ));
+        print::note(&format!("{DIM}{hidden} revoked or expired, shown with --all{DIM:#}"));
     }
     Ok(())
 }
@@ -169,29 +153,13 @@ fn revoke(args: &KeyRevokeArgs) -> Result<(), Failed> {
         return Ok(());
     }
     let known = store.keys()?.iter().any(|key| key.id == args.id);
-    let what = if known {
-        "was revoked before"
-    } else {
-        "does not exist"
-    };
-    Err(Failed::usage(
-        format!("the key {} {what}", args.id),
-        "seawall key list --all",
-    ))
+    let what = if known { "was revoked before" } else { "does not exist" };
+    Err(Failed::usage(format!("the key {} {what}", args.id), "seawall key list --all"))
 }
 
 pub(crate) fn table(keys: &[Key], now: At) -> Table {
-    let mut table = Table::new(&[
-        "id",
-        "tenant",
-        "name",
-        "class",
-        "models",
-        "created",
-        "expires",
-        "last used",
-        "state",
-    ]);
+    let mut table =
+        Table::new(&["id", "tenant", "name", "class", "models", "created", "expires", "last used", "state"]);
     for key in keys {
         let state = match state(key, now) {
             "active" => Cell::styled("active", GOOD),
@@ -203,11 +171,7 @@ pub(crate) fn table(keys: &[Key], now: At) -> Table {
             key.tenant.as_str().into(),
             format!("{}{admin}", key.name).trim_start().into(),
             key.class.map_or("-", seawall_model::Class::as_str).into(),
-            if key.models.is_empty() {
-                "all".into()
-            } else {
-                key.models.join(" ").into()
-            },
+            if key.models.is_empty() { "all".into() } else { key.models.join(" ").into() },
             show_time(Some(key.created)).into(),
             show_time(key.expires).into(),
             show_time(key.last_used).into(),
@@ -288,29 +252,18 @@ fn parse_expires(text: &str, now: At) -> Option<At> {
     if text.trim().ends_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    amount::millis(text)
-        .filter(|span| *span > 0)
-        .map(|span| now.plus(Millis(span)))
+    amount::millis(text).filter(|span| *span > 0).map(|span| now.plus(Millis(span)))
 }
 
 fn show_time(at: Option<At>) -> String {
-    let time = at
-        .and_then(|at| i64::try_from(at.0).ok())
-        .and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
-    time.map_or_else(
-        || "-".to_owned(),
-        |time| time.strftime("%Y-%m-%d %H:%M").to_string(),
-    )
+    let time =
+        at.and_then(|at| i64::try_from(at.0).ok()).and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
+    time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
 }
 
 fn iso_time(at: At) -> String {
-    let time = i64::try_from(at.0)
-        .ok()
-        .and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
-    time.map_or_else(
-        || "never".to_owned(),
-        |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-    )
+    let time = i64::try_from(at.0).ok().and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
+    time.map_or_else(|| "never".to_owned(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 #[cfg(test)]
@@ -340,25 +293,14 @@ mod tests {
         let secret = secret_text(&[7; 32]);
         assert_eq!(secret.len(), PREFIX.len() + 43);
         assert!(secret.starts_with(PREFIX));
-        assert_eq!(
-            hex(&hash("abc")),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(hex(&hash("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     #[test]
     fn ends_are_read_from_now_or_from_the_calendar() {
         assert_eq!(parse_expires("30d", NOW), Some(NOW.plus(Millis(30 * 86_400_000))));
         assert_eq!(parse_expires("2030-01-31", NOW), Some(At(1_896_048_000_000_000)));
-        for bad in [
-            "2020-01-31",
-            "30",
-            "0d",
-            "soon",
-            "",
-            "2030-13-01",
-            "99999999999999999999d",
-        ] {
+        for bad in ["2020-01-31", "30", "0d", "soon", "", "2030-13-01", "99999999999999999999d"] {
             assert_eq!(parse_expires(bad, NOW), None, "{bad}");
         }
     }

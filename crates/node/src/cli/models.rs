@@ -40,11 +40,7 @@ struct Failed {
 }
 
 fn failed(code: i32, what: impl Into<String>, hint: impl Into<String>) -> Failed {
-    Failed {
-        code,
-        what: what.into(),
-        hint: hint.into(),
-    }
+    Failed { code, what: what.into(), hint: hint.into() }
 }
 
 fn ask(args: &ModelsArgs) -> Result<Value, Failed> {
@@ -69,19 +65,13 @@ async fn state(url: &Url, key: Option<&str>) -> Result<Value, Failed> {
     let (status, body) = fetch(url, "/seawall/state", key).await?;
     let body = if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && key.is_some() {
         let (status, list) = fetch(url, "/v1/models", key).await?;
-        (status == StatusCode::OK)
-            .then(|| listed(&list))
-            .ok_or_else(|| refused(url, status))?
+        (status == StatusCode::OK).then(|| listed(&list)).ok_or_else(|| refused(url, status))?
     } else if status == StatusCode::OK {
         body
     } else {
         return Err(refused(url, status));
     };
-    if body["models"].is_array() {
-        Ok(body)
-    } else {
-        Err(refused(url, status))
-    }
+    if body["models"].is_array() { Ok(body) } else { Err(refused(url, status)) }
 }
 
 fn refused(url: &Url, status: StatusCode) -> Failed {
@@ -117,39 +107,24 @@ async fn fetch(url: &Url, path: &str, key: Option<&str>) -> Result<(StatusCode, 
     };
     let client =
         upstream::client(&options, &Tasks::default()).map_err(|what| failed(code::INTERNAL, what, ""))?;
-    let uri = url
-        .join(path)
-        .map_err(|e| failed(code::USAGE, format!("{url}{path}: {e}"), ""))?;
+    let uri = url.join(path).map_err(|e| failed(code::USAGE, format!("{url}{path}: {e}"), ""))?;
     let mut request = Request::get(uri);
     if let Some(key) = key {
         request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
     }
-    let request = request.body(Sending::whole(Bytes::new())).map_err(|_| {
-        failed(
-            code::USAGE,
-            "the key holds characters that no header may hold",
-            "",
-        )
-    })?;
+    let request = request
+        .body(Sending::whole(Bytes::new()))
+        .map_err(|_| failed(code::USAGE, "the key holds characters that no header may hold", ""))?;
     let answer = client.request(request).await.map_err(|error| {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        failed(
-            code::UNAVAILABLE,
-            format!("nothing answers at {url}: {why}"),
-            "start it with: seawall serve",
-        )
+        failed(code::UNAVAILABLE, format!("nothing answers at {url}: {why}"), "start it with: seawall serve")
     })?;
     let status = answer.status();
     let mut body = answer.into_body();
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| {
-            failed(
-                code::UNAVAILABLE,
-                format!("the answer of {url} broke off: {e}"),
-                "",
-            )
-        })?;
+        let frame = frame
+            .map_err(|e| failed(code::UNAVAILABLE, format!("the answer of {url} broke off: {e}"), ""))?;
         let Some(part) = frame.data_ref() else { continue };
         if bytes.len() + part.len() > ANSWER_BYTES_MAX {
             return Err(failed(
@@ -167,24 +142,16 @@ async fn fetch(url: &Url, path: &str, key: Option<&str>) -> Result<(StatusCode, 
 pub(crate) fn render(state: &Value) -> String {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let number = |value: &Value| {
-        value
-            .as_u64()
-            .map_or_else(|| "-".to_owned(), |number| number.to_string())
-    };
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
     let mut models = Table::new(&["model", "targets"]);
     for model in list(&state["models"]) {
         let targets: Vec<String> = list(&model["targets"]).iter().map(&text).collect();
-        models.row(vec![
-            text(&model["name"]).into(),
-            Cell::styled(targets.join(" > "), DIM),
-        ]);
+        models.row(vec![text(&model["name"]).into(), Cell::styled(targets.join(" > "), DIM)]);
     }
     let mut engines = Table::new(&["engine", "kind", "replica", "state", "running", "limit", "queued"]);
     for engine in list(&state["engines"]) {
-        let queued = engine["queued"]
-            .as_object()
-            .map(|by| by.values().filter_map(Value::as_u64).sum::<u64>());
+        let queued =
+            engine["queued"].as_object().map(|by| by.values().filter_map(Value::as_u64).sum::<u64>());
         let queued = queued.map_or_else(|| "-".to_owned(), |sum| sum.to_string());
         for (index, replica) in list(&engine["replicas"]).iter().enumerate() {
             let circuit = match replica["circuit"].as_str() {
@@ -250,9 +217,6 @@ mod tests {
         ] {
             assert!(!render(&odd).is_empty());
         }
-        assert_eq!(
-            listed(&json!({ "data": [{ "id": "m" }] }))["models"][0]["name"],
-            "m"
-        );
+        assert_eq!(listed(&json!({ "data": [{ "id": "m" }] }))["models"][0]["name"], "m");
     }
 }

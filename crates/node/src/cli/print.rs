@@ -63,17 +63,11 @@ pub(crate) struct Cell {
 
 impl Cell {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            style: Style::new(),
-        }
+        Self { text: text.into(), style: Style::new() }
     }
 
     pub(crate) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self {
-            text: text.into(),
-            style,
-        }
+        Self { text: text.into(), style }
     }
 }
 
@@ -85,18 +79,11 @@ impl<T: Into<String>> From<T> for Cell {
 
 impl Table {
     pub(crate) fn new(heads: &[&'static str]) -> Self {
-        Self {
-            heads: heads.to_vec(),
-            rows: Vec::new(),
-        }
+        Self { heads: heads.to_vec(), rows: Vec::new() }
     }
 
     pub(crate) fn row(&mut self, cells: Vec<Cell>) {
-        assert_eq!(
-            cells.len(),
-            self.heads.len(),
-            "every row has a cell for every heading"
-        );
+        assert_eq!(cells.len(), self.heads.len(), "every row has a cell for every heading");
         self.rows.push(cells);
     }
 
@@ -108,10 +95,7 @@ impl Table {
     pub(crate) fn render(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].text.chars().count());
-            cells
-                .chain(std::iter::once(self.heads[column].chars().count()))
-                .max()
-                .unwrap_or(0)
+            cells.chain(std::iter::once(self.heads[column].chars().count())).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.heads.len()).map(width).collect();
         let heads: Vec<Cell> = self.heads.iter().map(|head| Cell::styled(*head, BOLD)).collect();
@@ -120,11 +104,7 @@ impl Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 // An empty cell has no style to end: codes would keep the line from being trimmed.
-                let style = if cell.text.is_empty() {
-                    Style::new()
-                } else {
-                    cell.style
-                };
+                let style = if cell.text.is_empty() { Style::new() } else { cell.style };
                 line.push_str(&format!("{style}{}{style:#}", cell.text));
                 if column + 1 < row.len() {
                     let pad = widths[column] + 2 - cell.text.chars().count();

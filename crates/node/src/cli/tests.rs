@@ -33,11 +33,7 @@ fn help_texts_are_as_agreed() {
         &["models"],
         &["sim"],
     ] {
-        all.push_str(&format!(
-            "$ seawall {} --help\n{}\n",
-            command.join(" "),
-            help(command)
-        ));
+        all.push_str(&format!("$ seawall {} --help\n{}\n", command.join(" "), help(command)));
     }
     insta::assert_snapshot!(all);
 }
@@ -48,19 +44,12 @@ fn the_command_line_is_well_formed() {
 }
 
 fn loaded(text: &str) -> Result<Loaded, Vec<crate::config::Problem>> {
-    let flags = Flags {
-        listen: Some("127.0.0.1:9000".into()),
-        data: Some("store".into()),
-        ..Flags::default()
-    };
+    let flags =
+        Flags { listen: Some("127.0.0.1:9000".into()), data: Some("store".into()), ..Flags::default() };
     let env = |name: &str| (name == "SEAWALL__LOG__FORMAT").then(|| "json".to_owned());
     let none = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
     let (config, warnings) = Config::read(Some(Path::new("seawall.toml")), text, &flags, &env, &none)?;
-    Ok(Loaded {
-        config,
-        warnings,
-        flags,
-    })
+    Ok(Loaded { config, warnings, flags })
 }
 
 #[test]
@@ -84,10 +73,7 @@ fn wrong_usage_exits_64_and_help_exits_0() {
     let run = |args: &[&str]| run(args.iter().map(|arg| OsString::from(*arg)));
     assert_eq!(run(&["seawall", "no-such-command"]), code::USAGE);
     assert_eq!(run(&["seawall", "key", "add"]), code::USAGE);
-    assert_eq!(
-        run(&["seawall", "check", "--config", "/nowhere/at/all.toml"]),
-        code::USAGE
-    );
+    assert_eq!(run(&["seawall", "check", "--config", "/nowhere/at/all.toml"]), code::USAGE);
     assert_eq!(run(&["seawall", "version", "--json"]), code::OK);
     assert_eq!(run(&["seawall", "--help"]), code::OK);
 }

@@ -37,10 +37,7 @@ pub fn millis(text: &str) -> Option<u64> {
 #[must_use]
 pub fn show_bytes(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units
-        .into_iter()
-        .find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size))
-    {
+    match units.into_iter().find(|(size, _)| bytes >= *size && bytes.is_multiple_of(*size)) {
         Some((size, name)) => format!("{} {name}", bytes / size),
         None => format!("{bytes} B"),
     }
@@ -48,9 +45,7 @@ pub fn show_bytes(bytes: u64) -> String {
 
 fn split(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(text.len());
     (end > 0).then(|| (&text[..end], text[end..].trim()))
 }
 

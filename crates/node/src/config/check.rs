@@ -37,27 +37,15 @@ fn check_limits(r: &mut Reading<'_>, config: &Config) {
     let limits = &config.limits;
     if limits.body_bytes_max >= limits.memory_bytes_max {
         let what = "must be less than memory_bytes_max, or one body could take all of it";
-        r.problem(
-            pick(r, "limits.body_bytes_max", "limits.memory_bytes_max"),
-            what,
-            "",
-        );
+        r.problem(pick(r, "limits.body_bytes_max", "limits.memory_bytes_max"), what, "");
     }
     if limits.answer_bytes_max >= limits.memory_bytes_max {
         let what = "must be less than memory_bytes_max, or one answer could take all of it";
-        r.problem(
-            pick(r, "limits.answer_bytes_max", "limits.memory_bytes_max"),
-            what,
-            "",
-        );
+        r.problem(pick(r, "limits.answer_bytes_max", "limits.memory_bytes_max"), what, "");
     }
     if limits.stream_window_bytes as u64 >= limits.memory_bytes_max.0 {
         let what = "must be less than memory_bytes_max, or one stream could take all of it";
-        r.problem(
-            pick(r, "limits.stream_window_bytes", "limits.memory_bytes_max"),
-            what,
-            "",
-        );
+        r.problem(pick(r, "limits.stream_window_bytes", "limits.memory_bytes_max"), what, "");
     }
     if limits.drain_grace_ms > limits.drain_ms_max {
         let what = "the grace lies inside the drain: it must not be longer than drain_ms_max";
@@ -67,11 +55,7 @@ fn check_limits(r: &mut Reading<'_>, config: &Config) {
 
 /// Of two keys that contradict each other, the one that someone wrote.
 fn pick(r: &Reading<'_>, first: &'static str, second: &'static str) -> &'static str {
-    if r.line_of(first).is_none() && r.line_of(second).is_some() {
-        second
-    } else {
-        first
-    }
+    if r.line_of(first).is_none() && r.line_of(second).is_some() { second } else { first }
 }
 
 fn check_queue_and_retry(r: &mut Reading<'_>, config: &Config) {
@@ -111,11 +95,7 @@ fn check_classes(r: &mut Reading<'_>, config: &Config) {
             .find(|key| r.line_of(key).is_some())
             .unwrap_or_else(|| "classes".to_owned());
         let what = format!("guaranteed shares add up to {sum} percent: {}", parts.join(", "));
-        r.problem(
-            &key,
-            what,
-            "at most 100; what is left goes to the highest class with work",
-        );
+        r.problem(&key, what, "at most 100; what is left goes to the highest class with work");
     }
 }
 
@@ -131,11 +111,7 @@ fn check_addresses(r: &mut Reading<'_>, engines: &[EngineConfig]) {
             }
             let what = format!("{url} is also an address of engine {first}: each counts its load alone");
             let key = format!("engine.{}.url", engine.name);
-            let key = if r.line_of(&key).is_some() {
-                key
-            } else {
-                format!("{key}s")
-            };
+            let key = if r.line_of(&key).is_some() { key } else { format!("{key}s") };
             r.warning(&key, what, "make one engine of the two");
         }
     }
@@ -176,11 +152,7 @@ fn check_tenant_models(r: &mut Reading<'_>, config: &Config) {
                 continue;
             }
             if open {
-                r.warning(
-                    &key,
-                    format!("{what}, unless an engine is found to have it"),
-                    hint,
-                );
+                r.warning(&key, format!("{what}, unless an engine is found to have it"), hint);
             } else {
                 r.problem(&key, what, hint);
             }
@@ -190,38 +162,24 @@ fn check_tenant_models(r: &mut Reading<'_>, config: &Config) {
 
 /// Money budgets count only what has a price.
 fn check_prices(r: &mut Reading<'_>, config: &Config) {
-    let budgeted = config
-        .tenants
-        .iter()
-        .find(|tenant| tenant.rule.budgets.iter().any(|b| b.meter == Meter::Money));
+    let budgeted =
+        config.tenants.iter().find(|tenant| tenant.rule.budgets.iter().any(|b| b.meter == Meter::Money));
     let Some(tenant) = budgeted else { return };
     let key = format!("tenant.{}.prefix", tenant.rule.prefix);
-    let free = config
-        .models
-        .iter()
-        .filter(|model| model.price == Price::default());
+    let free = config.models.iter().filter(|model| model.price == Price::default());
     let free: Vec<&str> = free.map(|model| &*model.name).collect();
     if !free.is_empty() {
-        let what = format!(
-            "its budget in usd does not count models without a price: {}",
-            free.join(", ")
-        );
+        let what = format!("its budget in usd does not count models without a price: {}", free.join(", "));
         r.warning(&key, what, "give them a price, or a budget in tokens");
     }
     let paid =
         |engine: &&EngineConfig| engine.discover && engine.kind != EngineKind::Sim && engine.key.is_some();
     if let Some(engine) = config.engines.iter().find(paid) {
-        let what = format!(
-            "models found on engine {} have no price and are not counted in usd",
-            engine.name
-        );
+        let what = format!("models found on engine {} have no price and are not counted in usd", engine.name);
         r.warning(
             &key,
             what,
-            format!(
-                "set discover = false on {}, or give its models a [[model]] with a price",
-                engine.name
-            ),
+            format!("set discover = false on {}, or give its models a [[model]] with a price", engine.name),
         );
     }
 }

@@ -25,12 +25,7 @@ const NAME_LEN_MAX: usize = 64;
 pub fn speaks_by_default(kind: EngineKind, urls: &[Url]) -> Vec<Protocol> {
     match kind {
         EngineKind::OpenAi => {
-            let mut all = vec![
-                Protocol::Chat,
-                Protocol::Completions,
-                Protocol::Embeddings,
-                Protocol::Other,
-            ];
+            let mut all = vec![Protocol::Chat, Protocol::Completions, Protocol::Embeddings, Protocol::Other];
             if urls.iter().any(|url| url.host() == "api.openai.com") {
                 all.push(Protocol::Responses);
             }
@@ -63,9 +58,7 @@ pub fn kind_from_name(name: &str) -> Option<EngineKind> {
 pub fn is_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= NAME_LEN_MAX
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
 }
 
 /// Reads every engine of the file. Ones too broken to use are left out, with problems.
@@ -83,8 +76,7 @@ pub(crate) fn read_engines(
         };
         if let Some(first) = lines.get(&engine.name) {
             let what = format!("there is already an engine with this name{}", at_line(*first));
-            r.problems
-                .add(line, format!("engine.{}.name", engine.name), what, "");
+            r.problems.add(line, format!("engine.{}.name", engine.name), what, "");
             continue;
         }
         lines.insert(engine.name.clone(), line);
@@ -99,20 +91,11 @@ pub(crate) fn at_line(line: Option<usize>) -> String {
 
 fn read_engine(r: &mut Reading<'_>, mut s: Section<'_>, limits: &LimitsConfig) -> Option<EngineConfig> {
     let name = read_name(r, &mut s);
-    let kind = s.choice(
-        r,
-        "kind",
-        &["openai", "anthropic", "sim"],
-        kind_from_name,
-        (EngineKind::OpenAi, "openai"),
-    );
+    let kind =
+        s.choice(r, "kind", &["openai", "anthropic", "sim"], kind_from_name, (EngineKind::OpenAi, "openai"));
     let urls = read_urls(r, &mut s, kind);
-    let mut engine = EngineConfig::new(
-        name.as_deref().unwrap_or("?"),
-        kind,
-        urls.unwrap_or_default(),
-        limits,
-    );
+    let mut engine =
+        EngineConfig::new(name.as_deref().unwrap_or("?"), kind, urls.unwrap_or_default(), limits);
     read_key(r, &mut s, &mut engine);
     engine.headers = read_headers(r, &mut s);
     read_speaks(r, &mut s, &mut engine);
@@ -120,19 +103,10 @@ fn read_engine(r: &mut Reading<'_>, mut s: Section<'_>, limits: &LimitsConfig) -
     engine.models = read_models(r, &mut s);
     engine.pace = read_pace(r, &mut s);
     engine.rate = read_rate(r, &mut s);
-    engine.first_token_ms_max = s.millis(
-        r,
-        "first_token_ms_max",
-        server::wait_range(),
-        engine.first_token_ms_max,
-    );
+    engine.first_token_ms_max =
+        s.millis(r, "first_token_ms_max", server::wait_range(), engine.first_token_ms_max);
     engine.stall_ms_max = s.millis(r, "stall_ms_max", server::wait_range(), engine.stall_ms_max);
-    engine.connect_ms_max = s.millis(
-        r,
-        "connect_ms_max",
-        server::connect_range(),
-        engine.connect_ms_max,
-    );
+    engine.connect_ms_max = s.millis(r, "connect_ms_max", server::connect_range(), engine.connect_ms_max);
     if let Some(path) = s.parsed_opt(r, "health_path", parse_path) {
         engine.health_path = path;
     }
@@ -142,8 +116,7 @@ fn read_engine(r: &mut Reading<'_>, mut s: Section<'_>, limits: &LimitsConfig) -
         s.know("tls_skip_verify");
         let path = s.path("tls_skip_verify");
         let hint = "name the authority's PEM file in tls_ca_file instead";
-        r.problems
-            .add(s.line(), path, "certificates are always verified", hint);
+        r.problems.add(s.line(), path, "certificates are always verified", hint);
     }
     s.finish(r);
     name.map(|_| engine)
@@ -183,16 +156,14 @@ fn read_urls(r: &mut Reading<'_>, s: &mut Section<'_>, kind: EngineKind) -> Opti
     let many = s.list_opt(r, "urls", limits::REPLICAS_MAX);
     let path = s.path(if one.is_some() { "url" } else { "urls" });
     if let (Some(_), Some(_)) = (&one, &many) {
-        r.problems
-            .add(s.line(), path, "both url and urls are given", "keep urls");
+        r.problems.add(s.line(), path, "both url and urls are given", "keep urls");
         return None;
     }
     let texts = match (one, many) {
         (Some(given), _) => {
             let line = given.line().unwrap_or_default();
             let Some(text) = given.text() else {
-                r.problems
-                    .add(given.line(), s.path("url"), "expected a text with an address", "");
+                r.problems.add(given.line(), s.path("url"), "expected a text with an address", "");
                 return None;
             };
             r.record(s.path("url"), format!("{text:?}"), given.origin.clone());
@@ -219,14 +190,11 @@ fn read_urls(r: &mut Reading<'_>, s: &mut Section<'_>, kind: EngineKind) -> Opti
     for (text, line) in texts {
         match Url::parse(&text) {
             Ok(url) if urls.contains(&url) => {
-                r.problems
-                    .add(Some(line), path.clone(), format!("{url} is listed twice"), "");
+                r.problems.add(Some(line), path.clone(), format!("{url} is listed twice"), "");
             }
             Ok(url) => urls.push(url),
             // A password in an address must not be repeated in the message.
-            Err(error) => r
-                .problems
-                .add(Some(line), path.clone(), error.to_string(), error.hint()),
+            Err(error) => r.problems.add(Some(line), path.clone(), error.to_string(), error.hint()),
         }
     }
     Some(urls)
@@ -238,12 +206,7 @@ fn read_key(r: &mut Reading<'_>, s: &mut Section<'_>, engine: &mut EngineConfig)
             let hint =
                 "name the variable in key_env or the file in key_file, and change the key: it was in a file";
             let line = s.given(r, inline).and_then(|given| given.line());
-            r.problems.add(
-                line,
-                s.path(inline),
-                "a key never stands in the config file",
-                hint,
-            );
+            r.problems.add(line, s.path(inline), "a key never stands in the config file", hint);
         }
     }
     let variable = s.text_opt(r, "key_env");
@@ -272,18 +235,10 @@ fn read_key(r: &mut Reading<'_>, s: &mut Section<'_>, engine: &mut EngineConfig)
         (None, None) => {}
     }
     if engine.key.is_some()
-        && let Some(url) = engine
-            .urls
-            .iter()
-            .find(|url| !url.is_https() && !url.is_loopback())
+        && let Some(url) = engine.urls.iter().find(|url| !url.is_https() && !url.is_loopback())
     {
         let what = format!("its key goes to {url} unencrypted");
-        r.warnings.add(
-            s.line(),
-            s.own_path(),
-            what,
-            "use https, or be sure of the network",
-        );
+        r.warnings.add(s.line(), s.own_path(), what, "use https, or be sure of the network");
     }
 }
 
@@ -307,14 +262,12 @@ fn read_headers(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<(HeaderName, He
     for (name, value, line) in s.pairs(r, "headers") {
         let key = format!("{path}.{name}");
         let Ok(header) = HeaderName::try_from(name.as_str()) else {
-            r.problems
-                .add(Some(line), path.clone(), "this is no name of a header", "");
+            r.problems.add(Some(line), path.clone(), "this is no name of a header", "");
             continue;
         };
         if matches!(header.as_str(), "authorization" | "x-api-key" | "api-key") {
             let hint = "name the variable that holds it in key_env";
-            r.problems
-                .add(Some(line), key, "a key never stands in the config file", hint);
+            r.problems.add(Some(line), key, "a key never stands in the config file", hint);
             continue;
         }
         if matches!(
@@ -327,12 +280,7 @@ fn read_headers(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<(HeaderName, He
                 | "te"
                 | "upgrade"
         ) {
-            r.problems.add(
-                Some(line),
-                key,
-                "this header is set by the connection itself",
-                "leave it out",
-            );
+            r.problems.add(Some(line), key, "this header is set by the connection itself", "leave it out");
             continue;
         }
         match HeaderValue::from_str(&value) {
@@ -341,31 +289,21 @@ fn read_headers(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<(HeaderName, He
                 headers.push((header, value));
                 r.record(key, "\"***\"", Origin::File(line));
             }
-            Err(_) => r.problems.add(
-                Some(line),
-                key,
-                "the value holds characters that no header may hold",
-                "",
-            ),
+            Err(_) => {
+                r.problems.add(Some(line), key, "the value holds characters that no header may hold", "")
+            }
         }
     }
     if headers.len() > limits::ENGINE_HEADERS_MAX {
-        let what = format!(
-            "{} headers; at most {} are allowed",
-            headers.len(),
-            limits::ENGINE_HEADERS_MAX
-        );
+        let what = format!("{} headers; at most {} are allowed", headers.len(), limits::ENGINE_HEADERS_MAX);
         r.problems.add(s.line(), path, what, "");
     }
     headers
 }
 
 fn read_speaks(r: &mut Reading<'_>, s: &mut Section<'_>, engine: &mut EngineConfig) {
-    let names: Vec<&str> = Protocol::ALL
-        .into_iter()
-        .filter(|p| *p != Protocol::Other)
-        .map(Protocol::as_str)
-        .collect();
+    let names: Vec<&str> =
+        Protocol::ALL.into_iter().filter(|p| *p != Protocol::Other).map(Protocol::as_str).collect();
     let passes = engine.speaks.contains(&Protocol::Other);
     if let Some(texts) = s.list_opt(r, "speaks", Protocol::ALL.len()) {
         engine.speaks.clear();
@@ -398,11 +336,7 @@ fn read_speaks(r: &mut Reading<'_>, s: &mut Section<'_>, engine: &mut EngineConf
     if s.bool(r, "pass_through", passes) {
         if engine.kind == EngineKind::Anthropic {
             let hint = "only engines of kind openai take other paths through";
-            r.problem(
-                &s.path("pass_through"),
-                "cannot be on for an engine of kind anthropic",
-                hint,
-            );
+            r.problem(&s.path("pass_through"), "cannot be on for an engine of kind anthropic", hint);
         }
         engine.speaks.push(Protocol::Other);
     }
@@ -413,15 +347,9 @@ fn read_models(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<Arc<str>> {
     let mut models: Vec<Arc<str>> = Vec::new();
     for (name, line) in s.list_opt(r, "models", limits::MODELS_MAX).unwrap_or_default() {
         if !super::tenant::is_model_name(&name) {
-            r.problems.add(
-                Some(line),
-                path.clone(),
-                format!("{name:?} is no name of a model"),
-                "",
-            );
+            r.problems.add(Some(line), path.clone(), format!("{name:?} is no name of a model"), "");
         } else if models.iter().any(|known| **known == *name) {
-            r.problems
-                .add(Some(line), path.clone(), format!("{name:?} is listed twice"), "");
+            r.problems.add(Some(line), path.clone(), format!("{name:?} is listed twice"), "");
         } else {
             models.push(name.into());
         }
@@ -444,15 +372,8 @@ fn read_pace(r: &mut Reading<'_>, s: &mut Section<'_>) -> Pace {
             d.calls_start.clamp(calls_min, calls_max.max(calls_min)),
         ),
         adaptive: s.bool(r, "adaptive", d.adaptive),
-        kv_tokens_max: s
-            .whole_opt(r, "kv_tokens_max", 1_000..=1_000_000_000_000)
-            .map(Tokens),
-        queue_delay_ms_max: s.millis(
-            r,
-            "queue_delay_ms_max",
-            server::delay_range(),
-            d.queue_delay_ms_max,
-        ),
+        kv_tokens_max: s.whole_opt(r, "kv_tokens_max", 1_000..=1_000_000_000_000).map(Tokens),
+        queue_delay_ms_max: s.millis(r, "queue_delay_ms_max", server::delay_range(), d.queue_delay_ms_max),
     };
     if pace.calls_min > pace.calls_max {
         r.problem(
@@ -483,11 +404,7 @@ pub(crate) fn read_rate(r: &mut Reading<'_>, s: &mut Section<'_>) -> Rate {
 
 fn parse_path(text: &str) -> Result<Arc<str>, String> {
     let ok = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if ok {
-        Ok(text.into())
-    } else {
-        Err("a path that starts with a slash".into())
-    }
+    if ok { Ok(text.into()) } else { Err("a path that starts with a slash".into()) }
 }
 
 fn read_ca_file(r: &mut Reading<'_>, s: &mut Section<'_>, engine: &mut EngineConfig) {
@@ -522,18 +439,12 @@ pub fn from_flag(
     let url = Url::parse(address).map_err(|error| format!("{error}: {}", error.hint()))?;
     let (kind, usual, variable) = match url.host() {
         "api.openai.com" => (EngineKind::OpenAi, "openai".to_owned(), Some("OPENAI_API_KEY")),
-        "api.anthropic.com" => (
-            EngineKind::Anthropic,
-            "anthropic".to_owned(),
-            Some("ANTHROPIC_API_KEY"),
-        ),
+        "api.anthropic.com" => (EngineKind::Anthropic, "anthropic".to_owned(), Some("ANTHROPIC_API_KEY")),
         host => (EngineKind::OpenAi, usual_name(host, url.port()), None),
     };
     let name = name.unwrap_or(&usual);
     if taken.iter().any(|engine| &*engine.name == name) {
-        return Err(format!(
-            "there is already an engine named {name}: write --engine other={address}"
-        ));
+        return Err(format!("there is already an engine named {name}: write --engine other={address}"));
     }
     let mut engine = EngineConfig::new(name, kind, vec![url], limits);
     if let Some(variable) = variable
@@ -548,16 +459,8 @@ pub fn from_flag(
 
 /// A name made of an address: `localhost-8000`.
 fn usual_name(host: &str, port: u16) -> String {
-    let host: String = host
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '.' {
-                c
-            } else {
-                '-'
-            }
-        })
-        .collect();
+    let host: String =
+        host.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let host = host.trim_matches('-');
     let host: String = host.chars().take(NAME_LEN_MAX - 6).collect();
     format!("{host}-{port}")

@@ -52,20 +52,13 @@ impl Loaded {
     /// Every problem found.
     pub fn read(flags: &Flags) -> Result<Self, Vec<Problem>> {
         let (config, warnings) = Config::load(flags, &env)?;
-        Ok(Self {
-            config,
-            warnings,
-            flags: flags.clone(),
-        })
+        Ok(Self { config, warnings, flags: flags.clone() })
     }
 }
 
 /// One variable of this process's environment; one that is not UTF-8 counts as unset.
 #[must_use]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the environment"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -100,12 +93,7 @@ impl Config {
                 Err(error) => {
                     let what = format!("cannot read {}: {error}", path.display());
                     let hint = format!("it is named by {origin}");
-                    return Err(vec![Problem {
-                        line: None,
-                        key: String::new(),
-                        what,
-                        hint,
-                    }]);
+                    return Err(vec![Problem { line: None, key: String::new(), what, hint }]);
                 }
             },
         };
@@ -126,20 +114,12 @@ impl Config {
         files: &dyn Fn(&Path) -> io::Result<String>,
     ) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let mut r = Reading::new(text, env, files);
-        r.base = path
-            .and_then(Path::parent)
-            .map(Path::to_owned)
-            .unwrap_or_default();
+        r.base = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
         set_overrides(&mut r, flags);
         let (tree, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             let line = error.span().map(|span| r.line(span.start));
-            r.problems.add(
-                line,
-                "",
-                format!("not TOML: {}", error.message().replace('\n', "; ")),
-                "",
-            );
+            r.problems.add(line, "", format!("not TOML: {}", error.message().replace('\n', "; ")), "");
         }
         // What could be read in spite of syntax errors is checked too; that parts of it
         // are missing then must not bring problems of its own.
@@ -204,10 +184,7 @@ fn set_overrides(r: &mut Reading<'_>, flags: &Flags) {
             r.overrides.insert(key, (Origin::Env(name.into()), text));
         }
     }
-    let data = flags
-        .data
-        .as_ref()
-        .map(|path| path.to_string_lossy().into_owned());
+    let data = flags.data.as_ref().map(|path| path.to_string_lossy().into_owned());
     let given = [
         ("listen", "--listen", flags.listen.clone()),
         ("data", "--data", data),
@@ -226,11 +203,7 @@ fn add_flag_engines(r: &mut Reading<'_>, config: &mut Config, flags: &Flags) {
         match engine::from_flag(text, &config.limits, r.env, &config.engines) {
             Ok(engine) => {
                 let key = format!("engine.{}.url", engine.name);
-                r.record(
-                    key,
-                    format!("{:?}", engine.urls[0].as_str()),
-                    Origin::Flag("--engine".into()),
-                );
+                r.record(key, format!("{:?}", engine.urls[0].as_str()), Origin::Flag("--engine".into()));
                 config.engines.push(engine);
             }
             Err(what) => r.problems.add(None, "--engine", what, ""),
@@ -245,21 +218,12 @@ fn add_flag_engines(r: &mut Reading<'_>, config: &mut Config, flags: &Flags) {
 fn warn_of_stray_variables(r: &mut Reading<'_>, flags: &Flags) {
     let known: Vec<String> = r.env_known.iter().cloned().collect();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    for name in flags
-        .env_names
-        .iter()
-        .filter(|name| !known.contains(&name.as_str()))
-    {
+    for name in flags.env_names.iter().filter(|name| !known.contains(&name.as_str())) {
         let hint = match super::problem::nearest(name, &known) {
             Some(near) => format!("did you mean {near}?"),
             None => "the rule is SEAWALL__SECTION__KEY".to_owned(),
         };
-        r.warnings.add(
-            None,
-            format!("${name}"),
-            "this variable names no key and has no effect",
-            hint,
-        );
+        r.warnings.add(None, format!("${name}"), "this variable names no key and has no effect", hint);
     }
 }
 
@@ -269,14 +233,10 @@ fn warn_of_stray_variables(r: &mut Reading<'_>, flags: &Flags) {
 /// # Errors
 /// It cannot be read, is too large, or is not UTF-8.
 pub fn read_file(path: &Path) -> io::Result<String> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place where configuration reads files"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place where configuration reads files")]
     let file = std::fs::File::open(path)?;
     let mut text = String::new();
-    file.take(limits::CONFIG_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
+    file.take(limits::CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limits::CONFIG_BYTES_MAX {
         let what = format!("larger than {} bytes", limits::CONFIG_BYTES_MAX);
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));

@@ -125,9 +125,7 @@ impl LogFormat {
     /// The format with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Text, Self::Json]
-            .into_iter()
-            .find(|format| format.as_str() == name)
+        [Self::Text, Self::Json].into_iter().find(|format| format.as_str() == name)
     }
 }
 
@@ -162,11 +160,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            format: LogFormat::default(),
-            level: LogLevel::default(),
-            access: true,
-        }
+        Self { format: LogFormat::default(), level: LogLevel::default(), access: true }
     }
 }
 

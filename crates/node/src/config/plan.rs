@@ -36,10 +36,7 @@ impl Table {
             return *id;
         }
         let id = self.next;
-        self.next = self
-            .next
-            .checked_add(1)
-            .expect("fewer than 2^32 names in one process");
+        self.next = self.next.checked_add(1).expect("fewer than 2^32 names in one process");
         self.ids.insert(name.to_owned(), id);
         id
     }
@@ -193,9 +190,7 @@ impl Routes {
     /// model.
     #[must_use]
     pub fn pass_through(&self) -> Option<&EngineRoute> {
-        self.engines
-            .values()
-            .find(|engine| engine.speaks(Protocol::Other))
+        self.engines.values().find(|engine| engine.speaks(Protocol::Other))
     }
 
     /// May this tenant ask for this model? Every rule on its path must agree; the rule
@@ -203,17 +198,13 @@ impl Routes {
     #[must_use]
     pub fn allows(&self, tenant: &Tenant, model: ModelId) -> bool {
         self.models.contains_key(&model)
-            && self
-                .rules(tenant)
-                .all(|rule| rule.models.is_empty() || self.names_one(&rule.models, model))
+            && self.rules(tenant).all(|rule| rule.models.is_empty() || self.names_one(&rule.models, model))
     }
 
     /// Does one of these names stand for this model? A model may have two names.
     #[must_use]
     pub fn names_one<T: AsRef<str>>(&self, names: &[T], model: ModelId) -> bool {
-        names
-            .iter()
-            .any(|name| self.resolve(name.as_ref()) == Some(model))
+        names.iter().any(|name| self.resolve(name.as_ref()) == Some(model))
     }
 
     /// The class of this tenant's calls where neither header nor key says: the longest
@@ -227,9 +218,7 @@ impl Routes {
     fn rules(&self, tenant: &Tenant) -> impl Iterator<Item = &TenantRoute> {
         let own = self.tenants.contains_key(tenant.as_str());
         let general = if own { None } else { self.tenants.get("*") };
-        general
-            .into_iter()
-            .chain(tenant.prefixes().filter_map(|prefix| self.tenants.get(prefix)))
+        general.into_iter().chain(tenant.prefixes().filter_map(|prefix| self.tenants.get(prefix)))
     }
 }
 
@@ -253,11 +242,7 @@ pub fn plan(config: &Config, ids: &mut Ids, discovered: &Discovered) -> (Plan, R
         add_engine(&mut plan, &mut routes, ids, engine);
     }
     let mut namer = Namer {
-        engines: routes
-            .engines
-            .values()
-            .map(|engine| (engine.name.clone(), engine.id))
-            .collect(),
+        engines: routes.engines.values().map(|engine| (engine.name.clone(), engine.id)).collect(),
         like: config
             .models
             .iter()
@@ -281,10 +266,7 @@ pub fn plan(config: &Config, ids: &mut Ids, discovered: &Discovered) -> (Plan, R
         namer.add_direct(target);
     }
     for tenant in &config.tenants {
-        let route = TenantRoute {
-            models: tenant.models.clone(),
-            class: tenant.class,
-        };
+        let route = TenantRoute { models: tenant.models.clone(), class: tenant.class };
         routes.tenants.insert(tenant.rule.prefix.clone(), route);
     }
     plan.engines.sort_by_key(|engine| engine.id);
@@ -304,8 +286,7 @@ fn forget_unused(ids: &mut Ids, routes: &Routes) {
     let replicas = routes.replicas.keys().map(|id| id.0).collect();
     let models = routes.models.keys().map(|id| id.0).collect();
     ids.engines.forget_unused(limits::ENGINES_MAX, &engines);
-    ids.replicas
-        .forget_unused(limits::ENGINES_MAX * limits::REPLICAS_MAX, &replicas);
+    ids.replicas.forget_unused(limits::ENGINES_MAX * limits::REPLICAS_MAX, &replicas);
     ids.models.forget_unused(limits::MODELS_MAX, &models);
 }
 
@@ -315,13 +296,7 @@ fn add_engine(plan: &mut Plan, routes: &mut Routes, ids: &mut Ids, config: &Engi
     for url in &config.urls {
         // A space can be in neither a name nor an address.
         let replica = ReplicaId(ids.replicas.id(&format!("{} {url}", config.name)));
-        routes.replicas.insert(
-            replica,
-            ReplicaRoute {
-                engine: id,
-                url: url.clone(),
-            },
-        );
+        routes.replicas.insert(replica, ReplicaRoute { engine: id, url: url.clone() });
         replicas.push(replica);
     }
     let mut planned: Vec<Replica> = replicas.iter().map(|id| Replica { id: *id }).collect();
@@ -377,19 +352,12 @@ impl Namer<'_> {
 
     /// A model that an engine has: its own name if free, and `engine/name` always.
     fn add_upstream(&mut self, engine: &Arc<str>, upstream: &Arc<str>) {
-        let target = TargetConfig {
-            engine: engine.clone(),
-            upstream: upstream.clone(),
-        };
+        let target = TargetConfig { engine: engine.clone(), upstream: upstream.clone() };
         let direct = direct_name(&target);
         if self.routes.names.contains_key(&direct) {
             return;
         }
-        let alias = if self.routes.names.contains_key(upstream) {
-            &direct
-        } else {
-            upstream
-        };
+        let alias = if self.routes.names.contains_key(upstream) { &direct } else { upstream };
         let Some(id) = self.add_like(alias, target) else {
             return;
         };
@@ -420,10 +388,7 @@ impl Namer<'_> {
             .iter()
             .filter_map(|t| {
                 let engine = *self.engines.get(&t.engine)?;
-                Some(TargetRoute {
-                    engine,
-                    upstream: t.upstream.clone(),
-                })
+                Some(TargetRoute { engine, upstream: t.upstream.clone() })
             })
             .collect();
         if targets.is_empty() {
@@ -439,13 +404,7 @@ impl Namer<'_> {
             output_tokens_max: like.output_tokens_max,
         });
         let (price, context_tokens_max) = (like.price, like.context_tokens_max);
-        let route = ModelRoute {
-            id,
-            name: name.clone(),
-            targets,
-            price,
-            context_tokens_max,
-        };
+        let route = ModelRoute { id, name: name.clone(), targets, price, context_tokens_max };
         self.routes.models.insert(id, route);
         self.routes.names.insert(name, id);
         Some(id)

@@ -89,12 +89,7 @@ impl Problems {
         hint: impl Into<String>,
     ) {
         if self.list.len() < limits::PROBLEMS_MAX {
-            self.list.push(Problem {
-                line,
-                key: key.into(),
-                what: what.into(),
-                hint: hint.into(),
-            });
+            self.list.push(Problem { line, key: key.into(), what: what.into(), hint: hint.into() });
         } else {
             self.more += 1;
         }
@@ -106,17 +101,11 @@ impl Problems {
 
     /// All of them in the order of the file; those without a line last.
     pub(crate) fn finish(mut self) -> Vec<Problem> {
-        self.list
-            .sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        self.list.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         self.list.dedup();
         if self.more > 0 {
             let what = format!("and {} more problems", self.more);
-            self.list.push(Problem {
-                line: None,
-                key: String::new(),
-                what,
-                hint: String::new(),
-            });
+            self.list.push(Problem { line: None, key: String::new(), what, hint: String::new() });
         }
         self.list
     }
@@ -126,10 +115,7 @@ impl Problems {
 /// a third of its letters differ.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let reach = (word.chars().count() / 3).max(1);
-    let near = known
-        .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
-        .min()?;
+    let near = known.iter().map(|candidate| (distance(word, candidate), *candidate)).min()?;
     if near.0 <= reach {
         return Some(near.1);
     }
@@ -148,9 +134,7 @@ fn distance(a: &str, b: &str) -> usize {
     for (i, x) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, y) in b.iter().enumerate() {
-            let mut best = (last[j] + usize::from(x != y))
-                .min(last[j + 1] + 1)
-                .min(row[j] + 1);
+            let mut best = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
             if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
                 best = best.min(before[j - 1] + 1);
             }

@@ -42,11 +42,7 @@ impl<'a> Reading<'a> {
         env: &'a dyn Fn(&str) -> Option<String>,
         files: &'a dyn Fn(&Path) -> io::Result<String>,
     ) -> Self {
-        let breaks = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at + 1);
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
         Self {
             env,
             files,
@@ -68,14 +64,12 @@ impl<'a> Reading<'a> {
     /// The line on which a setting stands, if it stands in the file; the last one, should
     /// two sections by mistake have one name.
     pub(crate) fn line_of(&self, key: &str) -> Option<usize> {
-        self.settings
-            .iter()
-            .rev()
-            .find(|setting| setting.key == key)
-            .and_then(|setting| match setting.origin {
+        self.settings.iter().rev().find(|setting| setting.key == key).and_then(|setting| {
+            match setting.origin {
                 Origin::File(line) => Some(line),
                 _ => None,
-            })
+            }
+        })
     }
 
     /// A problem with a setting, at its line.
@@ -91,11 +85,7 @@ impl<'a> Reading<'a> {
     }
 
     pub(crate) fn record(&mut self, key: impl Into<String>, value: impl Into<String>, origin: Origin) {
-        self.settings.push(Setting {
-            key: key.into(),
-            value: value.into(),
-            origin,
-        });
+        self.settings.push(Setting { key: key.into(), value: value.into(), origin });
     }
 }
 
@@ -123,11 +113,7 @@ pub(crate) struct Given<'t> {
 
 impl Given<'_> {
     pub(crate) fn line(&self) -> Option<usize> {
-        if let Origin::File(line) = self.origin {
-            Some(line)
-        } else {
-            None
-        }
+        if let Origin::File(line) = self.origin { Some(line) } else { None }
     }
 
     /// May text stand for a number or a bool? Only where nothing but text exists.
@@ -136,11 +122,7 @@ impl Given<'_> {
     }
 
     pub(crate) fn text(&self) -> Option<&str> {
-        if let Scalar::Text(text) = &self.scalar {
-            Some(text)
-        } else {
-            None
-        }
+        if let Scalar::Text(text) = &self.scalar { Some(text) } else { None }
     }
 
     pub(super) fn whole(&self) -> Option<i128> {
@@ -197,22 +179,12 @@ pub(crate) struct Section<'t> {
 impl<'t> Section<'t> {
     /// The whole file, or nothing if there is none.
     pub(crate) fn root(table: Option<&'t DeTable<'t>>) -> Self {
-        Self {
-            table,
-            path: String::new(),
-            line: None,
-            overlaid: true,
-            known: Vec::new(),
-        }
+        Self { table, path: String::new(), line: None, overlaid: true, known: Vec::new() }
     }
 
     /// The full key path of one of its keys.
     pub(crate) fn path(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Its own key path.
@@ -251,27 +223,18 @@ impl<'t> Section<'t> {
         self.know(key);
         let path = self.path(key);
         if let Some((origin, text)) = r.overrides.get(path.as_str()) {
-            return Some(Given {
-                scalar: Scalar::Text(text.clone().into()),
-                origin: origin.clone(),
-            });
+            return Some(Given { scalar: Scalar::Text(text.clone().into()), origin: origin.clone() });
         }
         if self.overlaid {
             let name = env_name(&path);
             let found = (r.env)(&name).filter(|text| !text.is_empty());
             r.env_known.insert(name.clone());
             if let Some(text) = found {
-                return Some(Given {
-                    scalar: Scalar::Text(text.into()),
-                    origin: Origin::Env(name),
-                });
+                return Some(Given { scalar: Scalar::Text(text.into()), origin: Origin::Env(name) });
             }
         }
         let (name, value) = self.entry(key)?;
-        Some(Given {
-            scalar: scalar(value.get_ref()),
-            origin: Origin::File(r.line(name.span().start)),
-        })
+        Some(Given { scalar: scalar(value.get_ref()), origin: Origin::File(r.line(name.span().start)) })
     }
 
     /// A list of texts, each with its line. `None` if the key is absent or no list.
@@ -316,13 +279,7 @@ impl<'t> Section<'t> {
     pub(crate) fn table(&mut self, r: &mut Reading<'_>, key: &'static str) -> Self {
         self.know(key);
         let path = self.path(key);
-        let mut below = Section {
-            table: None,
-            line: None,
-            overlaid: self.overlaid,
-            known: Vec::new(),
-            path,
-        };
+        let mut below = Section { table: None, line: None, overlaid: self.overlaid, known: Vec::new(), path };
         if let Some((name, value)) = self.entry(key) {
             let line = r.line(name.span().start);
             match value.get_ref() {
@@ -399,8 +356,7 @@ impl<'t> Section<'t> {
 
     /// Is the key written as a table (rather than a list of tables)?
     pub(crate) fn is_table(&self, key: &str) -> bool {
-        self.entry(key)
-            .is_some_and(|(_, value)| value.get_ref().is_table())
+        self.entry(key).is_some_and(|(_, value)| value.get_ref().is_table())
     }
 
     /// Ends the section: whatever was not asked for is unknown.
@@ -414,12 +370,7 @@ impl<'t> Section<'t> {
                 Some(near) => format!("did you mean {near}?"),
                 None => format!("known here: {}", self.known.join(", ")),
             };
-            r.problems.add(
-                Some(line),
-                self.path(&shorten(name.get_ref())),
-                "unknown key",
-                hint,
-            );
+            r.problems.add(Some(line), self.path(&shorten(name.get_ref())), "unknown key", hint);
         }
     }
 }

@@ -36,10 +36,7 @@ pub(crate) fn read_listen(r: &mut Reading<'_>, root: &mut Section<'_>) -> Socket
 fn parse_listen(text: &str) -> Option<SocketAddr> {
     let text = text.trim();
     if let Some(port) = text.strip_prefix("localhost:") {
-        return Some(SocketAddr::new(
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port.parse().ok()?,
-        ));
+        return Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().ok()?));
     }
     text.parse().ok()
 }
@@ -54,11 +51,7 @@ pub(crate) fn read_data(r: &mut Reading<'_>, root: &mut Section<'_>) -> PathBuf 
         (None, Some(home)) => home.join(".local/share/seawall"),
         (None, None) => PathBuf::from("seawall-data"),
     };
-    r.record(
-        "data",
-        format!("{:?}", path.display().to_string()),
-        Origin::Default,
-    );
+    r.record("data", format!("{:?}", path.display().to_string()), Origin::Default);
     path
 }
 
@@ -89,17 +82,14 @@ pub(crate) fn read_tls(r: &mut Reading<'_>, root: &mut Section<'_>) -> Option<Tl
             return None;
         }
     };
-    for (name, path, wanted) in [
-        ("tls.cert", &cert, "CERTIFICATE-----"),
-        ("tls.key", &key, "PRIVATE KEY-----"),
-    ] {
+    for (name, path, wanted) in
+        [("tls.cert", &cert, "CERTIFICATE-----"), ("tls.key", &key, "PRIVATE KEY-----")]
+    {
         match (r.files)(path) {
             Ok(text) if text.contains(wanted) => {}
-            Ok(_) => r.problem(
-                name,
-                format!("{} holds no PEM block that ends with {wanted}", path.display()),
-                "",
-            ),
+            Ok(_) => {
+                r.problem(name, format!("{} holds no PEM block that ends with {wanted}", path.display()), "")
+            }
             Err(error) => r.problem(name, format!("cannot read {}: {error}", path.display()), ""),
         }
     }
@@ -117,13 +107,7 @@ pub(crate) fn read_log(r: &mut Reading<'_>, root: &mut Section<'_>) -> LogConfig
             LogFormat::from_name,
             (default.format, "text"),
         ),
-        level: section.choice(
-            r,
-            "level",
-            &LogLevel::NAMES,
-            LogLevel::from_name,
-            (default.level, "info"),
-        ),
+        level: section.choice(r, "level", &LogLevel::NAMES, LogLevel::from_name, (default.level, "info")),
         access: section.bool(r, "access", default.access),
     };
     section.finish(r);
@@ -146,13 +130,7 @@ pub(crate) fn read_limits(r: &mut Reading<'_>, root: &mut Section<'_>) -> Limits
         answer_bytes_max: s.bytes(r, "answer_bytes_max", 1 << 10..=TIB, d.answer_bytes_max),
         // Below a usage object the tail of a stream could not be scanned.
         stream_window_bytes: as_len(
-            s.bytes(
-                r,
-                "stream_window_bytes",
-                16 << 10..=16 << 20,
-                Bytes(d.stream_window_bytes as u64),
-            )
-            .0,
+            s.bytes(r, "stream_window_bytes", 16 << 10..=16 << 20, Bytes(d.stream_window_bytes as u64)).0,
         ),
         drain_ms_max: s.millis(r, "drain_ms_max", 0..=DAY_MS, d.drain_ms_max),
         drain_grace_ms: s.millis(r, "drain_grace_ms", 0..=600_000, d.drain_grace_ms),
@@ -211,9 +189,7 @@ pub(crate) fn read_sim(r: &mut Reading<'_>, root: &mut Section<'_>) -> sim_engin
         queue_len_max: s.count(r, "queue_len_max", 0..=1_000_000, d.queue_len_max),
         models: s
             .list_opt(r, "models", hard::MODELS_MAX)
-            .map_or(d.models.clone(), |names| {
-                names.into_iter().map(|(name, _)| name).collect()
-            }),
+            .map_or(d.models.clone(), |names| names.into_iter().map(|(name, _)| name).collect()),
         output: s.text(r, "output", &d.output),
         faults: s.text(r, "faults", &d.faults),
         first_ms: s.millis_opt(r, "first_ms", 0..=DAY_MS).map(|ms| ms.0),
@@ -224,11 +200,7 @@ pub(crate) fn read_sim(r: &mut Reading<'_>, root: &mut Section<'_>) -> sim_engin
     if let Some(path) = s.path_opt(r, "script") {
         match (r.files)(&path) {
             Ok(text) => sim.script = Some(text),
-            Err(error) => r.problem(
-                "sim.script",
-                format!("cannot read {}: {error}", path.display()),
-                "",
-            ),
+            Err(error) => r.problem("sim.script", format!("cannot read {}: {error}", path.display()), ""),
         }
     }
     s.record_default(r, "models", format!("{:?}", sim.models));
@@ -254,18 +226,14 @@ pub(crate) fn read_sim(r: &mut Reading<'_>, root: &mut Section<'_>) -> sim_engin
 
 pub(crate) fn read_metrics(r: &mut Reading<'_>, root: &mut Section<'_>) -> MetricsConfig {
     let mut s = root.table(r, "metrics");
-    let metrics = MetricsConfig {
-        require_admin: s.bool(r, "require_admin", false),
-    };
+    let metrics = MetricsConfig { require_admin: s.bool(r, "require_admin", false) };
     s.finish(r);
     metrics
 }
 
 pub(crate) fn read_proxy(r: &mut Reading<'_>, root: &mut Section<'_>) -> ProxyConfig {
     let mut s = root.table(r, "proxy");
-    let proxy = ProxyConfig {
-        use_env: s.bool(r, "use_env", true),
-    };
+    let proxy = ProxyConfig { use_env: s.bool(r, "use_env", true) };
     s.finish(r);
     proxy
 }

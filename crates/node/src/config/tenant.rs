@@ -26,9 +26,7 @@ const BUDGET_MAX: f64 = 1e12;
 pub fn is_model_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= MODEL_NAME_LEN_MAX
-        && name
-            .chars()
-            .all(|c| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\')
+        && name.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '"' && c != '\\')
 }
 
 /// Reads every alias of the file.
@@ -46,8 +44,7 @@ pub(crate) fn read_models(
         };
         if let Some(first) = lines.get(&model.name) {
             let what = format!("there is already a model with this name{}", at_line(*first));
-            r.problems
-                .add(line, format!("model.{}.name", model.name), what, "");
+            r.problems.add(line, format!("model.{}.name", model.name), what, "");
             continue;
         }
         lines.insert(model.name.clone(), line);
@@ -57,26 +54,12 @@ pub(crate) fn read_models(
 }
 
 fn read_model(r: &mut Reading<'_>, mut s: Section<'_>, engines: &[EngineConfig]) -> Option<ModelConfig> {
-    let name = read_name(
-        r,
-        &mut s,
-        "model",
-        "name",
-        is_model_name,
-        "it is what clients ask for",
-    );
+    let name = read_name(r, &mut s, "model", "name", is_model_name, "it is what clients ask for");
     let mut model = ModelConfig::new(name.as_deref().unwrap_or("?"));
     model.targets = read_targets(r, &mut s, engines);
     model.price = read_price(r, &mut s);
-    model.context_tokens_max = s
-        .whole_opt(r, "context_tokens_max", 1..=1_000_000_000)
-        .map(Tokens);
-    let output = s.whole(
-        r,
-        "output_tokens_max",
-        1..=1_000_000_000,
-        model.output_tokens_max.0,
-    );
+    model.context_tokens_max = s.whole_opt(r, "context_tokens_max", 1..=1_000_000_000).map(Tokens);
+    let output = s.whole(r, "output_tokens_max", 1..=1_000_000_000, model.output_tokens_max.0);
     model.output_tokens_max = Tokens(output);
     model.hidden = s.bool(r, "hidden", false);
     if let Some(context) = model.context_tokens_max
@@ -100,17 +83,11 @@ fn read_name(
     hint: &str,
 ) -> Option<String> {
     let Some(given) = s.given(r, key) else {
-        r.problems
-            .add(s.line(), s.path(key), format!("a {kind} needs a {key}"), hint);
+        r.problems.add(s.line(), s.path(key), format!("a {kind} needs a {key}"), hint);
         return None;
     };
     let Some(name) = given.text().filter(|name| is_good(name)).map(str::to_owned) else {
-        r.problems.add(
-            given.line(),
-            s.path(key),
-            format!("this is no {key} of a {kind}"),
-            hint,
-        );
+        r.problems.add(given.line(), s.path(key), format!("this is no {key} of a {kind}"), hint);
         return None;
     };
     s.rename(format!("{kind}.{name}"));
@@ -122,28 +99,17 @@ fn read_targets(r: &mut Reading<'_>, s: &mut Section<'_>, engines: &[EngineConfi
     let path = s.path("targets");
     if !s.has("targets") {
         s.know("targets");
-        r.problems.add(
-            s.line(),
-            path,
-            "a model needs targets",
-            "targets = [\"engine/model\"]",
-        );
+        r.problems.add(s.line(), path, "a model needs targets", "targets = [\"engine/model\"]");
         return Vec::new();
     }
     let texts = s.list_opt(r, "targets", limits::TARGETS_MAX).unwrap_or_default();
     if texts.is_empty() && r.line_of(&path).is_some() {
-        r.problem(
-            &path,
-            "the list of targets is empty",
-            "targets = [\"engine/model\"]",
-        );
+        r.problem(&path, "the list of targets is empty", "targets = [\"engine/model\"]");
     }
     let names: Vec<&str> = engines.iter().map(|engine| &*engine.name).collect();
     let mut targets = Vec::new();
     for (text, line) in texts {
-        let Some((engine, upstream)) = text
-            .split_once('/')
-            .filter(|(e, u)| is_name(e) && is_model_name(u))
+        let Some((engine, upstream)) = text.split_once('/').filter(|(e, u)| is_name(e) && is_model_name(u))
         else {
             let what = format!("{text:?} is no target");
             r.problems.add(
@@ -154,25 +120,16 @@ fn read_targets(r: &mut Reading<'_>, s: &mut Section<'_>, engines: &[EngineConfi
             );
             continue;
         };
-        let target = TargetConfig {
-            engine: engine.into(),
-            upstream: upstream.into(),
-        };
+        let target = TargetConfig { engine: engine.into(), upstream: upstream.into() };
         if !names.contains(&engine) {
             let hint = match nearest(engine, &names) {
                 Some(near) => format!("did you mean {near}?"),
                 None if names.is_empty() => "there is no [[engine]] in the file".to_owned(),
                 None => format!("engines: {}", names.join(", ")),
             };
-            r.problems.add(
-                Some(line),
-                path.clone(),
-                format!("there is no engine named {engine}"),
-                hint,
-            );
+            r.problems.add(Some(line), path.clone(), format!("there is no engine named {engine}"), hint);
         } else if targets.contains(&target) {
-            r.problems
-                .add(Some(line), path.clone(), format!("{text:?} is listed twice"), "");
+            r.problems.add(Some(line), path.clone(), format!("{text:?} is listed twice"), "");
         } else {
             targets.push(target);
         }
@@ -191,12 +148,7 @@ fn read_price(r: &mut Reading<'_>, s: &mut Section<'_>) -> Price {
     let is_table = s.is_table("price");
     for (key, found) in [("input", input), ("output", output)] {
         if is_given && is_table && found.is_none() && !below.has(key) {
-            r.problems.add(
-                line,
-                below.path(key),
-                "a price needs input and output",
-                "0 is free",
-            );
+            r.problems.add(line, below.path(key), "a price needs input and output", "0 is free");
         }
     }
     below.finish(r);
@@ -243,12 +195,7 @@ fn read_tenant(r: &mut Reading<'_>, mut s: Section<'_>) -> Option<TenantConfig> 
         if is_model_name(&name) {
             models.push(name.into());
         } else {
-            r.problems.add(
-                Some(line),
-                models_path.clone(),
-                format!("{name:?} is no name of a model"),
-                "",
-            );
+            r.problems.add(Some(line), models_path.clone(), format!("{name:?} is no name of a model"), "");
         }
     }
     if models.is_empty() && r.line_of(&models_path).is_some() {
@@ -277,22 +224,13 @@ fn read_budgets(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<BudgetRule> {
     let mut budgets: Vec<BudgetRule> = Vec::new();
     for mut below in s.tables(r, "budget", limits::TENANT_BUDGETS_MAX) {
         let meter = below.choice_opt(r, "meter", &["usd", "tokens", "calls"], meter_from_name);
-        let period = below.choice_opt(
-            r,
-            "period",
-            &["minute", "hour", "day", "month", "total"],
-            period_from_name,
-        );
+        let period =
+            below.choice_opt(r, "period", &["minute", "hour", "day", "month", "total"], period_from_name);
         let limit = below.part_opt(r, "limit", 0.0..=BUDGET_MAX);
         for key in ["meter", "period", "limit"] {
             if !below.has(key) {
                 let hint = "budget = [{ meter = \"usd\", period = \"day\", limit = 25.0 }]";
-                r.problems.add(
-                    below.line(),
-                    below.path(key),
-                    format!("a budget needs a {key}"),
-                    hint,
-                );
+                r.problems.add(below.line(), below.path(key), format!("a budget needs a {key}"), hint);
             }
         }
         let (line, path) = (below.line(), below.own_path().to_owned());
@@ -300,24 +238,12 @@ fn read_budgets(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<BudgetRule> {
         let (Some(meter), Some(period), Some(limit)) = (meter, period, limit) else {
             continue;
         };
-        if budgets
-            .iter()
-            .any(|budget| (budget.meter, budget.period) == (meter, period))
-        {
-            r.problems.add(
-                line,
-                path,
-                "there is already a budget of this meter and period",
-                "",
-            );
+        if budgets.iter().any(|budget| (budget.meter, budget.period) == (meter, period)) {
+            r.problems.add(line, path, "there is already a budget of this meter and period", "");
             continue;
         }
         let units = if meter == Meter::Money { limit * 1e6 } else { limit };
-        budgets.push(BudgetRule {
-            meter,
-            period,
-            limit: units.round() as u64,
-        });
+        budgets.push(BudgetRule { meter, period, limit: units.round() as u64 });
     }
     budgets
 }

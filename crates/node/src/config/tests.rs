@@ -27,13 +27,7 @@ fn read(text: &str) -> Read {
 }
 
 fn read_with(text: &str, flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Read {
-    Config::read(
-        Some(Path::new("/etc/seawall/seawall.toml")),
-        text,
-        flags,
-        env,
-        &no_files,
-    )
+    Config::read(Some(Path::new("/etc/seawall/seawall.toml")), text, flags, env, &no_files)
 }
 
 fn show(problems: &[Problem]) -> String {
@@ -48,12 +42,7 @@ fn nothing_at_all_is_a_good_configuration() {
     assert_eq!(config.limits, LimitsConfig::default());
     assert_eq!(config.classes, CLASS_SHARES);
     assert!(config.engines.is_empty());
-    assert!(
-        config
-            .settings
-            .iter()
-            .all(|setting| setting.origin == Origin::Default)
-    );
+    assert!(config.settings.iter().all(|setting| setting.origin == Origin::Default));
     let (plan, _) = plan::plan(&config, &mut Ids::default(), &Discovered::default());
     assert_eq!(plan.class_share, CLASS_SHARES);
 }
@@ -68,38 +57,18 @@ fn the_example_is_good_and_means_what_it_says() {
     assert_eq!(config.limits.memory_bytes_max, Bytes(1 << 30));
     assert_eq!(config.limits.drain_ms_max, Millis(30_000));
     let vllm = config.engine("vllm").expect("named");
-    assert_eq!(
-        (vllm.urls.len(), vllm.kind, vllm.pace.calls_max),
-        (2, EngineKind::OpenAi, 256)
-    );
+    assert_eq!((vllm.urls.len(), vllm.kind, vllm.pace.calls_max), (2, EngineKind::OpenAi, 256));
     assert_eq!(vllm.first_token_ms_max, Millis(120_000));
-    assert_eq!(
-        vllm.stall_ms_max, config.limits.stall_ms_max,
-        "an engine inherits what it does not say"
-    );
+    assert_eq!(vllm.stall_ms_max, config.limits.stall_ms_max, "an engine inherits what it does not say");
     assert!(vllm.speaks(Protocol::Chat) && vllm.speaks(Protocol::Other) && !vllm.speaks(Protocol::Responses));
-    assert!(
-        config
-            .engine("openai")
-            .expect("named")
-            .speaks(Protocol::Responses)
-    );
-    assert_eq!(
-        config.engine("claude").expect("named").urls[0].as_str(),
-        "https://api.anthropic.com"
-    );
+    assert!(config.engine("openai").expect("named").speaks(Protocol::Responses));
+    assert_eq!(config.engine("claude").expect("named").urls[0].as_str(), "https://api.anthropic.com");
     let fast = &config.models[0];
     assert_eq!(&*fast.targets[0].upstream, "meta-llama/Llama-3.1-8B-Instruct");
-    assert_eq!(
-        (fast.price.input, fast.price.cached, fast.price.cache_written),
-        (150_000, 75_000, 150_000)
-    );
+    assert_eq!((fast.price.input, fast.price.cached, fast.price.cache_written), (150_000, 75_000, 150_000));
     let search = &config.tenants[1];
     assert_eq!(search.class, Some(Class::Interactive));
-    assert_eq!(
-        search.rule.budgets[0].limit, 25_000_000,
-        "dollars become micro-dollars"
-    );
+    assert_eq!(search.rule.budgets[0].limit, 25_000_000, "dollars become micro-dollars");
     assert_eq!(
         (search.rule.budgets[1].meter, search.rule.budgets[1].period),
         (Meter::Tokens, Period::Minute)
@@ -118,10 +87,7 @@ fn later_layers_win_and_origins_are_kept() {
         "SEAWALL__QUEUE__LEN_MAX" => Some(String::new()),
         _ => None,
     };
-    let flags = Flags {
-        listen: Some("127.0.0.1:3".into()),
-        ..Flags::default()
-    };
+    let flags = Flags { listen: Some("127.0.0.1:3".into()), ..Flags::default() };
     let (config, _) = read_with(text, &flags, &env).expect("good");
     assert_eq!(config.listen.port(), 3);
     assert_eq!(config.log.level, LogLevel::Warn);
@@ -129,24 +95,11 @@ fn later_layers_win_and_origins_are_kept() {
     assert_eq!(config.limits.body_bytes_max, Bytes(6 << 10));
     assert_eq!(config.limits.stall_ms_max, Millis(2_000));
     assert_eq!(config.classes[Class::Batch as usize], 7);
-    let origin = |key: &str| {
-        config
-            .settings
-            .iter()
-            .find(|s| s.key == key)
-            .map(|s| s.origin.to_string())
-    };
+    let origin = |key: &str| config.settings.iter().find(|s| s.key == key).map(|s| s.origin.to_string());
     assert_eq!(origin("listen").as_deref(), Some("--listen"));
     assert_eq!(origin("log.level").as_deref(), Some("line 3"));
-    assert_eq!(
-        origin("limits.body_bytes_max").as_deref(),
-        Some("$SEAWALL__LIMITS__BODY_BYTES_MAX")
-    );
-    assert_eq!(
-        origin("queue.len_max").as_deref(),
-        Some("default"),
-        "an empty variable says nothing"
-    );
+    assert_eq!(origin("limits.body_bytes_max").as_deref(), Some("$SEAWALL__LIMITS__BODY_BYTES_MAX"));
+    assert_eq!(origin("queue.len_max").as_deref(), Some("default"), "an empty variable says nothing");
     let (config, _) = read_with(text, &Flags::default(), &env).expect("good");
     assert_eq!(config.listen.port(), 2, "the short name wins over the long one");
 }
@@ -166,15 +119,8 @@ fn a_bad_variable_or_flag_names_itself() {
     limits.connections_max: expected a whole number, found the text "many" (it comes from $SEAWALL__LIMITS__CONNECTIONS_MAX)
     --engine: an address starts with http:// or https://: write for example "http://127.0.0.1:8000"
     "#);
-    let (_, warnings) = read_with(
-        "",
-        &Flags {
-            env_names: flags.env_names,
-            ..Flags::default()
-        },
-        &no_env,
-    )
-    .expect("good");
+    let (_, warnings) =
+        read_with("", &Flags { env_names: flags.env_names, ..Flags::default() }, &no_env).expect("good");
     insta::assert_snapshot!(show(&warnings), @"$SEAWALL__LIMITS__CONNECTION_MAX: this variable names no key and has no effect (did you mean SEAWALL__LIMITS__CONNECTIONS_MAX?)");
 }
 
@@ -253,11 +199,7 @@ fn syntax_errors_are_told_alone_and_all() {
     let problems = read("listen = \nlisten = 3\n[limits\nbody = 1\nx = 'a\n").expect_err("bad");
     let lines: Vec<_> = problems.iter().filter_map(|problem| problem.line).collect();
     assert!(lines.contains(&1) && lines.contains(&3), "{}", show(&problems));
-    assert!(
-        problems
-            .iter()
-            .all(|problem| problem.what.starts_with("not TOML"))
-    );
+    assert!(problems.iter().all(|problem| problem.what.starts_with("not TOML")));
 }
 
 #[test]
@@ -281,12 +223,8 @@ fn keys_come_from_the_environment_or_a_file_and_are_never_shown() {
     let path = Path::new("/etc/seawall/seawall.toml");
     let (config, warnings) = Config::read(Some(path), text, &Flags::default(), &env, &files).expect("good");
     assert!(warnings.is_empty(), "{warnings:?}");
-    let key = |name: &str| {
-        config
-            .engine(name)
-            .and_then(|e| e.key.as_ref())
-            .map(|key| key.reveal().to_owned())
-    };
+    let key =
+        |name: &str| config.engine(name).and_then(|e| e.key.as_ref()).map(|key| key.reveal().to_owned());
     assert_eq!(key("a").as_deref(), Some("sk-from-env"));
     assert_eq!(key("b").as_deref(), Some("sk-from-file"));
     let (plan, routes) = plan::plan(&config, &mut Ids::default(), &Discovered::default());
@@ -298,23 +236,13 @@ fn keys_come_from_the_environment_or_a_file_and_are_never_shown() {
 fn engines_of_flags_join_those_of_the_file() {
     let text = "[[engine]]\nname = 'vllm'\nurl = 'http://10.0.0.1:8000'\n";
     let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-1".to_owned());
-    let engines = [
-        "http://127.0.0.1:9000/v1/",
-        "big=http://[::1]:9001",
-        "https://api.openai.com",
-    ];
-    let flags = Flags {
-        engines: engines.map(str::to_owned).to_vec(),
-        ..Flags::default()
-    };
+    let engines = ["http://127.0.0.1:9000/v1/", "big=http://[::1]:9001", "https://api.openai.com"];
+    let flags = Flags { engines: engines.map(str::to_owned).to_vec(), ..Flags::default() };
     let (config, _) = read_with(text, &flags, &env).expect("good");
     let names: Vec<&str> = config.engines.iter().map(|engine| &*engine.name).collect();
     assert_eq!(names, ["vllm", "127.0.0.1-9000", "big", "openai"]);
     assert!(config.engines[3].key.is_some());
-    let flags = Flags {
-        engines: vec!["vllm=http://x".into()],
-        ..Flags::default()
-    };
+    let flags = Flags { engines: vec!["vllm=http://x".into()], ..Flags::default() };
     let problems = read_with(text, &flags, &no_env).expect_err("the name is taken");
     assert_eq!(problems.len(), 1);
 }
@@ -331,12 +259,7 @@ fn doubtful_things_are_warnings() {
 
 fn discovered(pairs: &[(&str, &[&str])]) -> Discovered {
     let list = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect();
-    Discovered {
-        models: pairs
-            .iter()
-            .map(|(engine, names)| (Arc::from(*engine), list(names)))
-            .collect(),
-    }
+    Discovered { models: pairs.iter().map(|(engine, names)| (Arc::from(*engine), list(names))).collect() }
 }
 
 const TWO: &str = "[[engine]]\nname = 'a'\nurls = ['http://h1', 'http://h2']\n[[engine]]\nname = 'b'\nurl = 'http://h3'\n\
@@ -356,36 +279,20 @@ fn every_model_has_a_name_and_an_address() {
         "configured first; a taken name gets its engine in front"
     );
     let targets = |name: &str| -> Vec<String> {
-        let model = routes
-            .resolve(name)
-            .and_then(|id| routes.model(id))
-            .unwrap_or_else(|| panic!("{name}"));
+        let model = routes.resolve(name).and_then(|id| routes.model(id)).unwrap_or_else(|| panic!("{name}"));
         let engine = |id| routes.engine(id).expect("planned").name.clone();
-        model
-            .targets
-            .iter()
-            .map(|target| format!("{}/{}", engine(target.engine), target.upstream))
-            .collect()
+        model.targets.iter().map(|target| format!("{}/{}", engine(target.engine), target.upstream)).collect()
     };
     assert_eq!(targets("fast"), ["a/llama", "b/mini"]);
     for direct in ["a/llama", "b/mini", "a/qwen", "b/qwen", "b/big"] {
         assert_eq!(targets(direct), [direct]);
     }
     assert_eq!(routes.resolve("a/qwen"), routes.resolve("qwen"));
-    assert_eq!(
-        routes.resolve("b/big"),
-        routes.resolve("secret"),
-        "a single target needs no second id"
-    );
+    assert_eq!(routes.resolve("b/big"), routes.resolve("secret"), "a single target needs no second id");
     assert_eq!(routes.resolve("nothing"), None);
     assert_eq!(routes.nearest("fats"), Some("fast"));
     // The price of an alias holds for its targets by any name.
-    let price = |name: &str| {
-        routes
-            .model(routes.resolve(name).expect("named"))
-            .expect("planned")
-            .price
-    };
+    let price = |name: &str| routes.model(routes.resolve(name).expect("named")).expect("planned").price;
     assert_eq!(price("a/llama"), price("fast"));
     assert_eq!(price("llama"), price("fast"));
     assert_eq!(price("b/mini").output, 2_000_000);
@@ -395,21 +302,11 @@ fn every_model_has_a_name_and_an_address() {
     );
     for model in &plan.models {
         let route = routes.model(model.id).expect("routed");
-        assert_eq!(
-            model.targets,
-            route
-                .targets
-                .iter()
-                .map(|target| target.engine)
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(model.targets, route.targets.iter().map(|target| target.engine).collect::<Vec<_>>());
     }
     let a = &plan.engines[0];
-    let urls: Vec<&str> = a
-        .replicas
-        .iter()
-        .map(|r| routes.replica(r.id).expect("routed").url.as_str())
-        .collect();
+    let urls: Vec<&str> =
+        a.replicas.iter().map(|r| routes.replica(r.id).expect("routed").url.as_str()).collect();
     assert_eq!(urls, ["http://h1", "http://h2"]);
 }
 
@@ -422,29 +319,19 @@ fn ids_stay_with_their_names_across_reloads() {
     let text =
         "[[engine]]\nname = 'new'\nurl = 'http://h0'\n[[model]]\nname = 'newest'\ntargets = ['new/x']\n"
             .to_owned()
-            + &TWO.replace(
-                "'http://h1', 'http://h2'",
-                "'http://h2', 'http://h9', 'http://h1'",
-            );
+            + &TWO.replace("'http://h1', 'http://h2'", "'http://h2', 'http://h9', 'http://h1'");
     let (after, _) = read(&text).expect("good");
     let (plan, second) = plan::plan(&after, &mut ids, &Discovered::default());
     assert_eq!(first.resolve("fast"), second.resolve("fast"));
     assert_ne!(second.resolve("newest"), first.resolve("fast"));
     for engine in first.engines() {
-        assert_eq!(
-            second.engine(engine.id).map(|e| e.name.clone()),
-            Some(engine.name.clone())
-        );
+        assert_eq!(second.engine(engine.id).map(|e| e.name.clone()), Some(engine.name.clone()));
         for replica in &engine.replicas {
             let url = &first.replica(*replica).expect("routed").url;
             assert_eq!(&second.replica(*replica).expect("still routed").url, url);
         }
     }
-    assert!(
-        plan.engines
-            .iter()
-            .all(|engine| engine.replicas.is_sorted_by_key(|replica| replica.id))
-    );
+    assert!(plan.engines.iter().all(|engine| engine.replicas.is_sorted_by_key(|replica| replica.id)));
 }
 
 #[test]
@@ -469,9 +356,7 @@ fn rules_hold_along_the_path() {
 #[test]
 fn more_models_than_the_limit_are_left_out_not_fatal() {
     let (config, _) = read("[[engine]]\nname = 'a'\nurl = 'http://h'\n").expect("good");
-    let names: Vec<Arc<str>> = (0..limits::MODELS_MAX + 10)
-        .map(|n| format!("m{n}").into())
-        .collect();
+    let names: Vec<Arc<str>> = (0..limits::MODELS_MAX + 10).map(|n| format!("m{n}").into()).collect();
     let mut found = Discovered::default();
     found.models.insert("a".into(), names);
     let (plan, routes) = plan::plan(&config, &mut Ids::default(), &found);
@@ -596,10 +481,7 @@ fn assignment() -> impl Strategy<Value = String> {
         "1979-05-27",
         "[{ name = 'a', url = 'http://h', calls_min = 100000, headers = { a = 1, '' = 'x', b = \"\\n\" } }]",
     ];
-    (
-        prop::sample::select(keys.to_vec()),
-        prop::sample::select(values.to_vec()),
-    )
+    (prop::sample::select(keys.to_vec()), prop::sample::select(values.to_vec()))
         .prop_map(|(k, v)| format!("{k} = {v}\n"))
 }
 

@@ -66,12 +66,7 @@ impl<'t> Section<'t> {
         key: &'static str,
         range: RangeInclusive<u64>,
     ) -> Option<u64> {
-        self.read(
-            r,
-            key,
-            |given| in_range(given.whole(), &range, u64::to_string),
-            u64::to_string,
-        )
+        self.read(r, key, |given| in_range(given.whole(), &range, u64::to_string), u64::to_string)
     }
 
     /// A whole number in a range, or the default.
@@ -135,13 +130,9 @@ impl<'t> Section<'t> {
         default: Bytes,
     ) -> Bytes {
         let parse = |given: &Given<'_>| {
-            let number = given
-                .whole()
-                .or_else(|| given.text().and_then(amount::bytes).map(i128::from));
+            let number = given.whole().or_else(|| given.text().and_then(amount::bytes).map(i128::from));
             let expected = || "a size in bytes or a text such as \"64 KiB\"".to_owned();
-            in_range(Some(number.ok_or_else(expected)?), &range, |n| {
-                amount::show_bytes(*n)
-            })
+            in_range(Some(number.ok_or_else(expected)?), &range, |n| amount::show_bytes(*n))
         };
         let found = self.read(r, key, parse, |n| amount::show_bytes(*n));
         Bytes(self.or_default(r, key, found, default.0, amount::show_bytes(default.0)))
@@ -155,9 +146,7 @@ impl<'t> Section<'t> {
         range: RangeInclusive<u64>,
     ) -> Option<Millis> {
         let parse = |given: &Given<'_>| {
-            let number = given
-                .whole()
-                .or_else(|| given.text().and_then(amount::millis).map(i128::from));
+            let number = given.whole().or_else(|| given.text().and_then(amount::millis).map(i128::from));
             let expected = || "a time in milliseconds or a text such as \"30s\"".to_owned();
             in_range(Some(number.ok_or_else(expected)?), &range, |n| format!("{n} ms"))
         };
@@ -178,12 +167,8 @@ impl<'t> Section<'t> {
 
     /// True or false, or the default.
     pub(crate) fn bool(&mut self, r: &mut Reading<'_>, key: &'static str, default: bool) -> bool {
-        let found = self.read(
-            r,
-            key,
-            |given| given.bool().ok_or_else(|| "true or false".into()),
-            bool::to_string,
-        );
+        let found =
+            self.read(r, key, |given| given.bool().ok_or_else(|| "true or false".into()), bool::to_string);
         self.or_default(r, key, found, default, default.to_string())
     }
 
@@ -250,9 +235,7 @@ impl<'t> Section<'t> {
         names: &[&'static str],
         from_name: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
-        self.parsed_opt(r, key, |text| {
-            from_name(text).ok_or_else(|| format!("one of {}", names.join(", ")))
-        })
+        self.parsed_opt(r, key, |text| from_name(text).ok_or_else(|| format!("one of {}", names.join(", "))))
     }
 
     /// A path; one in the file starts at the file's directory.
@@ -260,11 +243,7 @@ impl<'t> Section<'t> {
         let from_file = matches!(self.given(r, key)?.origin, Origin::File(_));
         let base = if from_file { r.base.clone() } else { PathBuf::new() };
         let path = self.parsed_opt(r, key, |text| {
-            if text.is_empty() {
-                Err("a path".into())
-            } else {
-                Ok(base.join(text))
-            }
+            if text.is_empty() { Err("a path".into()) } else { Ok(base.join(text)) }
         })?;
         if let Some(setting) = r.settings.last_mut() {
             setting.value = format!("{:?}", path.display().to_string());
@@ -278,9 +257,7 @@ fn in_range(
     range: &RangeInclusive<u64>,
     show: impl Fn(&u64) -> String,
 ) -> Result<u64, String> {
-    let fits = number
-        .and_then(|number| u64::try_from(number).ok())
-        .filter(|number| range.contains(number));
+    let fits = number.and_then(|number| u64::try_from(number).ok()).filter(|number| range.contains(number));
     match fits {
         Some(number) => Ok(number),
         None if number.is_none() => Err("a whole number".into()),

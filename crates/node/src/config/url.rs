@@ -140,27 +140,14 @@ mod tests {
     #[test]
     fn addresses_are_normalised() {
         for (text, expected, host, port) in [
-            (
-                "https://api.openai.com/v1/",
-                "https://api.openai.com",
-                "api.openai.com",
-                443,
-            ),
-            (
-                "http://127.0.0.1:8000",
-                "http://127.0.0.1:8000",
-                "127.0.0.1",
-                8000,
-            ),
+            ("https://api.openai.com/v1/", "https://api.openai.com", "api.openai.com", 443),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000", "127.0.0.1", 8000),
             ("HTTPS://Host/openai/v1", "https://host/openai", "host", 443),
             ("http://[::1]:80/", "http://[::1]:80", "[::1]", 80),
         ] {
             let url = Url::parse(text).expect("valid");
             assert_eq!((url.as_str(), url.host(), url.port()), (expected, host, port));
-            assert_eq!(
-                url.join("/v1/models").expect("valid").to_string(),
-                format!("{expected}/v1/models")
-            );
+            assert_eq!(url.join("/v1/models").expect("valid").to_string(), format!("{expected}/v1/models"));
         }
         assert!(Url::parse("http://[::1]:80").expect("valid").is_loopback());
         assert!(!Url::parse("http://10.0.0.1").expect("valid").is_loopback());

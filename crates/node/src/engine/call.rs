@@ -52,12 +52,7 @@ pub(super) async fn generate(
         Err(message) => return refuse(&world, protocol, 400, &message),
     };
     if !world.settings.serves(model) {
-        return refuse(
-            &world,
-            protocol,
-            404,
-            &format!("The model `{model}` does not exist."),
-        );
+        return refuse(&world, protocol, 404, &format!("The model `{model}` does not exist."));
     }
     let mut name = Vec::new();
     json::string(&mut name, model);
@@ -131,33 +126,25 @@ fn begin(
         None => {
             let block = usize::try_from(settings.spec.block_tokens.0 * 4).unwrap_or(usize::MAX);
             let output = Tokens(u64::from(speech.tokens()) * u64::from(wish.choices));
-            let job = Job {
-                id: ticket.id,
-                prompt: Tokens(prompt),
-                prefix: chain(&wish.prompt, block),
-                output,
-            };
+            let job =
+                Job { id: ticket.id, prompt: Tokens(prompt), prefix: chain(&wish.prompt, block), output };
             match world.submit(job) {
                 Ok(progress) => Source::Model(progress),
                 Err(full) => {
                     ticket.refuse();
                     let (status, message) = match full {
                         Full::Queue => (503, "The engine's queue is full."),
-                        Full::Context => (
-                            400,
-                            "Prompt and output exceed this model's maximum context length.",
-                        ),
+                        Full::Context => {
+                            (400, "Prompt and output exceed this model's maximum context length.")
+                        }
                     };
                     return Err(Box::new(refuse(world, protocol, status, message)));
                 }
             }
         }
     };
-    let mark = Mark {
-        call: ticket.id ^ (settings.options.seed << 32),
-        model,
-        created: clock::now().0 / 1_000_000,
-    };
+    let mark =
+        Mark { call: ticket.id ^ (settings.options.seed << 32), model, created: clock::now().0 / 1_000_000 };
     let voice = match protocol {
         Protocol::Completions => {
             Voice::Completions(completions::Voice::new(mark, wish.choices, wish.stream_usage))
@@ -166,14 +153,7 @@ fn begin(
         Protocol::Responses => Voice::Responses(responses::Voice::new(mark)),
         _ => Voice::Chat(chat::Voice::new(mark, wish.choices, wish.stream_usage)),
     };
-    Ok(Box::new(Flow::new(
-        ticket,
-        voice,
-        speech,
-        source,
-        wish.choices,
-        prompt,
-    )))
+    Ok(Box::new(Flow::new(ticket, voice, speech, source, wish.choices, prompt)))
 }
 
 /// The timer that replaces the batching model, where one is asked for.
@@ -193,24 +173,16 @@ fn timed(world: &World, controls: &Controls) -> Option<Timed> {
 
 /// The content type of an answer.
 const fn kind(stream: bool) -> &'static str {
-    if stream {
-        "text/event-stream; charset=utf-8"
-    } else {
-        "application/json"
-    }
+    if stream { "text/event-stream; charset=utf-8" } else { "application/json" }
 }
 
 /// An answer with the headers that all of them have.
 pub(super) fn respond(status: u16, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     if kind.starts_with("text/event-stream") {
-        response
-            .headers_mut()
-            .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     }
     response
 }
@@ -222,11 +194,7 @@ pub(super) fn answer(body: Vec<u8>) -> Response<Body> {
 
 /// The beginning of an answer, and then no more.
 pub(super) fn broken_off() -> Response<Body> {
-    respond(
-        200,
-        kind(false),
-        Body::cut(Bytes::from_static(b"{\"id\":\"broken-off\",")),
-    )
+    respond(200, kind(false), Body::cut(Bytes::from_static(b"{\"id\":\"broken-off\",")))
 }
 
 /// A refusal in the protocol's own shape, counted.
@@ -266,9 +234,7 @@ pub(super) fn refuse(world: &World, protocol: Protocol, status: u16, message: &s
     }
     let mut response = respond(status, kind(false), Body::Full(out.into()));
     if matches!(status, 429 | 503 | 529) {
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
 }
@@ -276,9 +242,7 @@ pub(super) fn refuse(world: &World, protocol: Protocol, status: u16, message: &s
 /// A 429 that says for how long.
 fn limited(world: &World, protocol: Protocol, retry_after: Millis) -> Response<Body> {
     let mut response = refuse(world, protocol, 429, "Rate limit reached.");
-    response
-        .headers_mut()
-        .insert(RETRY_AFTER, HeaderValue::from(retry_after.0.div_ceil(1_000)));
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after.0.div_ceil(1_000)));
     response
 }
 
@@ -289,10 +253,7 @@ pub(super) fn push_usage(out: &mut Vec<u8>, usage: Usage) {
         (",\"completion_tokens\":", usage.output),
         (",\"total_tokens\":", usage.total()),
         (",\"prompt_tokens_details\":{\"cached_tokens\":", usage.cached),
-        (
-            "},\"completion_tokens_details\":{\"reasoning_tokens\":",
-            usage.reasoning,
-        ),
+        ("},\"completion_tokens_details\":{\"reasoning_tokens\":", usage.reasoning),
     ];
     for (name, tokens) in parts {
         json::raw(out, name);

@@ -25,13 +25,7 @@ impl Voice {
         let mut head = b"data: ".to_vec();
         push_head(&mut head, &mark, "chat.completion.chunk");
         raw(&mut head, "[{\"index\":");
-        Self {
-            mark,
-            head,
-            stream_usage,
-            choices,
-            within: vec![None; choices as usize],
-        }
+        Self { mark, head, stream_usage, choices, within: vec![None; choices as usize] }
     }
 
     /// Begins a chunk, up to its delta.
@@ -105,21 +99,11 @@ impl Voice {
         push_head(&mut out, &self.mark, "chat.completion");
         out.push(b'[');
         for choice in 0..self.choices {
-            raw(
-                &mut out,
-                if choice == 0 {
-                    "{\"index\":"
-                } else {
-                    ",{\"index\":"
-                },
-            );
+            raw(&mut out, if choice == 0 { "{\"index\":" } else { ",{\"index\":" });
             number(&mut out, u64::from(choice));
             raw(&mut out, ",\"message\":{\"role\":\"assistant\",\"content\":");
             self.message(&mut out, speech, choice);
-            raw(
-                &mut out,
-                ",\"refusal\":null,\"annotations\":[]},\"logprobs\":null,\"finish_reason\":\"",
-            );
+            raw(&mut out, ",\"refusal\":null,\"annotations\":[]},\"logprobs\":null,\"finish_reason\":\"");
             raw(&mut out, speech.finish.as_str());
             raw(&mut out, "\"}");
         }
@@ -152,11 +136,7 @@ impl Voice {
 
 /// Appends an answer's head, up to the value of `choices`.
 pub(super) fn push_head(out: &mut Vec<u8>, mark: &Mark, object: &str) {
-    let prefix = if object == "text_completion" {
-        "cmpl-"
-    } else {
-        "chatcmpl-"
-    };
+    let prefix = if object == "text_completion" { "cmpl-" } else { "chatcmpl-" };
     raw(out, "{\"id\":\"");
     raw(out, &id(prefix, mark.call));
     raw(out, "\",\"object\":\"");

@@ -22,12 +22,7 @@ impl Voice {
         let mut head = b"data: ".to_vec();
         push_head(&mut head, &mark, "text_completion");
         raw(&mut head, "[{\"index\":");
-        Self {
-            mark,
-            head,
-            choices,
-            stream_usage,
-        }
+        Self { mark, head, choices, stream_usage }
     }
 
     pub(super) fn token(&mut self, out: &mut Vec<u8>, token: &Token<'_>) {
@@ -63,14 +58,7 @@ impl Voice {
         push_head(&mut out, &self.mark, "text_completion");
         out.push(b'[');
         for choice in 0..self.choices {
-            raw(
-                &mut out,
-                if choice == 0 {
-                    "{\"index\":"
-                } else {
-                    ",{\"index\":"
-                },
-            );
+            raw(&mut out, if choice == 0 { "{\"index\":" } else { ",{\"index\":" });
             number(&mut out, u64::from(choice));
             raw(&mut out, ",\"text\":\"");
             speech.push_block(&mut out, choice, 0);
@@ -87,9 +75,5 @@ impl Voice {
 
 /// Tools do not exist in this protocol.
 fn finish(speech: &Speech) -> &'static str {
-    if speech.finish == Finish::Length {
-        "length"
-    } else {
-        "stop"
-    }
+    if speech.finish == Finish::Length { "length" } else { "stop" }
 }

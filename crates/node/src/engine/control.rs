@@ -75,12 +75,8 @@ impl Controls {
     }
 
     fn set(&mut self, control: &str, value: &str) -> Result<(), String> {
-        let number = || {
-            value
-                .trim()
-                .parse::<u64>()
-                .map_err(|_| format!("`{control}` must be a whole number"))
-        };
+        let number =
+            || value.trim().parse::<u64>().map_err(|_| format!("`{control}` must be a whole number"));
         match control {
             "output" => self.output = Some(number()?.min(limits::SIM_OUTPUT_MAX)),
             "reasoning" => self.reasoning = number()?.min(limits::SIM_OUTPUT_MAX),
@@ -135,9 +131,7 @@ struct Order {
 pub(super) fn order(world: &World, body: &[u8]) -> Result<(), String> {
     let order: Order = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if let Some(rates) = &order.rates {
-        world
-            .plan(|plan| plan.set_rates(rates))
-            .map_err(|error| error.to_string())?;
+        world.plan(|plan| plan.set_rates(rates)).map_err(|error| error.to_string())?;
     }
     if let Some(fault) = &order.fault {
         let fault = Fault::parse(fault).map_err(|error| error.to_string())?;
@@ -145,9 +139,7 @@ pub(super) fn order(world: &World, body: &[u8]) -> Result<(), String> {
             world.crash();
             return Ok(());
         }
-        world
-            .plan(|plan| plan.command(fault, order.next.unwrap_or(1)))
-            .map_err(|error| error.to_string())?;
+        world.plan(|plan| plan.command(fault, order.next.unwrap_or(1))).map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -227,16 +219,8 @@ mod tests {
     #[test]
     fn wrong_controls_are_named() {
         let none = HeaderMap::new();
-        assert!(
-            Controls::read(&none, "m?output=many")
-                .expect_err("no number")
-                .contains("output")
-        );
-        assert!(
-            Controls::read(&none, "m?bogus=1")
-                .expect_err("no control")
-                .contains("bogus")
-        );
+        assert!(Controls::read(&none, "m?output=many").expect_err("no number").contains("output"));
+        assert!(Controls::read(&none, "m?bogus=1").expect_err("no control").contains("bogus"));
         assert!(Controls::read(&none, "m?fault=404").is_err());
     }
 }

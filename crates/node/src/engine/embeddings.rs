@@ -41,12 +41,7 @@ pub(super) async fn embed(world: Arc<World>, headers: HeaderMap, body: Bytes) ->
         Err(message) => return wrong(&message),
     };
     if !world.settings.serves(model) {
-        return refuse(
-            &world,
-            Protocol::Embeddings,
-            404,
-            &format!("The model `{model}` does not exist."),
-        );
+        return refuse(&world, Protocol::Embeddings, 404, &format!("The model `{model}` does not exist."));
     }
     let inputs = match inputs(fields.input.get()) {
         Ok(inputs) => inputs,
@@ -74,12 +69,7 @@ pub(super) async fn embed(world: Arc<World>, headers: HeaderMap, body: Bytes) ->
     if let Some(ms) = controls.unary_ms.or(controls.first_ms).or(unary_ms(&world)) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     } else {
-        let job = Job {
-            id: ticket.id,
-            prompt: Tokens(tokens),
-            prefix: Box::default(),
-            output: Tokens::ZERO,
-        };
+        let job = Job { id: ticket.id, prompt: Tokens(tokens), prefix: Box::default(), output: Tokens::ZERO };
         match world.submit(job) {
             Ok(progress) => std::future::poll_fn(|cx| progress.poll_done(cx)).await,
             Err(full) => {
@@ -100,10 +90,7 @@ pub(super) async fn embed(world: Arc<World>, headers: HeaderMap, body: Bytes) ->
 /// The fixed delay of an engine that runs by timers.
 fn unary_ms(world: &World) -> Option<u64> {
     let options = &world.settings.options;
-    options
-        .unary_ms
-        .or(options.first_ms)
-        .or(options.token_ms.map(|_| 0))
+    options.unary_ms.or(options.first_ms).or(options.token_ms.map(|_| 0))
 }
 
 /// Splits the input into texts, or token lists as raw text: a string, a list of
@@ -122,11 +109,7 @@ fn inputs(input: &str) -> Result<Vec<&str>, &'static str> {
         return Err("`input` holds more than 2048 items");
     }
     let fits = |item: &&RawValue| item.get().starts_with(['"', '[']);
-    if items.iter().all(fits) {
-        Ok(items.into_iter().map(RawValue::get).collect())
-    } else {
-        Err(WRONG)
-    }
+    if items.iter().all(fits) { Ok(items.into_iter().map(RawValue::get).collect()) } else { Err(WRONG) }
 }
 
 fn render(

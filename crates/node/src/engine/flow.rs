@@ -39,13 +39,7 @@ pub(super) struct Timed {
 
 impl Timed {
     pub(super) const fn new(start: At, first_ms: u64, token_ms: u64, unary_ms: Option<u64>) -> Self {
-        Self {
-            start,
-            first_ms,
-            token_ms,
-            unary_ms,
-            timer: None,
-        }
+        Self { start, first_ms, token_ms, unary_ms, timer: None }
     }
 
     /// Ready `ms` after the start.
@@ -72,10 +66,7 @@ impl Source {
             Self::Model(progress) => progress.poll_token(cx, index),
             Self::Timed(timed) => {
                 let step = u64::from(index / choices);
-                timed.poll(
-                    cx,
-                    timed.first_ms.saturating_add(timed.token_ms.saturating_mul(step)),
-                )
+                timed.poll(cx, timed.first_ms.saturating_add(timed.token_ms.saturating_mul(step)))
             }
         }
     }
@@ -86,9 +77,7 @@ impl Source {
             Self::Model(progress) => progress.poll_done(cx),
             Self::Timed(timed) => {
                 let steps = u64::from(tokens.saturating_sub(1));
-                let sum = timed
-                    .first_ms
-                    .saturating_add(timed.token_ms.saturating_mul(steps));
+                let sum = timed.first_ms.saturating_add(timed.token_ms.saturating_mul(steps));
                 timed.poll(cx, timed.unary_ms.unwrap_or(sum))
             }
         }
@@ -233,11 +222,7 @@ impl Flow {
         ledger.prompt_tokens.fetch_add(usage.input.0, Relaxed);
         ledger.cached_tokens.fetch_add(usage.cached.0, Relaxed);
         ledger.generated_tokens.fetch_add(usage.output.0, Relaxed);
-        let ends = if self.speech.finish == Finish::Length {
-            &ledger.cut_short
-        } else {
-            &ledger.stopped
-        };
+        let ends = if self.speech.finish == Finish::Length { &ledger.cut_short } else { &ledger.stopped };
         ends.fetch_add(1, Relaxed);
         self.ticket.finish();
     }
@@ -251,16 +236,8 @@ impl Flow {
         .await;
         let body = self.voice.whole(&self.speech, self.usage());
         self.ticket.sent = self.total;
-        self.ticket
-            .world
-            .ledger
-            .first_token
-            .add(clock::now().micros_since(self.ticket.started));
-        self.ticket
-            .world
-            .ledger
-            .bytes
-            .fetch_add(body.len() as u64, Relaxed);
+        self.ticket.world.ledger.first_token.add(clock::now().micros_since(self.ticket.started));
+        self.ticket.world.ledger.bytes.fetch_add(body.len() as u64, Relaxed);
         self.finish();
         body.into()
     }
@@ -282,29 +259,16 @@ impl Flow {
             return Poll::Ready(Some(Err(cut())));
         }
         let hidden = self.speech.reasoning.saturating_mul(self.choices);
-        ready!(
-            self.source
-                .poll_token(cx, hidden.saturating_add(self.next), self.choices)
-        );
+        ready!(self.source.poll_token(cx, hidden.saturating_add(self.next), self.choices));
         let now = clock::now();
         let delays = &self.ticket.world.ledger;
-        let delays = if self.next == 0 {
-            &delays.first_token
-        } else {
-            &delays.token
-        };
+        let delays = if self.next == 0 { &delays.first_token } else { &delays.token };
         delays.add(now.micros_since(self.last));
         self.last = now;
         let mut out = Vec::with_capacity(self.room + 16);
         if self.next < self.total {
             let (choice, index) = (self.next % self.choices, self.next / self.choices);
-            let token = Token {
-                speech: &self.speech,
-                choice,
-                index,
-                usage: self.usage(),
-                at: now,
-            };
+            let token = Token { speech: &self.speech, choice, index, usage: self.usage(), at: now };
             self.voice.token(&mut out, &token);
             self.next += 1;
             self.ticket.sent = self.next;
@@ -315,11 +279,7 @@ impl Flow {
             self.voice.close(&mut out, &self.speech, usage);
             self.finish();
         }
-        self.ticket
-            .world
-            .ledger
-            .bytes
-            .fetch_add(out.len() as u64, Relaxed);
+        self.ticket.world.ledger.bytes.fetch_add(out.len() as u64, Relaxed);
         Poll::Ready(Some(Ok(out.into())))
     }
 }
@@ -360,9 +320,7 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Self::Stream(flow) => flow
-                .poll_frame(cx)
-                .map(|next| next.map(|frame| frame.map(Frame::data))),
+            Self::Stream(flow) => flow.poll_frame(cx).map(|next| next.map(|frame| frame.map(Frame::data))),
             Self::Cut(bytes, delay) if bytes.is_empty() => delay.as_mut().poll(cx).map(|()| Some(Err(cut()))),
             Self::Cut(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Silent(_) => Poll::Pending,

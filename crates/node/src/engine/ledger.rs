@@ -123,12 +123,7 @@ impl Ledger {
 
     /// The cancels kept, oldest first.
     pub(super) fn cancels(&self) -> Vec<Cancel> {
-        self.cancels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Forgets what is over; calls in flight stay in the count.
@@ -148,9 +143,6 @@ impl Ledger {
         ];
         zero.into_iter().for_each(|count| count.store(0, Relaxed));
         self.started.store(open, Relaxed);
-        self.cancels
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }

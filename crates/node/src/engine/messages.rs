@@ -18,24 +18,14 @@ pub(super) struct Voice {
 
 impl Voice {
     pub(super) const fn new(mark: Mark) -> Self {
-        Self {
-            mark,
-            started: false,
-            within: None,
-        }
+        Self { mark, started: false, within: None }
     }
 
     fn start(&mut self, out: &mut Vec<u8>, usage: Usage) {
         self.started = true;
-        raw(
-            out,
-            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{",
-        );
+        raw(out, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{");
         self.head(out);
-        raw(
-            out,
-            ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":",
-        );
+        raw(out, ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":");
         push_usage(out, usage, 1);
         raw(out, "}}\n\n");
     }
@@ -49,10 +39,7 @@ impl Voice {
     }
 
     fn open(&mut self, out: &mut Vec<u8>, speech: &Speech, block: usize) {
-        raw(
-            out,
-            "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":",
-        );
+        raw(out, "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":");
         number(out, block as u64);
         raw(out, ",\"content_block\":");
         match &speech.blocks[block] {
@@ -87,10 +74,7 @@ impl Voice {
             }
             self.open(out, token.speech, block);
         }
-        raw(
-            out,
-            "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":",
-        );
+        raw(out, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":");
         number(out, block as u64);
         raw(
             out,
@@ -113,17 +97,11 @@ impl Voice {
         if let Some(block) = self.within {
             stop(out, block);
         }
-        raw(
-            out,
-            "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{",
-        );
+        raw(out, "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{");
         push_reason(out, speech);
         raw(out, "},\"usage\":");
         push_usage(out, usage, usage.output.0);
-        raw(
-            out,
-            "}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
-        );
+        raw(out, "}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
     }
 
     pub(super) fn whole(&self, speech: &Speech, usage: Usage) -> Vec<u8> {
@@ -154,10 +132,7 @@ impl Voice {
 }
 
 fn stop(out: &mut Vec<u8>, block: usize) {
-    raw(
-        out,
-        "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":",
-    );
+    raw(out, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":");
     number(out, block as u64);
     raw(out, "}\n\n");
 }
@@ -185,10 +160,7 @@ fn push_reason(out: &mut Vec<u8>, speech: &Speech) {
 fn push_usage(out: &mut Vec<u8>, usage: Usage, output: u64) {
     raw(out, "{\"input_tokens\":");
     number(out, usage.uncached().0);
-    raw(
-        out,
-        ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":",
-    );
+    raw(out, ",\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":");
     number(out, usage.cached.0);
     raw(out, ",\"output_tokens\":");
     number(out, output);

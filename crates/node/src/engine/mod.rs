@@ -88,10 +88,7 @@ pub async fn serve(
     drop(listener);
     world.drain();
     let everyone = u32::try_from(limits::SIM_CONNECTIONS_MAX).unwrap_or(u32::MAX);
-    if tokio::time::timeout(GRACE, seats.acquire_many(everyone))
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(GRACE, seats.acquire_many(everyone)).await.is_err() {
         world.cut();
     }
     driver.abort();

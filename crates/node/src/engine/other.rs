@@ -46,12 +46,7 @@ fn push_name(out: &mut Vec<u8>, name: Option<&String>) {
 /// One model.
 pub(super) fn model(world: &World, name: &str) -> Response<Body> {
     if !world.settings.serves(name) {
-        return refuse(
-            world,
-            Protocol::Other,
-            404,
-            &format!("The model `{name}` does not exist."),
-        );
+        return refuse(world, Protocol::Other, 404, &format!("The model `{name}` does not exist."));
     }
     let mut out = Vec::with_capacity(192);
     push_model(&mut out, name);
@@ -72,18 +67,9 @@ fn push_model(out: &mut Vec<u8>, name: &str) {
 /// Answers any other path under `/v1/`. Uploads are counted, not kept.
 pub(super) async fn pass(world: &World, method: &Method, path: &str, body: Incoming) -> Response<Body> {
     let Ok(size) = swallow(body).await else {
-        return refuse(
-            world,
-            Protocol::Other,
-            413,
-            "The upload is too large or was broken off.",
-        );
+        return refuse(world, Protocol::Other, 413, "The upload is too large or was broken off.");
     };
-    let parts: Vec<&str> = path
-        .trim_start_matches("/v1/")
-        .trim_end_matches('/')
-        .split('/')
-        .collect();
+    let parts: Vec<&str> = path.trim_start_matches("/v1/").trim_end_matches('/').split('/').collect();
     let post = method == Method::POST;
     let mut out = Vec::with_capacity(256);
     match parts.as_slice() {
@@ -126,10 +112,7 @@ fn file(world: &World, out: &mut Vec<u8>, name: &str, size: u64) {
     number(out, size);
     raw(out, ",\"created_at\":");
     number(out, clock::now().0 / 1_000_000);
-    raw(
-        out,
-        ",\"filename\":\"upload\",\"purpose\":\"assistants\",\"status\":\"processed\"}",
-    );
+    raw(out, ",\"filename\":\"upload\",\"purpose\":\"assistants\",\"status\":\"processed\"}");
 }
 
 /// Reads an upload to its end and gives its size.

@@ -19,11 +19,7 @@ pub(super) struct Voice {
 
 impl Voice {
     pub(super) const fn new(mark: Mark) -> Self {
-        Self {
-            mark,
-            sequence: 0,
-            within: None,
-        }
+        Self { mark, sequence: 0, within: None }
     }
 
     /// Begins an event, up to its own fields.
@@ -56,11 +52,7 @@ impl Voice {
     }
 
     fn item_id(&self, speech: &Speech, block: usize) -> String {
-        let prefix = if speech.blocks[block] == Block::Text {
-            "msg_"
-        } else {
-            "fc_"
-        };
+        let prefix = if speech.blocks[block] == Block::Text { "msg_" } else { "fc_" };
         call_id(prefix, &self.mark, 1, block)
     }
 
@@ -141,14 +133,7 @@ impl Voice {
             self.shut(out, speech, block);
         }
         let status = status(speech);
-        self.event(
-            out,
-            if status == "completed" {
-                "response.completed"
-            } else {
-                "response.incomplete"
-            },
-        );
+        self.event(out, if status == "completed" { "response.completed" } else { "response.incomplete" });
         raw(out, ",\"response\":");
         self.object(out, status, Some((speech, usage)));
         raw(out, "}\n\n");
@@ -168,22 +153,9 @@ impl Voice {
         number(out, self.mark.created);
         raw(out, ",\"status\":\"");
         raw(out, status);
-        raw(
-            out,
-            "\",\"background\":false,\"error\":null,\"incomplete_details\":",
-        );
-        raw(
-            out,
-            if status == "incomplete" {
-                "{\"reason\":\"max_output_tokens\"}"
-            } else {
-                "null"
-            },
-        );
-        raw(
-            out,
-            ",\"instructions\":null,\"max_output_tokens\":null,\"model\":",
-        );
+        raw(out, "\",\"background\":false,\"error\":null,\"incomplete_details\":");
+        raw(out, if status == "incomplete" { "{\"reason\":\"max_output_tokens\"}" } else { "null" });
+        raw(out, ",\"instructions\":null,\"max_output_tokens\":null,\"model\":");
         raw(out, &self.mark.model);
         raw(out, ",\"output\":[");
         if let Some((speech, _)) = said {
@@ -224,10 +196,7 @@ impl Voice {
             }
             raw(out, "\"}");
         } else {
-            raw(
-                out,
-                "\",\"type\":\"message\",\"role\":\"assistant\",\"content\":[",
-            );
+            raw(out, "\",\"type\":\"message\",\"role\":\"assistant\",\"content\":[");
             if done {
                 part(out, speech, block);
             }
@@ -237,20 +206,13 @@ impl Voice {
 }
 
 fn part(out: &mut Vec<u8>, speech: &Speech, block: usize) {
-    raw(
-        out,
-        "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"",
-    );
+    raw(out, "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\"");
     speech.push_block(out, 0, block);
     raw(out, "\"}");
 }
 
 fn status(speech: &Speech) -> &'static str {
-    if speech.finish == Finish::Length {
-        "incomplete"
-    } else {
-        "completed"
-    }
+    if speech.finish == Finish::Length { "incomplete" } else { "completed" }
 }
 
 fn push_usage(out: &mut Vec<u8>, usage: Usage) {
@@ -258,10 +220,7 @@ fn push_usage(out: &mut Vec<u8>, usage: Usage) {
         ("{\"input_tokens\":", usage.input),
         (",\"input_tokens_details\":{\"cached_tokens\":", usage.cached),
         ("},\"output_tokens\":", usage.output),
-        (
-            ",\"output_tokens_details\":{\"reasoning_tokens\":",
-            usage.reasoning,
-        ),
+        (",\"output_tokens_details\":{\"reasoning_tokens\":", usage.reasoning),
         ("},\"total_tokens\":", usage.total()),
     ];
     for (name, tokens) in parts {

@@ -22,11 +22,7 @@ pub(super) async fn answer_any(world: Arc<World>, request: Request<Incoming>) ->
     let path = head.uri.path();
     if let Some(rest) = path.strip_prefix("/v1/") {
         if !authorised(&world, &head.headers) {
-            let protocol = if rest.starts_with("messages") {
-                Protocol::Messages
-            } else {
-                Protocol::Other
-            };
+            let protocol = if rest.starts_with("messages") { Protocol::Messages } else { Protocol::Other };
             return refuse(&world, protocol, 401, "Incorrect API key provided.");
         }
         if world.is_cold() {
@@ -69,12 +65,7 @@ fn count(world: &World, headers: &HeaderMap, body: &[u8]) -> Response<Body> {
     match Controls::read(headers, &wish.model) {
         Ok((_, model)) if world.settings.serves(model) => {}
         Ok((_, model)) => {
-            return refuse(
-                world,
-                protocol,
-                404,
-                &format!("The model `{model}` does not exist."),
-            );
+            return refuse(world, protocol, 404, &format!("The model `{model}` does not exist."));
         }
         Err(message) => return refuse(world, protocol, 400, &message),
     }
@@ -109,23 +100,15 @@ async fn operate(world: &World, method: &Method, path: &str, body: Incoming) -> 
                 Ok(()) => answer(b"{}".to_vec()),
                 Err(message) => refuse(world, Protocol::Other, 400, &message),
             },
-            Err(_) => refuse(
-                world,
-                Protocol::Other,
-                413,
-                "The body is too large or was broken off.",
-            ),
+            Err(_) => refuse(world, Protocol::Other, 413, "The body is too large or was broken off."),
         },
         _ => refuse(world, Protocol::Other, 404, "There is nothing at this path."),
     }
 }
 
 async fn read(body: Incoming) -> Result<Bytes, String> {
-    crate::body::read(
-        body,
-        usize::try_from(limits::BODY_BYTES_MAX).unwrap_or(usize::MAX),
-    )
-    .await
+    let most = usize::try_from(limits::BODY_BYTES_MAX).unwrap_or(usize::MAX);
+    crate::body::read(body, most).await
 }
 
 /// Does the caller show the key, where one is asked for?

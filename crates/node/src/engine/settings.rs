@@ -129,11 +129,7 @@ impl Settings {
     pub(super) fn check(options: Options) -> Result<Self, Error> {
         let pace = Pace::preset(&options.pace).ok_or_else(|| Error::Pace {
             name: options.pace.clone(),
-            known: PRESETS
-                .iter()
-                .map(|preset| preset.0)
-                .collect::<Vec<_>>()
-                .join(", "),
+            known: PRESETS.iter().map(|preset| preset.0).collect::<Vec<_>>().join(", "),
         })?;
         if options.slots == 0 || options.kv_tokens == 0 || options.prefill_chunk == 0 {
             return Err(Error::Size);

@@ -30,11 +30,7 @@ pub(super) enum Block {
 #[derive(Clone, Debug)]
 enum Said {
     /// Words drawn by seed, each `token_bytes` long if given.
-    Words {
-        seed: u64,
-        tokens: u32,
-        token_bytes: Option<usize>,
-    },
+    Words { seed: u64, tokens: u32, token_bytes: Option<usize> },
     /// Pieces already escaped for JSON, each in its block.
     Pieces(Vec<(usize, String)>),
 }
@@ -62,43 +58,23 @@ impl Speech {
             Some(reply) => Answer::Text(reply.clone()),
             None => decide(settings, wish),
         };
-        let most = wish
-            .output_max
-            .unwrap_or(limits::SIM_OUTPUT_MAX)
-            .clamp(1, limits::SIM_OUTPUT_MAX);
+        let most = wish.output_max.unwrap_or(limits::SIM_OUTPUT_MAX).clamp(1, limits::SIM_OUTPUT_MAX);
         let mut speech = match (answer, &wish.schema) {
             (Answer::Calls(calls), _) => {
-                let blocks = calls.into_iter().map(|call| Block::Call {
-                    name: call.name,
-                    arguments: call.arguments,
-                });
+                let blocks =
+                    calls.into_iter().map(|call| Block::Call { name: call.name, arguments: call.arguments });
                 Self::calls(blocks.collect())
             }
             (Answer::Text(text), _) => Self::text(&text, most),
             (Answer::Words, Some(schema)) => Self::text(&example(schema).to_string(), most),
             (Answer::Words, None) => {
-                let wanted = controls
-                    .output
-                    .unwrap_or_else(|| settings.lengths.sample(&mut Rng::branch(seed, 1)).0);
+                let wanted =
+                    controls.output.unwrap_or_else(|| settings.lengths.sample(&mut Rng::branch(seed, 1)).0);
                 let tokens = u32::try_from(wanted.clamp(1, most)).unwrap_or(u32::MAX);
-                let finish = if wanted > most {
-                    Finish::Length
-                } else {
-                    Finish::Stop
-                };
+                let finish = if wanted > most { Finish::Length } else { Finish::Stop };
                 if wish.stop.is_empty() {
-                    let said = Said::Words {
-                        seed,
-                        tokens,
-                        token_bytes: controls.token_bytes,
-                    };
-                    Self {
-                        said,
-                        blocks: vec![Block::Text],
-                        finish,
-                        stopped_at: None,
-                        reasoning: 0,
-                    }
+                    let said = Said::Words { seed, tokens, token_bytes: controls.token_bytes };
+                    Self { said, blocks: vec![Block::Text], finish, stopped_at: None, reasoning: 0 }
                 } else {
                     let mut speech = Self::text(&words::text(seed, tokens), most);
                     speech.finish = finish;
@@ -113,24 +89,10 @@ impl Speech {
 
     fn text(text: &str, most: u64) -> Self {
         let all = words::split(text);
-        let finish = if all.len() as u64 > most {
-            Finish::Length
-        } else {
-            Finish::Stop
-        };
+        let finish = if all.len() as u64 > most { Finish::Length } else { Finish::Stop };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let pieces = all
-            .into_iter()
-            .take(most)
-            .map(|piece| (0, escaped(piece)))
-            .collect();
-        Self {
-            said: Said::Pieces(pieces),
-            blocks: vec![Block::Text],
-            finish,
-            stopped_at: None,
-            reasoning: 0,
-        }
+        let pieces = all.into_iter().take(most).map(|piece| (0, escaped(piece))).collect();
+        Self { said: Said::Pieces(pieces), blocks: vec![Block::Text], finish, stopped_at: None, reasoning: 0 }
     }
 
     fn calls(blocks: Vec<Block>) -> Self {
@@ -148,13 +110,7 @@ impl Speech {
                 rest = &rest[end..];
             }
         }
-        Self {
-            said: Said::Pieces(pieces),
-            blocks,
-            finish: Finish::Tools,
-            stopped_at: None,
-            reasoning: 0,
-        }
+        Self { said: Said::Pieces(pieces), blocks, finish: Finish::Tools, stopped_at: None, reasoning: 0 }
     }
 
     /// Ends the text before the first stop sequence in it. Whole pieces only: real
@@ -207,10 +163,7 @@ impl Speech {
     /// Appends a piece, escaped for JSON. `choice` varies the words.
     pub(super) fn push(&self, out: &mut Vec<u8>, choice: u32, index: u32) {
         match &self.said {
-            Said::Words {
-                token_bytes: Some(bytes),
-                ..
-            } => out.resize(out.len() + bytes, b'x'),
+            Said::Words { token_bytes: Some(bytes), .. } => out.resize(out.len() + bytes, b'x'),
             Said::Words { seed, .. } => {
                 let (space, word) = words::token(seed.wrapping_add(u64::from(choice)), index);
                 out.extend_from_slice(space.as_bytes());
@@ -266,9 +219,7 @@ fn example_in(schema: &Value, root: &Value, room: &mut u32, depth: u32) -> Value
     }
     *room -= 1;
     if let Some(path) = schema["$ref"].as_str().and_then(|path| path.strip_prefix('#')) {
-        return root
-            .pointer(path)
-            .map_or(Value::Null, |schema| example_in(schema, root, room, depth + 1));
+        return root.pointer(path).map_or(Value::Null, |schema| example_in(schema, root, room, depth + 1));
     }
     if !schema["const"].is_null() {
         return schema["const"].clone();
@@ -291,19 +242,14 @@ fn example_in(schema: &Value, root: &Value, room: &mut u32, depth: u32) -> Value
         Some("null") => Value::Null,
         Some("array") => {
             let items = schema["minItems"].as_u64().unwrap_or(1).min(8);
-            (0..items)
-                .map(|_| example_in(&schema["items"], root, room, depth + 1))
-                .collect()
+            (0..items).map(|_| example_in(&schema["items"], root, room, depth + 1)).collect()
         }
         _ => {
             let names = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
             let fields = names.iter().filter_map(Value::as_str).map(|name| {
                 let field = &schema["properties"][name];
-                let value = if field.is_null() {
-                    json!("text")
-                } else {
-                    example_in(field, root, room, depth + 1)
-                };
+                let value =
+                    if field.is_null() { json!("text") } else { example_in(field, root, room, depth + 1) };
                 (name.to_owned(), value)
             });
             Value::Object(fields.collect())
@@ -330,35 +276,19 @@ mod tests {
     #[test]
     fn lengths_are_honoured_and_the_same_prompt_says_the_same() {
         let body = r#"{"model":"m","messages":[],"max_tokens":7}"#;
-        let many = Controls {
-            output: Some(20),
-            ..Controls::default()
-        };
+        let many = Controls { output: Some(20), ..Controls::default() };
         let (speech, text) = say(body, &many);
         assert_eq!((speech.len(), speech.finish), (7, Finish::Length));
         assert_eq!(text, say(body, &many).1);
-        let few = Controls {
-            output: Some(3),
-            ..Controls::default()
-        };
-        assert_eq!(
-            (say(body, &few).0.len(), say(body, &few).0.finish),
-            (3, Finish::Stop)
-        );
-        let fat = Controls {
-            output: Some(3),
-            token_bytes: Some(10),
-            ..Controls::default()
-        };
+        let few = Controls { output: Some(3), ..Controls::default() };
+        assert_eq!((say(body, &few).0.len(), say(body, &few).0.finish), (3, Finish::Stop));
+        let fat = Controls { output: Some(3), token_bytes: Some(10), ..Controls::default() };
         assert_eq!(say(body, &fat).1, "x".repeat(30));
     }
 
     #[test]
     fn stop_sequences_end_the_text() {
-        let reply = Controls {
-            reply: Some("one two END three".into()),
-            ..Controls::default()
-        };
+        let reply = Controls { reply: Some("one two END three".into()), ..Controls::default() };
         let (speech, text) = say(r#"{"model":"m","messages":[],"stop":["three","END"]}"#, &reply);
         assert_eq!((text.as_str(), speech.finish), ("one two", Finish::Stop));
         assert_eq!(speech.stopped_at.as_deref(), Some("END"));

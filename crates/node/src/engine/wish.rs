@@ -116,10 +116,8 @@ impl Wish {
             _ => ("messages", fields.messages),
         };
         let said = said.ok_or_else(|| format!("`{name}` is required"))?.get();
-        if matches!(
-            protocol,
-            Protocol::Chat | Protocol::Messages | Protocol::CountTokens
-        ) && !said.starts_with('[')
+        if matches!(protocol, Protocol::Chat | Protocol::Messages | Protocol::CountTokens)
+            && !said.starts_with('[')
         {
             return Err(format!("`{name}` must be a list"));
         }
@@ -134,24 +132,14 @@ impl Wish {
         let mut prompt = Vec::with_capacity(before.len() + said.len());
         prompt.extend_from_slice(before.as_bytes());
         prompt.extend_from_slice(said.as_bytes());
-        let mut stop = fields
-            .stop
-            .map(OneOrMany::into_vec)
-            .or(fields.stop_sequences)
-            .unwrap_or_default();
+        let mut stop = fields.stop.map(OneOrMany::into_vec).or(fields.stop_sequences).unwrap_or_default();
         stop.retain(|stop| !stop.is_empty());
         let mut wish = Self {
             protocol,
             model: fields.model.into_owned(),
             stream: fields.stream.unwrap_or(false),
-            stream_usage: fields
-                .stream_options
-                .and_then(|options| options.include_usage)
-                .unwrap_or(false),
-            output_max: fields
-                .max_completion_tokens
-                .or(fields.max_tokens)
-                .or(fields.max_output_tokens),
+            stream_usage: fields.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
+            output_max: fields.max_completion_tokens.or(fields.max_tokens).or(fields.max_output_tokens),
             stop,
             choices: u32::try_from(choices).unwrap_or(1),
             seed: fields.seed.map_or(0, i64::cast_unsigned),
@@ -183,10 +171,7 @@ impl Wish {
             return Ok(());
         };
         for item in items {
-            let role = item["role"]
-                .as_str()
-                .or_else(|| item["type"].as_str())
-                .unwrap_or_default();
+            let role = item["role"].as_str().or_else(|| item["type"].as_str()).unwrap_or_default();
             let results = item["content"]
                 .as_array()
                 .is_some_and(|parts| parts.iter().any(|part| part["type"] == "tool_result"));
@@ -221,11 +206,9 @@ impl Wish {
 fn words(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts
-            .iter()
-            .filter_map(|part| part["text"].as_str())
-            .collect::<Vec<_>>()
-            .join("\n"),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n")
+        }
         _ => String::new(),
     }
 }
@@ -235,22 +218,12 @@ fn tools(raw: &RawValue) -> Result<Vec<Tool>, String> {
     let tools: Vec<Value> =
         serde_json::from_str(raw.get()).map_err(|_| "`tools` must be a list".to_owned())?;
     let named = tools.iter().filter_map(|tool| {
-        let inner = if tool["function"].is_object() {
-            &tool["function"]
-        } else {
-            tool
-        };
-        let schema = if inner["parameters"].is_object() {
-            &inner["parameters"]
-        } else {
-            &inner["input_schema"]
-        };
+        let inner = if tool["function"].is_object() { &tool["function"] } else { tool };
+        let schema =
+            if inner["parameters"].is_object() { &inner["parameters"] } else { &inner["input_schema"] };
         // A built-in tool of a provider has a type but no name: the model never calls it here.
         let name = inner["name"].as_str()?.to_owned();
-        Some(Tool {
-            name,
-            arguments: example(schema).to_string(),
-        })
+        Some(Tool { name, arguments: example(schema).to_string() })
     });
     Ok(named.collect())
 }
@@ -258,9 +231,7 @@ fn tools(raw: &RawValue) -> Result<Vec<Tool>, String> {
 fn pick(raw: &RawValue) -> Result<Pick, String> {
     let pick: Value = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
     let kind = pick.as_str().or_else(|| pick["type"].as_str()).unwrap_or("auto");
-    let name = pick["name"]
-        .as_str()
-        .or_else(|| pick["function"]["name"].as_str());
+    let name = pick["name"].as_str().or_else(|| pick["function"]["name"].as_str());
     Ok(match (kind, name) {
         (_, Some(name)) => Pick::Named(name.into()),
         ("none", _) => Pick::None,
@@ -295,10 +266,7 @@ mod tests {
             "stream":true,"stream_options":{"include_usage":true},"unknown":{"a":1}}"#;
         let wish = Wish::read(Protocol::Chat, body, true).expect("valid");
         assert!(wish.stream && wish.stream_usage);
-        assert_eq!(
-            (wish.output_max, wish.stop.as_slice()),
-            (Some(5), &["x".to_owned()][..])
-        );
+        assert_eq!((wish.output_max, wish.stop.as_slice()), (Some(5), &["x".to_owned()][..]));
         assert_eq!((wish.first.as_str(), wish.last.as_str()), ("hi", "hi"));
     }
 
@@ -318,10 +286,7 @@ mod tests {
             "tool_choice":{"type":"any"},"messages":[{"role":"user","content":[{"type":"text","text":"a"}]},
             {"role":"assistant","content":"b"},{"role":"user","content":[{"type":"tool_result","content":"r"}]}]}"#;
         let wish = Wish::read(Protocol::Messages, messages, false).expect("valid");
-        assert_eq!(
-            (wish.pick.clone(), wish.first.as_str(), wish.after_tool),
-            (Pick::Required, "a", true)
-        );
+        assert_eq!((wish.pick.clone(), wish.first.as_str(), wish.after_tool), (Pick::Required, "a", true));
         let responses =
             br#"{"model":"m","tools":[{"type":"function","name":"f"}],"input":[{"role":"user","content":"a"},
             {"type":"function_call","name":"f"},{"type":"function_call","name":"f"},

@@ -111,10 +111,7 @@ impl World {
         let cold_until = clock::now().plus(settings.faults.slow_start()).0;
         Self {
             ledger: Ledger::default(),
-            batch: Mutex::new(Batch {
-                engine: Engine::new(settings.spec.clone()),
-                jobs: HashMap::new(),
-            }),
+            batch: Mutex::new(Batch { engine: Engine::new(settings.spec.clone()), jobs: HashMap::new() }),
             work: Notify::new(),
             faults: Mutex::new(settings.faults.clone()),
             leak: Mutex::new(Vec::new()),
@@ -290,16 +287,7 @@ impl Ticket {
     pub(super) fn new(world: Arc<World>, stream: bool, label: Option<String>) -> Self {
         world.ledger.started.fetch_add(1, Ordering::Relaxed);
         let (id, epoch) = (world.name(), world.epoch());
-        Self {
-            id,
-            started: clock::now(),
-            sent: 0,
-            stream,
-            label,
-            epoch,
-            over: false,
-            world,
-        }
+        Self { id, started: clock::now(), sent: 0, stream, label, epoch, over: false, world }
     }
 
     /// The call ended as it should.
@@ -307,10 +295,7 @@ impl Ticket {
         if !self.over {
             self.over = true;
             self.world.ledger.finished.fetch_add(1, Ordering::Relaxed);
-            self.world
-                .ledger
-                .whole
-                .add(clock::now().micros_since(self.started));
+            self.world.ledger.whole.add(clock::now().micros_since(self.started));
         }
     }
 
@@ -357,11 +342,6 @@ impl Drop for Ticket {
             (false, true, _) => Phase::Stream,
         };
         let id = self.label.take().unwrap_or_else(|| self.id.to_string());
-        self.world.ledger.cancel(Cancel {
-            id,
-            when: clock::now(),
-            phase,
-            tokens_sent: self.sent,
-        });
+        self.world.ledger.cancel(Cancel { id, when: clock::now(), phase, tokens_sent: self.sent });
     }
 }

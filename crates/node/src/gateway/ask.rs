@@ -181,7 +181,9 @@ fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) ->
 /// # Errors
 /// `BadHeader` if that is no tenant segment, or the path gets too deep.
 pub fn sub_tenant(tenant: &Tenant, headers: &HeaderMap) -> Result<Tenant, Fault> {
-    let Some(user) = text(headers, "x-seawall-user")? else { return Ok(tenant.clone()) };
+    let Some(user) = text(headers, "x-seawall-user")? else {
+        return Ok(tenant.clone());
+    };
     if user.contains('/') {
         return Err(Fault::new(Code::BadHeader, "A user is one segment, without `/`.").at("x-seawall-user"));
     }
@@ -208,7 +210,9 @@ pub fn class(live: &Live, caller: &Caller, tenant: &Tenant, headers: &HeaderMap)
 /// # Errors
 /// `BadHeader` for a name that is no text or over 256 bytes.
 pub fn run(tenant: &Tenant, headers: &HeaderMap) -> Result<Option<RunId>, Fault> {
-    let Some(name) = text(headers, "x-seawall-run")? else { return Ok(None) };
+    let Some(name) = text(headers, "x-seawall-run")? else {
+        return Ok(None);
+    };
     if name.len() > 256 {
         return Err(Fault::new(Code::BadHeader, "A run's name has at most 256 bytes.").at("x-seawall-run"));
     }
@@ -225,7 +229,9 @@ pub fn run(tenant: &Tenant, headers: &HeaderMap) -> Result<Option<RunId>, Fault>
 /// # Errors
 /// `BadHeader` for anything but a whole number of milliseconds above zero.
 pub fn deadline(headers: &HeaderMap, received: At) -> Result<Option<At>, Fault> {
-    let Some(ms) = text(headers, "x-seawall-deadline-ms")? else { return Ok(None) };
+    let Some(ms) = text(headers, "x-seawall-deadline-ms")? else {
+        return Ok(None);
+    };
     match ms.parse::<u64>() {
         Ok(ms) if ms > 0 => Ok(Some(received.plus(Millis(ms)))),
         _ => {
@@ -237,7 +243,9 @@ pub fn deadline(headers: &HeaderMap, received: At) -> Result<Option<At>, Fault> 
 
 /// A header as text.
 fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
-    let Some(value) = headers.get(name) else { return Ok(None) };
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
     match value.to_str() {
         Ok(text) => Ok(Some(text.trim())),
         Err(_) => Err(Fault::new(Code::BadHeader, format!("`{name}` is not plain text.")).at(name)),

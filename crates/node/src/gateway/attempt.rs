@@ -86,11 +86,11 @@ pub async fn attempt(
     let begun = match begin(ask, way, grant, &journey).await {
         Ok(begun) => begun,
         Err(Stop(failure, usage, said)) => {
-            app.metrics.attempt(&engine_name, name(failure));
+            app.metrics.calls.attempt(&engine_name, name(failure));
             return Err(Box::new(Failed { journey, failure, usage, said }));
         }
     };
-    app.metrics.attempt(&engine_name, "answered");
+    app.metrics.calls.attempt(&engine_name, "answered");
     let engine = ask.live.routes.engine(grant.engine);
     let stall_max = engine.map_or(Millis(limits::STALL_MS_MAX), |engine| engine.stall_ms_max);
     journey.first_byte();
@@ -247,7 +247,9 @@ async fn gather(begun: Begun, len_max: usize) -> Bytes {
     let mut body = BytesMut::from(&begun.first[..begun.first.len().min(len_max)]);
     let mut rest = begun.rest;
     while body.len() < len_max {
-        let Some(Ok(frame)) = rest.frame().await else { break };
+        let Some(Ok(frame)) = rest.frame().await else {
+            break;
+        };
         if let Some(data) = frame.data_ref() {
             body.extend_from_slice(&data[..data.len().min(len_max - body.len())]);
         }

@@ -107,7 +107,9 @@ fn ways(ask: &Ask) -> Result<Vec<Option<Way>>, Fault> {
 }
 
 fn way(ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Option<Way>, Fault> {
-    let Some(protocol) = translate::target(ask.protocol, &engine.speaks) else { return Ok(None) };
+    let Some(protocol) = translate::target(ask.protocol, &engine.speaks) else {
+        return Ok(None);
+    };
     if protocol == ask.protocol {
         return Ok(Some(Way::Same));
     }

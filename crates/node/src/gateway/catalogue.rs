@@ -30,7 +30,8 @@ pub fn models(app: &App, headers: &HeaderMap, name: Option<&str>) -> Result<Resp
             }
         }
         None => {
-            let owners: Vec<_> = live.routes.listed().map(|model| (model.name.clone(), owner(model))).collect();
+            let owners: Vec<_> =
+                live.routes.listed().map(|model| (model.name.clone(), owner(model))).collect();
             let list: Vec<_> = owners.iter().map(|(name, owner)| (&**name, created, &**owner)).collect();
             match anthropic {
                 true => seawall_wire::models::models_anthropic(&list),

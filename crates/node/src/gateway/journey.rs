@@ -54,15 +54,7 @@ impl Journey {
     /// Sets out.
     #[must_use]
     pub fn new(app: Arc<App>, origin: Origin, ticket: Ticket) -> Self {
-        Self {
-            app,
-            origin,
-            ticket,
-            engine_name: None,
-            first_byte: None,
-            status: 499,
-            over: false,
-        }
+        Self { app, origin, ticket, engine_name: None, first_byte: None, status: 499, over: false }
     }
 
     /// What is known from the start.
@@ -173,12 +165,12 @@ impl Journey {
             return;
         }
         let record = Arc::new(self.record(settlement));
-        self.app.metrics.call(&record);
+        self.app.metrics.calls.ended(&record);
         if !self.app.disk.record(record.clone()) {
-            self.app.metrics.drop_one("record");
+            self.app.metrics.service.dropped("record", 1);
         }
         if self.app.log.is_on() && !self.app.log.write(Line::Call(record, self.status)) {
-            self.app.metrics.drop_one("log_line");
+            self.app.metrics.service.dropped("log_line", 1);
         }
     }
 

@@ -134,7 +134,7 @@ fn method_not_allowed(takes: &'static str) -> Fault {
 /// Turns a request away before it became a call.
 #[must_use]
 pub fn reject(app: &App, protocol: Protocol, trace: &Arc<str>, path: &str, fault: &Fault) -> Response<Reply> {
-    app.metrics.rejected(fault.code.as_str());
+    app.metrics.calls.rejected(fault.code.as_str());
     let line = Line::Rejected {
         at_ms: clock::now().0 / 1_000,
         trace: trace.clone(),
@@ -144,7 +144,7 @@ pub fn reject(app: &App, protocol: Protocol, trace: &Arc<str>, path: &str, fault
         code: fault.code.as_str(),
     };
     if app.log.is_on() && !app.log.write(line) {
-        app.metrics.drop_one("log_line");
+        app.metrics.service.dropped("log_line", 1);
     }
     reply::fault(protocol, fault, trace)
 }

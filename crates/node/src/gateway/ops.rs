@@ -60,7 +60,8 @@ pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>,
                 .iter()
                 .map(|class| (class.as_str().to_owned(), json!(engine.queued[*class as usize])))
                 .collect();
-            let replicas: Vec<Value> = engine.replicas.iter().map(|replica| replica_state(&live, replica)).collect();
+            let replicas: Vec<Value> =
+                engine.replicas.iter().map(|replica| replica_state(&live, replica)).collect();
             let kind = live.routes.engine(engine.engine).map(|route| route.kind.as_str());
             json!({
                 "name": &*live.engine_name(engine.engine),
@@ -123,5 +124,6 @@ fn admin(app: &App, headers: &HeaderMap, now: At) -> Result<(), Fault> {
     if ask::caller(app, headers, now)?.admin {
         return Ok(());
     }
-    Err(Fault::new(Code::BadKey, "This path needs an admin key (`seawall key add --admin`).").at("authorization"))
+    Err(Fault::new(Code::BadKey, "This path needs an admin key (`seawall key add --admin`).")
+        .at("authorization"))
 }

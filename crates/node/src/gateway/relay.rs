@@ -256,7 +256,8 @@ impl Relay {
         self.journey.broke(failure, usage);
         if self.events {
             let origin = self.journey.origin();
-            self.ready.push_back(seawall_wire::fault::fault_event(origin.protocol, fault, &origin.trace).into());
+            self.ready
+                .push_back(seawall_wire::fault::fault_event(origin.protocol, fault, &origin.trace).into());
         }
     }
 
@@ -276,7 +277,7 @@ impl Drop for Relay {
         self.upstream = None;
         let usage = self.usage();
         let late = clock::now().micros_since(noticed);
-        self.journey.app().metrics.orphaned.inc_by(late as f64 / 1_000_000.0);
+        self.journey.app().metrics.service.orphaned.inc_by(late as f64 / 1_000_000.0);
         self.journey.cancelled(usage);
     }
 }

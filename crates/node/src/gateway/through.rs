@@ -151,13 +151,14 @@ async fn send(
     journey.goes_to(engine.name.clone());
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let uri = replica.url.join(path).map_err(|_| connect)?;
-    let sending = if body.is_end_stream() && !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-        Sending::Whole(None)
-    } else {
-        let hold = app.memory.hold(limits::STREAM_WINDOW_BYTES as u64);
-        let hold = hold.ok_or((Failure::Connect, Code::MemoryFull))?;
-        Sending::Through { body, left: live.config.limits.upload_bytes_max.0, hold }
-    };
+    let sending =
+        if body.is_end_stream() && !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+            Sending::Whole(None)
+        } else {
+            let hold = app.memory.hold(limits::STREAM_WINDOW_BYTES as u64);
+            let hold = hold.ok_or((Failure::Connect, Code::MemoryFull))?;
+            Sending::Through { body, left: live.config.limits.upload_bytes_max.0, hold }
+        };
     let mut request = Request::new(sending);
     *request.method_mut() = parts.method;
     *request.uri_mut() = uri;
@@ -168,7 +169,7 @@ async fn send(
     let limit = Duration::from_millis(engine.first_token_ms_max.0);
     match tokio::time::timeout(limit, client.request(request)).await {
         Ok(Ok(response)) => {
-            app.metrics.attempt(&engine.name, "answered");
+            app.metrics.calls.attempt(&engine.name, "answered");
             Ok(response)
         }
         Ok(Err(why)) if why.is_connect() => Err(connect),
@@ -194,4 +195,3 @@ fn relay(live: &Live, response: Response<Incoming>, grant: &Grant, mut journey: 
     *answer.headers_mut() = headers;
     answer
 }
-

@@ -20,7 +20,8 @@ fn fresh() -> Arc<str> {
 fn parse(header: &str) -> Option<&str> {
     let mut parts = header.trim().split('-');
     let (version, trace, parent) = (parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let hex =
+        |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let valid = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16);
     (valid && trace.bytes().any(|byte| byte != b'0')).then_some(trace)
 }

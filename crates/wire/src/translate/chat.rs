@@ -16,9 +16,7 @@ use crate::writer::{Writer, written};
 /// Reads a request.
 pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
     refuse(body)?;
-    let messages = body
-        .list("messages")?
-        .ok_or_else(|| bad("messages", "is required"))?;
+    let messages = body.list("messages")?.ok_or_else(|| bad("messages", "is required"))?;
     let turns = json::each("messages", &messages, |raw| read_message(&json::object(raw)?))?;
     let tools = body.list("tools")?.unwrap_or_default();
     let options = body.inner("stream_options")?;
@@ -54,10 +52,7 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
 }
 
 fn empty_object(json: &str) -> bool {
-    json.trim_start_matches('{')
-        .trim_end_matches('}')
-        .trim()
-        .is_empty()
+    json.trim_start_matches('{').trim_end_matches('}').trim().is_empty()
 }
 
 /// Refuses what no other protocol can carry.
@@ -71,19 +66,10 @@ fn refuse(body: &Object<'_>) -> Result<(), Fault> {
         return Err(untranslatable("n", "can only be 1 with this engine's protocol"));
     }
     if body.flag("logprobs")? == Some(true) || body.count("top_logprobs")?.is_some_and(|top| top > 0) {
-        return Err(untranslatable(
-            "logprobs",
-            "cannot be carried to the engine's protocol",
-        ));
+        return Err(untranslatable("logprobs", "cannot be carried to the engine's protocol"));
     }
-    if talk::strings(body, "modalities")?
-        .iter()
-        .any(|modality| modality != "text")
-    {
-        return Err(untranslatable(
-            "modalities",
-            "can only be text with this engine's protocol",
-        ));
+    if talk::strings(body, "modalities")?.iter().any(|modality| modality != "text") {
+        return Err(untranslatable("modalities", "can only be text with this engine's protocol"));
     }
     Ok(())
 }
@@ -91,14 +77,8 @@ fn refuse(body: &Object<'_>) -> Result<(), Fault> {
 fn read_message(message: &Object<'_>) -> Result<Turn, Fault> {
     let role = message.need_text("role")?;
     match role.as_str() {
-        "system" | "developer" => Ok(Turn {
-            role: Role::System,
-            parts: read_content(message)?,
-        }),
-        "user" => Ok(Turn {
-            role: Role::User,
-            parts: read_content(message)?,
-        }),
+        "system" | "developer" => Ok(Turn { role: Role::System, parts: read_content(message)? }),
+        "user" => Ok(Turn { role: Role::User, parts: read_content(message)? }),
         "assistant" => {
             if message.find("function_call").is_some() || message.find("audio").is_some() {
                 return Err(untranslatable(
@@ -106,27 +86,14 @@ fn read_message(message: &Object<'_>) -> Result<Turn, Fault> {
                     "names a message with function_call or audio, which cannot be carried",
                 ));
             }
-            Ok(Turn {
-                role: Role::Assistant,
-                parts: read_said(message)?,
-            })
+            Ok(Turn { role: Role::Assistant, parts: read_said(message)? })
         }
         "tool" => {
             let id = message.need_text("tool_call_id")?;
             let parts = read_content(message)?;
-            Ok(Turn {
-                role: Role::User,
-                parts: vec![Part::Outcome {
-                    id,
-                    parts,
-                    failed: false,
-                }],
-            })
+            Ok(Turn { role: Role::User, parts: vec![Part::Outcome { id, parts, failed: false }] })
         }
-        "function" => Err(untranslatable(
-            "role",
-            "of the deprecated kind function cannot be carried",
-        )),
+        "function" => Err(untranslatable("role", "of the deprecated kind function cannot be carried")),
         _ => Err(bad("role", "must be system, developer, user, assistant or tool")),
     }
 }
@@ -134,24 +101,16 @@ fn read_message(message: &Object<'_>) -> Result<Turn, Fault> {
 /// What an assistant said, in a request's history or an answer.
 pub(crate) fn read_said(message: &Object<'_>) -> Result<Vec<Part>, Fault> {
     let mut parts = Vec::new();
-    let thought = message
-        .hint("reasoning_content")
-        .or_else(|| message.hint("reasoning"));
+    let thought = message.hint("reasoning_content").or_else(|| message.hint("reasoning"));
     if let Some(text) = thought.filter(|text| !text.is_empty()) {
         parts.push(Part::Thinking { text, seal: None });
     }
-    parts.extend(
-        read_content(message)?
-            .into_iter()
-            .filter(|part| *part != Part::Text(String::new())),
-    );
+    parts.extend(read_content(message)?.into_iter().filter(|part| *part != Part::Text(String::new())));
     if let Some(refusal) = message.text("refusal")?.filter(|text| !text.is_empty()) {
         parts.push(Part::Refusal(refusal));
     }
     let calls = message.list("tool_calls")?.unwrap_or_default();
-    parts.extend(json::each("tool_calls", &calls, |raw| {
-        read_call(&json::object(raw)?)
-    })?);
+    parts.extend(json::each("tool_calls", &calls, |raw| read_call(&json::object(raw)?))?);
     Ok(parts)
 }
 
@@ -167,11 +126,7 @@ fn read_call(call: &Object<'_>) -> Result<Part, Fault> {
         _ => function.text("arguments").map_err(inside)?.unwrap_or_default(),
     };
     let name = function.need_text("name").map_err(inside)?;
-    Ok(Part::Call {
-        id: call.text("id")?.unwrap_or_default(),
-        name,
-        arguments,
-    })
+    Ok(Part::Call { id: call.text("id")?.unwrap_or_default(), name, arguments })
 }
 
 fn read_content(message: &Object<'_>) -> Result<Vec<Part>, Fault> {
@@ -194,31 +149,19 @@ fn read_part(part: &Object<'_>) -> Result<Part, Fault> {
             let inside = |fault| json::under(fault, "image_url");
             let url = image.need_text("url").map_err(inside)?;
             let source = talk::source(url, "url").map_err(inside)?;
-            Ok(Part::Image {
-                source,
-                detail: talk::detail(image.text("detail").map_err(inside)?),
-            })
+            Ok(Part::Image { source, detail: talk::detail(image.text("detail").map_err(inside)?) })
         }
         "file" => {
             let file = part.need_inner("file")?;
             let Some(url) = file.text("file_data")? else {
-                return Err(untranslatable(
-                    "file.file_id",
-                    "names a file that only its own server has",
-                ));
+                return Err(untranslatable("file.file_id", "names a file that only its own server has"));
             };
             let source = talk::source(url, "file.file_data")?;
-            Ok(Part::File {
-                name: file.text("filename")?,
-                source,
-            })
+            Ok(Part::File { name: file.text("filename")?, source })
         }
         other => Err(untranslatable(
             "type",
-            &format!(
-                "is `{}`, which cannot be carried to the engine's protocol",
-                tame(other)
-            ),
+            &format!("is `{}`, which cannot be carried to the engine's protocol", tame(other)),
         )),
     }
 }
@@ -233,10 +176,7 @@ pub(crate) fn tame(word: &str) -> String {
 
 fn read_tool(tool: &Object<'_>) -> Result<Tool, Fault> {
     if tool.need_text("type")? != "function" {
-        return Err(untranslatable(
-            "type",
-            "of a tool can only be function with this engine's protocol",
-        ));
+        return Err(untranslatable("type", "of a tool can only be function with this engine's protocol"));
     }
     let function = tool.need_inner("function")?;
     let inside = |fault| json::under(fault, "function");
@@ -254,27 +194,17 @@ fn read_pick(raw: Raw<'_>) -> Result<Pick, Fault> {
         Some("none") => return Ok(Pick::Never),
         Some("required") => return Ok(Pick::Must),
         Some(_) => {
-            return Err(bad(
-                "tool_choice",
-                "must be auto, none, required or name a function",
-            ));
+            return Err(bad("tool_choice", "must be auto, none, required or name a function"));
         }
         None => {}
     }
     let choice = json::object(raw).map_err(|_| bad("tool_choice", "must be a string or an object"))?;
     let inside = |fault| json::under(fault, "tool_choice");
     if choice.need_text("type").map_err(inside)? != "function" {
-        return Err(untranslatable(
-            "tool_choice.type",
-            "can only be function with this engine's protocol",
-        ));
+        return Err(untranslatable("tool_choice.type", "can only be function with this engine's protocol"));
     }
     let function = choice.need_inner("function").map_err(inside)?;
-    Ok(Pick::Named(
-        function
-            .need_text("name")
-            .map_err(|fault| json::under(fault, "tool_choice.function"))?,
-    ))
+    Ok(Pick::Named(function.need_text("name").map_err(|fault| json::under(fault, "tool_choice.function"))?))
 }
 
 fn read_format(body: &Object<'_>) -> Result<Format, Fault> {
@@ -295,26 +225,20 @@ fn read_format(body: &Object<'_>) -> Result<Format, Fault> {
                 strict: schema.flag("strict").map_err(inside)?,
             })
         }
-        _ => Err(bad(
-            "response_format.type",
-            "must be text, json_object or json_schema",
-        )),
+        _ => Err(bad("response_format.type", "must be text, json_object or json_schema")),
     }
 }
 
 /// Is this a model that OpenAI itself hosts?
 fn hosted_by_openai(model: &str) -> bool {
-    let numbered = model
-        .strip_prefix('o')
-        .is_some_and(|rest| rest.starts_with(|char: char| char.is_ascii_digit()));
+    let numbered =
+        model.strip_prefix('o').is_some_and(|rest| rest.starts_with(|char: char| char.is_ascii_digit()));
     numbered || model.starts_with("chatgpt-") || (model.starts_with("gpt-") && !model.starts_with("gpt-oss"))
 }
 
 /// Is this a hosted model that refuses to be told how hard to think?
 fn never_reasons(model: &str) -> bool {
-    ["gpt-3", "gpt-4", "chatgpt-"]
-        .iter()
-        .any(|family| model.starts_with(family))
+    ["gpt-3", "gpt-4", "chatgpt-"].iter().any(|family| model.starts_with(family))
 }
 
 /// Writes a request. A stream always asks for usage: the books need it.
@@ -331,12 +255,7 @@ pub(crate) fn write(ask: &Ask, model: &str) -> Result<Vec<u8>, Fault> {
         w.close_list();
         write_tools(w, ask);
         if let Some(max) = ask.output_max {
-            w.key(if hosted_by_openai(model) {
-                "max_completion_tokens"
-            } else {
-                "max_tokens"
-            })
-            .count(max);
+            w.key(if hosted_by_openai(model) { "max_completion_tokens" } else { "max_tokens" }).count(max);
         }
         for (name, number) in [
             ("temperature", ask.temperature),
@@ -373,13 +292,7 @@ pub(crate) fn write(ask: &Ask, model: &str) -> Result<Vec<u8>, Fault> {
             }
         }
         if ask.stream {
-            w.key("stream")
-                .flag(true)
-                .key("stream_options")
-                .open()
-                .key("include_usage")
-                .flag(true)
-                .close();
+            w.key("stream").flag(true).key("stream_options").open().key("include_usage").flag(true).close();
         }
         w.close();
     });
@@ -405,19 +318,12 @@ fn write_user(w: &mut Writer<'_>, parts: &[Part]) -> Result<(), Fault> {
             continue;
         };
         let text = talk::join_text(inner, "\n");
-        let pictures: Vec<&Part> = inner
-            .iter()
-            .filter(|part| !matches!(part, Part::Text(_)))
-            .collect();
+        let pictures: Vec<&Part> = inner.iter().filter(|part| !matches!(part, Part::Text(_))).collect();
         let text = match text {
             None if !pictures.is_empty() => "(The result is the attachment in the next message.)".to_owned(),
             text => text.unwrap_or_default(),
         };
-        w.open()
-            .field("role", "tool")
-            .field("tool_call_id", id)
-            .field("content", &text)
-            .close();
+        w.open().field("role", "tool").field("tool_call_id", id).field("content", &text).close();
         rest.extend(pictures);
     }
     let outcomes = parts.iter().any(|part| matches!(part, Part::Outcome { .. }));
@@ -451,48 +357,30 @@ fn write_part(w: &mut Writer<'_>, part: &Part) -> Result<(), Fault> {
             w.open().field("type", "text").field("text", text).close();
         }
         Part::Image { source, detail } => {
-            w.open()
-                .field("type", "image_url")
-                .key("image_url")
-                .open()
-                .field("url", &talk::url(source));
+            w.open().field("type", "image_url").key("image_url").open().field("url", &talk::url(source));
             if let Some(detail) = detail {
                 w.field("detail", detail);
             }
             w.close().close();
         }
-        Part::File {
-            name,
-            source: source @ Source::Inline { .. },
-        } => {
+        Part::File { name, source: source @ Source::Inline { .. } } => {
             w.open().field("type", "file").key("file").open();
-            w.field("filename", name.as_deref().unwrap_or("file.pdf"))
-                .field("file_data", &talk::url(source));
+            w.field("filename", name.as_deref().unwrap_or("file.pdf")).field("file_data", &talk::url(source));
             w.close().close();
         }
         Part::File { .. } => {
-            return Err(untranslatable(
-                "messages",
-                "holds a file by URL, which chat cannot carry",
-            ));
+            return Err(untranslatable("messages", "holds a file by URL, which chat cannot carry"));
         }
         _ => {
-            return Err(untranslatable(
-                "messages",
-                "holds a part that a user message of chat cannot carry",
-            ));
+            return Err(untranslatable("messages", "holds a part that a user message of chat cannot carry"));
         }
     }
     Ok(())
 }
 
 fn write_assistant(w: &mut Writer<'_>, parts: &[Part]) -> Result<(), Fault> {
-    if parts.iter().any(|part| {
-        matches!(
-            part,
-            Part::Image { .. } | Part::File { .. } | Part::Outcome { .. }
-        )
-    }) {
+    if parts.iter().any(|part| matches!(part, Part::Image { .. } | Part::File { .. } | Part::Outcome { .. }))
+    {
         return Err(untranslatable(
             "messages",
             "holds an assistant's turn with attachments, which chat cannot carry",
@@ -537,15 +425,8 @@ pub(crate) fn write_said(w: &mut Writer<'_>, parts: &[Part]) {
                 continue;
             };
             let arguments = if arguments.is_empty() { "{}" } else { arguments };
-            w.open()
-                .field("id", id)
-                .field("type", "function")
-                .key("function")
-                .open();
-            w.field("name", name)
-                .field("arguments", arguments)
-                .close()
-                .close();
+            w.open().field("id", id).field("type", "function").key("function").open();
+            w.field("name", name).field("arguments", arguments).close().close();
         }
         w.close_list();
     }
@@ -557,11 +438,7 @@ fn write_tools(w: &mut Writer<'_>, ask: &Ask) {
     }
     w.key("tools").open_list();
     for tool in &ask.tools {
-        w.open()
-            .field("type", "function")
-            .key("function")
-            .open()
-            .field("name", &tool.name);
+        w.open().field("type", "function").key("function").open().field("name", &tool.name);
         if let Some(about) = &tool.about {
             w.field("description", about);
         }
@@ -599,22 +476,10 @@ fn write_format(w: &mut Writer<'_>, format: &Format) {
     match format {
         Format::Text => {}
         Format::Json => {
-            w.key("response_format")
-                .open()
-                .field("type", "json_object")
-                .close();
+            w.key("response_format").open().field("type", "json_object").close();
         }
-        Format::Schema {
-            name,
-            about,
-            schema,
-            strict,
-        } => {
-            w.key("response_format")
-                .open()
-                .field("type", "json_schema")
-                .key("json_schema")
-                .open();
+        Format::Schema { name, about, schema, strict } => {
+            w.key("response_format").open().field("type", "json_schema").key("json_schema").open();
             w.field("name", name);
             if let Some(about) = about {
                 w.field("description", about);

@@ -26,11 +26,7 @@ pub(crate) struct Hear {
 
 impl Hear {
     pub(crate) fn new(answer_id: String) -> Self {
-        Self {
-            answer_id,
-            calls: Vec::new(),
-            finish: None,
-        }
+        Self { answer_id, calls: Vec::new(), finish: None }
     }
 
     /// Translates one event into steps.
@@ -61,9 +57,7 @@ impl Hear {
 
     fn choice(&mut self, choice: &Object<'_>, steps: &mut Vec<Delta>) -> Result<(), Fault> {
         if let Some(delta) = choice.inner("delta")? {
-            let thought = delta
-                .text("reasoning_content")?
-                .or_else(|| delta.hint("reasoning"));
+            let thought = delta.text("reasoning_content")?.or_else(|| delta.hint("reasoning"));
             for (text, make) in [
                 (thought, Delta::Thinking as fn(String) -> Delta),
                 (delta.text("content")?, Delta::Text),
@@ -104,28 +98,17 @@ impl Hear {
             Some(at) => at,
             None if self.calls.len() == CALLS_MAX => return Err(bad("tool_calls", "are too many")),
             None => {
-                let name = function
-                    .as_ref()
-                    .map(|function| function.text("name"))
-                    .transpose()?
-                    .flatten();
+                let name = function.as_ref().map(|function| function.text("name")).transpose()?.flatten();
                 let at = self.calls.len();
                 self.calls.push(index);
                 let id = id.unwrap_or_else(|| format!("call_{}_{at}", self.answer_id));
-                steps.push(Delta::Call {
-                    at,
-                    id,
-                    name: name.unwrap_or_default(),
-                });
+                steps.push(Delta::Call { at, id, name: name.unwrap_or_default() });
                 at
             }
         };
         let arguments = match function.as_ref().and_then(|function| function.find("arguments")) {
             Some(raw) if raw.get().starts_with('{') => Some(raw.get().to_owned()),
-            _ => function
-                .map(|function| function.text("arguments"))
-                .transpose()?
-                .flatten(),
+            _ => function.map(|function| function.text("arguments")).transpose()?.flatten(),
         };
         if let Some(text) = arguments.filter(|text| !text.is_empty()) {
             steps.push(Delta::Arguments { at, text });
@@ -148,13 +131,7 @@ pub(crate) struct Speak {
 
 impl Speak {
     pub(crate) fn new(context: Context, legacy: bool) -> Self {
-        Self {
-            context,
-            legacy,
-            bare_call: None,
-            finish: None,
-            usage: None,
-        }
+        Self { context, legacy, bare_call: None, finish: None, usage: None }
     }
 
     pub(crate) fn put(&mut self, delta: &Delta, out: &mut Vec<u8>) {
@@ -185,17 +162,9 @@ impl Speak {
                 self.end_call(out);
                 self.bare_call = Some(*at);
                 self.chunk(out, None, |w| {
-                    w.key("tool_calls")
-                        .open_list()
-                        .open()
-                        .key("index")
-                        .count(*at as u64);
+                    w.key("tool_calls").open_list().open().key("index").count(*at as u64);
                     w.field("id", id).field("type", "function").key("function").open();
-                    w.field("name", name)
-                        .field("arguments", "")
-                        .close()
-                        .close()
-                        .close_list();
+                    w.field("name", name).field("arguments", "").close().close().close_list();
                 });
             }
             Delta::Arguments { at, text } => {
@@ -212,17 +181,8 @@ impl Speak {
 
     fn arguments(&self, at: usize, text: &str, out: &mut Vec<u8>) {
         self.chunk(out, None, |w| {
-            w.key("tool_calls")
-                .open_list()
-                .open()
-                .key("index")
-                .count(at as u64);
-            w.key("function")
-                .open()
-                .field("arguments", text)
-                .close()
-                .close()
-                .close_list();
+            w.key("tool_calls").open_list().open().key("index").count(at as u64);
+            w.key("function").open().field("arguments", text).close().close().close_list();
         });
     }
 
@@ -238,13 +198,7 @@ impl Speak {
             self.head(w);
             w.open_list().open().key("index").count(0).key("delta").open();
             delta(w);
-            w.close()
-                .key("logprobs")
-                .null()
-                .key("finish_reason")
-                .text_or_null(reason)
-                .close()
-                .close_list();
+            w.close().key("logprobs").null().key("finish_reason").text_or_null(reason).close().close_list();
             if self.context.include_usage {
                 w.key("usage").null();
             }
@@ -266,10 +220,7 @@ impl Speak {
         w.open()
             .field("id", &format!("chatcmpl-{}", self.context.id))
             .field("object", "chat.completion.chunk");
-        w.key("created")
-            .count(self.context.created)
-            .field("model", &self.context.model)
-            .key("choices");
+        w.key("created").count(self.context.created).field("model", &self.context.model).key("choices");
     }
 
     fn done(&mut self, out: &mut Vec<u8>) {

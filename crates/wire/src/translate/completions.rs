@@ -31,10 +31,7 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
     let options = body.inner("stream_options")?;
     Ok(Ask {
         model: body.need_text("model")?,
-        turns: vec![Turn {
-            role: Role::User,
-            parts: vec![Part::Text(read_prompt(body)?)],
-        }],
+        turns: vec![Turn { role: Role::User, parts: vec![Part::Text(read_prompt(body)?)] }],
         output_max: body.count("max_tokens")?.filter(|max| *max > 0),
         temperature: body.number("temperature")?,
         top_p: body.number("top_p")?,
@@ -65,10 +62,7 @@ fn read_prompt(body: &Object<'_>) -> Result<String, Fault> {
         [one] if json::is_text(one) => {
             json::text(one).ok_or_else(|| bad("prompt", "holds a string that is no text"))
         }
-        _ => Err(untranslatable(
-            "prompt",
-            "can only be one string with this engine's protocol",
-        )),
+        _ => Err(untranslatable("prompt", "can only be one string with this engine's protocol")),
     }
 }
 
@@ -96,23 +90,12 @@ pub(crate) fn write_answer(answer: &Answer, context: &Context) -> Vec<u8> {
 /// A completion or a chunk of one, left open for its usage.
 pub(crate) fn write_choice(w: &mut Writer<'_>, context: &Context, text: &str, reason: Option<&str>) {
     write_head(w, context);
-    w.open_list()
-        .open()
-        .field("text", text)
-        .key("index")
-        .count(0)
-        .key("logprobs")
-        .null();
+    w.open_list().open().field("text", text).key("index").count(0).key("logprobs").null();
     w.key("finish_reason").text_or_null(reason).close().close_list();
 }
 
 /// The beginning of a completion, up to its choices.
 pub(crate) fn write_head(w: &mut Writer<'_>, context: &Context) {
-    w.open()
-        .field("id", &format!("cmpl-{}", context.id))
-        .field("object", "text_completion");
-    w.key("created")
-        .count(context.created)
-        .field("model", &context.model)
-        .key("choices");
+    w.open().field("id", &format!("cmpl-{}", context.id)).field("object", "text_completion");
+    w.key("created").count(context.created).field("model", &context.model).key("choices");
 }

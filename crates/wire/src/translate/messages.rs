@@ -30,17 +30,10 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
     }
     let mut turns = Vec::new();
     if body.find("system").is_some() {
-        turns.push(Turn {
-            role: Role::System,
-            parts: read_content(body, "system", read_block)?,
-        });
+        turns.push(Turn { role: Role::System, parts: read_content(body, "system", read_block)? });
     }
-    let messages = body
-        .list("messages")?
-        .ok_or_else(|| bad("messages", "is required"))?;
-    turns.extend(json::each("messages", &messages, |raw| {
-        read_message(&json::object(raw)?)
-    })?);
+    let messages = body.list("messages")?.ok_or_else(|| bad("messages", "is required"))?;
+    turns.extend(json::each("messages", &messages, |raw| read_message(&json::object(raw)?))?);
     let tools = body.list("tools")?.unwrap_or_default();
     let (pick, parallel) = read_pick(body)?;
     let output = body.inner("output_config")?;
@@ -62,11 +55,7 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
         stop_field: "stop_sequences",
         // OpenAI's scale of effort ends at high on most servers.
         effort: effort.map(|effort| {
-            if matches!(effort.as_str(), "xhigh" | "max") {
-                "high".to_owned()
-            } else {
-                effort
-            }
+            if matches!(effort.as_str(), "xhigh" | "max") { "high".to_owned() } else { effort }
         }),
         user: metadata.and_then(|metadata| metadata.hint("user_id")),
         stream: body.flag("stream")?.unwrap_or(false),
@@ -84,10 +73,7 @@ fn read_message(message: &Object<'_>) -> Result<Turn, Fault> {
     if message.find("content").is_none() {
         return Err(bad("content", "is required"));
     }
-    Ok(Turn {
-        role,
-        parts: read_content(message, "content", read_block)?,
-    })
+    Ok(Turn { role, parts: read_content(message, "content", read_block)? })
 }
 
 /// A string or a list of blocks, each read by `read`.
@@ -111,19 +97,10 @@ fn read_content(
 fn read_attachment(block: &Object<'_>) -> Result<Part, Fault> {
     match block.need_text("type")?.as_str() {
         "text" => Ok(Part::Text(block.need_text("text")?)),
-        "image" => Ok(Part::Image {
-            source: read_source(block)?,
-            detail: None,
-        }),
-        "document" => Ok(Part::File {
-            source: read_source(block)?,
-            name: block.text("title")?,
-        }),
+        "image" => Ok(Part::Image { source: read_source(block)?, detail: None }),
+        "document" => Ok(Part::File { source: read_source(block)?, name: block.text("title")? }),
         other => {
-            let why = format!(
-                "is `{}`, which cannot be carried to the engine's protocol",
-                tame(other)
-            );
+            let why = format!("is `{}`, which cannot be carried to the engine's protocol", tame(other));
             Err(untranslatable("type", &why))
         }
     }
@@ -161,10 +138,7 @@ fn read_source(block: &Object<'_>) -> Result<Source, Fault> {
         "url" => Ok(Source::Url(source.need_text("url").map_err(inside)?)),
         other => Err(untranslatable(
             "source.type",
-            &format!(
-                "is `{}`, which cannot be carried to the engine's protocol",
-                tame(other)
-            ),
+            &format!("is `{}`, which cannot be carried to the engine's protocol", tame(other)),
         )),
     }
 }
@@ -211,12 +185,7 @@ fn read_format(output: &Object<'_>) -> Result<Format, Fault> {
     }
     let schema =
         carried(&format, "schema").ok_or_else(|| bad("output_config.format.schema", "is required"))?;
-    Ok(Format::Schema {
-        name: "answer".to_owned(),
-        about: None,
-        schema,
-        strict: Some(true),
-    })
+    Ok(Format::Schema { name: "answer".to_owned(), about: None, schema, strict: Some(true) })
 }
 
 /// Writes a request.
@@ -229,21 +198,12 @@ pub(crate) fn write(ask: &Ask, model: &str) -> Result<Vec<u8>, Fault> {
         ));
     }
     if ask.stop.iter().any(|stop| stop.trim().is_empty()) {
-        return Err(untranslatable(
-            ask.stop_field,
-            "of only blanks is not taken by the engine's protocol",
-        ));
+        return Err(untranslatable(ask.stop_field, "of only blanks is not taken by the engine's protocol"));
     }
     let (system, turns) = split(&ask.turns);
-    turns
-        .iter()
-        .flat_map(|turn| &turn.parts)
-        .try_for_each(refuse_file)?;
+    turns.iter().flat_map(|turn| &turn.parts).try_for_each(refuse_file)?;
     Ok(written(|w| {
-        w.open()
-            .field("model", model)
-            .key("max_tokens")
-            .count(ask.output_max.unwrap_or(OUTPUT_MAX));
+        w.open().field("model", model).key("max_tokens").count(ask.output_max.unwrap_or(OUTPUT_MAX));
         if !system.is_empty() {
             w.key("system").open_list();
             for text in &system {
@@ -287,13 +247,9 @@ pub(crate) fn write(ask: &Ask, model: &str) -> Result<Vec<u8>, Fault> {
 /// Refuses files that are not the one kind the API takes.
 fn refuse_file(part: &Part) -> Result<(), Fault> {
     match part {
-        Part::File {
-            source: Source::Inline { media, .. },
-            ..
-        } if media != "application/pdf" => Err(untranslatable(
-            "messages",
-            "holds a file that is no PDF, which this engine cannot take",
-        )),
+        Part::File { source: Source::Inline { media, .. }, .. } if media != "application/pdf" => {
+            Err(untranslatable("messages", "holds a file that is no PDF, which this engine cannot take"))
+        }
         Part::Outcome { parts, .. } => parts.iter().try_for_each(refuse_file),
         _ => Ok(()),
     }
@@ -305,11 +261,8 @@ fn split(turns: &[Turn]) -> (Vec<String>, Vec<Turn>) {
     let mut system = Vec::new();
     let mut said: Vec<Turn> = Vec::new();
     for turn in turns {
-        let parts = turn
-            .parts
-            .iter()
-            .filter(|part| !matches!(part, Part::Text(text) if text.is_empty()))
-            .cloned();
+        let parts =
+            turn.parts.iter().filter(|part| !matches!(part, Part::Text(text) if text.is_empty())).cloned();
         if turn.role == Role::System {
             system.extend(parts.filter_map(|part| match part {
                 Part::Text(text) => Some(text),
@@ -323,16 +276,12 @@ fn split(turns: &[Turn]) -> (Vec<String>, Vec<Turn>) {
         }
     }
     for turn in &mut said {
-        turn.parts
-            .sort_by_key(|part| !matches!(part, Part::Outcome { .. }));
+        turn.parts.sort_by_key(|part| !matches!(part, Part::Outcome { .. }));
     }
     if said.is_empty()
         && let Some(last) = system.pop()
     {
-        said.push(Turn {
-            role: Role::User,
-            parts: vec![Part::Text(last)],
-        });
+        said.push(Turn { role: Role::User, parts: vec![Part::Text(last)] });
     }
     (system, said)
 }
@@ -343,16 +292,7 @@ fn sendable(part: &Part) -> bool {
 }
 
 fn write_turn(w: &mut Writer<'_>, turn: &Turn) {
-    w.open()
-        .field(
-            "role",
-            if turn.role == Role::Assistant {
-                "assistant"
-            } else {
-                "user"
-            },
-        )
-        .key("content");
+    w.open().field("role", if turn.role == Role::Assistant { "assistant" } else { "user" }).key("content");
     if let [Part::Text(text)] = &turn.parts[..] {
         w.text(text);
     } else {
@@ -367,17 +307,9 @@ fn write_turn(w: &mut Writer<'_>, turn: &Turn) {
 /// are changed alike, so they still find each other.
 fn plain_id(id: &str) -> String {
     let kept = |char: char| {
-        if char.is_ascii_alphanumeric() || matches!(char, '_' | '-') {
-            char
-        } else {
-            '_'
-        }
+        if char.is_ascii_alphanumeric() || matches!(char, '_' | '-') { char } else { '_' }
     };
-    if id.is_empty() {
-        "call".to_owned()
-    } else {
-        id.chars().map(kept).collect()
-    }
+    if id.is_empty() { "call".to_owned() } else { id.chars().map(kept).collect() }
 }
 
 fn write_block(w: &mut Writer<'_>, part: &Part) {
@@ -398,9 +330,7 @@ fn write_block(w: &mut Writer<'_>, part: &Part) {
             }
         }
         Part::Call { id, name, arguments } => {
-            w.field("type", "tool_use")
-                .field("id", &plain_id(id))
-                .field("name", name);
+            w.field("type", "tool_use").field("id", &plain_id(id)).field("name", name);
             w.carry("input", &talk::arguments_object(arguments));
         }
         Part::Outcome { id, parts, failed } => {
@@ -412,9 +342,8 @@ fn write_block(w: &mut Writer<'_>, part: &Part) {
                 }
                 parts => {
                     w.key("content").open_list();
-                    let full = parts
-                        .iter()
-                        .filter(|part| !matches!(part, Part::Text(text) if text.is_empty()));
+                    let full =
+                        parts.iter().filter(|part| !matches!(part, Part::Text(text) if text.is_empty()));
                     full.for_each(|part| write_block(w, part));
                     w.close_list();
                 }
@@ -437,10 +366,9 @@ fn write_block(w: &mut Writer<'_>, part: &Part) {
 fn write_source(w: &mut Writer<'_>, source: &Source) {
     w.key("source").open();
     match source {
-        Source::Inline { media, base64 } => w
-            .field("type", "base64")
-            .field("media_type", media)
-            .field("data", base64),
+        Source::Inline { media, base64 } => {
+            w.field("type", "base64").field("media_type", media).field("data", base64)
+        }
         Source::Url(url) => w.field("type", "url").field("url", url),
     };
     w.close();
@@ -499,11 +427,7 @@ fn write_output_config(w: &mut Writer<'_>, ask: &Ask) {
         w.field("effort", effort);
     }
     if let Some(schema) = schema {
-        w.key("format")
-            .open()
-            .field("type", "json_schema")
-            .carry("schema", schema)
-            .close();
+        w.key("format").open().field("type", "json_schema").carry("schema", schema).close();
     }
     w.close();
 }
@@ -511,10 +435,8 @@ fn write_output_config(w: &mut Writer<'_>, ask: &Ask) {
 /// Reads a whole answer. Blocks that no request of ours can lead to are left out.
 pub(crate) fn read_answer(body: &[u8]) -> Result<Answer, Fault> {
     let whole = Object::parse(body).ok_or_else(|| Fault::plain(Code::EngineGarbled))?;
-    let content = whole
-        .list("content")
-        .map_err(garbled)?
-        .ok_or_else(|| garbled(bad("content", "is missing")))?;
+    let content =
+        whole.list("content").map_err(garbled)?.ok_or_else(|| garbled(bad("content", "is missing")))?;
     let read = |raw: &Raw<'_>| {
         let block = json::object(raw)?;
         match read_block(&block) {
@@ -528,9 +450,7 @@ pub(crate) fn read_answer(body: &[u8]) -> Result<Answer, Fault> {
         parts: parts.map_err(garbled)?.into_iter().flatten().collect(),
         finish: usage::finish(reason.as_bytes()),
         stopped_by: whole.hint("stop_sequence"),
-        usage: whole
-            .find("usage")
-            .and_then(|raw| usage::read(Protocol::Messages, raw.get().as_bytes())),
+        usage: whole.find("usage").and_then(|raw| usage::read(Protocol::Messages, raw.get().as_bytes())),
     }
     .settled())
 }
@@ -556,13 +476,8 @@ pub(crate) fn write_answer(answer: &Answer, context: &Context) -> Vec<u8> {
         w.field("model", &context.model).key("content").open_list();
         answer.parts.iter().for_each(|part| write_block(w, part));
         w.close_list();
-        w.field(
-            "stop_reason",
-            stop_reason(answer.finish, answer.stopped_by.as_deref()),
-        );
-        w.key("stop_sequence")
-            .text_or_null(answer.stopped_by.as_deref())
-            .key("usage");
+        w.field("stop_reason", stop_reason(answer.finish, answer.stopped_by.as_deref()));
+        w.key("stop_sequence").text_or_null(answer.stopped_by.as_deref()).key("usage");
         usage::write_messages(w, &answer.usage.unwrap_or_default());
         w.close();
     })

@@ -24,10 +24,7 @@ impl Hear {
     /// Translates one event into steps.
     pub(crate) fn event(&mut self, event: Event<'_>, steps: &mut Vec<Delta>) -> Result<(), Fault> {
         let body = Object::parse(event.data).ok_or_else(|| Fault::plain(Code::EngineGarbled))?;
-        let kind = body
-            .hint("type")
-            .or_else(|| event.event.map(str::to_owned))
-            .unwrap_or_default();
+        let kind = body.hint("type").or_else(|| event.event.map(str::to_owned)).unwrap_or_default();
         match kind.as_str() {
             "message_start" => {
                 let message = body.need_inner("message").map_err(garbled)?;
@@ -41,10 +38,7 @@ impl Hear {
                 let delta = body.need_inner("delta").map_err(garbled)?;
                 if let Some(reason) = delta.text("stop_reason").map_err(garbled)? {
                     let stopped_by = delta.hint("stop_sequence");
-                    steps.push(Delta::Finish {
-                        finish: usage::finish(reason.as_bytes()),
-                        stopped_by,
-                    });
+                    steps.push(Delta::Finish { finish: usage::finish(reason.as_bytes()), stopped_by });
                 }
             }
             "message_stop" => steps.push(Delta::Done),
@@ -70,20 +64,10 @@ impl Hear {
                 }
                 let at = self.calls.len();
                 self.calls.push(index);
-                steps.push(Delta::Call {
-                    at,
-                    id: block.need_text("id")?,
-                    name: block.need_text("name")?,
-                });
+                steps.push(Delta::Call { at, id: block.need_text("id")?, name: block.need_text("name")? });
                 // Some servers send the whole input at once.
-                let input = block
-                    .find("input")
-                    .map(|raw| raw.get())
-                    .filter(|input| input.len() > 2);
-                steps.extend(input.map(|input| Delta::Arguments {
-                    at,
-                    text: input.to_owned(),
-                }));
+                let input = block.find("input").map(|raw| raw.get()).filter(|input| input.len() > 2);
+                steps.extend(input.map(|input| Delta::Arguments { at, text: input.to_owned() }));
             }
             _ => {}
         }
@@ -111,9 +95,7 @@ impl Hear {
 }
 
 fn read_usage(from: &Object<'_>, steps: &mut Vec<Delta>) {
-    let used = from
-        .find("usage")
-        .and_then(|raw| usage::read(Protocol::Messages, raw.get().as_bytes()));
+    let used = from.find("usage").and_then(|raw| usage::read(Protocol::Messages, raw.get().as_bytes()));
     steps.extend(used.map(Delta::Usage));
 }
 
@@ -141,15 +123,7 @@ pub(crate) struct Speak {
 
 impl Speak {
     pub(crate) fn new(context: Context) -> Self {
-        Self {
-            context,
-            open: None,
-            blocks: 0,
-            calls: Vec::new(),
-            begun: false,
-            finish: None,
-            usage: None,
-        }
+        Self { context, open: None, blocks: 0, calls: Vec::new(), begun: false, finish: None, usage: None }
     }
 
     pub(crate) fn put(&mut self, delta: &Delta, out: &mut Vec<u8>) {
@@ -202,11 +176,7 @@ impl Speak {
             }
             // A call that ended before its arguments did is still found by its index.
             Delta::Arguments { at, text } => {
-                let block = self
-                    .calls
-                    .get(*at)
-                    .copied()
-                    .unwrap_or(self.blocks.saturating_sub(1));
+                let block = self.calls.get(*at).copied().unwrap_or(self.blocks.saturating_sub(1));
                 self.more(block, out, |w| {
                     w.field("type", "input_json_delta").field("partial_json", text);
                 });
@@ -231,15 +201,8 @@ impl Speak {
             w.field("id", &format!("msg_{}", self.context.id))
                 .field("type", "message")
                 .field("role", "assistant");
-            w.field("model", &self.context.model)
-                .key("content")
-                .open_list()
-                .close_list();
-            w.key("stop_reason")
-                .null()
-                .key("stop_sequence")
-                .null()
-                .key("usage");
+            w.field("model", &self.context.model).key("content").open_list().close_list();
+            w.key("stop_reason").null().key("stop_sequence").null().key("usage");
             usage::write_messages(w, &self.usage.unwrap_or_default());
             w.close().close();
         });
@@ -256,18 +219,13 @@ impl Speak {
 
     fn think(&mut self, out: &mut Vec<u8>) {
         self.block(Block::Thinking, out, |w| {
-            w.field("type", "thinking")
-                .field("thinking", "")
-                .field("signature", "");
+            w.field("type", "thinking").field("thinking", "").field("signature", "");
         });
     }
 
     fn start(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Writer<'_>)) {
         event(out, Some("content_block_start"), |w| {
-            w.open()
-                .field("type", "content_block_start")
-                .key("index")
-                .count(self.blocks);
+            w.open().field("type", "content_block_start").key("index").count(self.blocks);
             w.key("content_block").open();
             write(w);
             w.close().close();
@@ -277,12 +235,7 @@ impl Speak {
 
     fn more(&self, index: u64, out: &mut Vec<u8>, write: impl FnOnce(&mut Writer<'_>)) {
         event(out, Some("content_block_delta"), |w| {
-            w.open()
-                .field("type", "content_block_delta")
-                .key("index")
-                .count(index)
-                .key("delta")
-                .open();
+            w.open().field("type", "content_block_delta").key("index").count(index).key("delta").open();
             write(w);
             w.close().close();
         });
@@ -296,11 +249,7 @@ impl Speak {
 
     fn stop(&self, out: &mut Vec<u8>) {
         event(out, Some("content_block_stop"), |w| {
-            w.open()
-                .field("type", "content_block_stop")
-                .key("index")
-                .count(self.blocks - 1)
-                .close();
+            w.open().field("type", "content_block_stop").key("index").count(self.blocks - 1).close();
         });
     }
 
@@ -310,10 +259,7 @@ impl Speak {
         event(out, Some("message_delta"), |w| {
             w.open().field("type", "message_delta").key("delta").open();
             w.field("stop_reason", stop_reason(finish, stopped_by.as_deref()));
-            w.key("stop_sequence")
-                .text_or_null(stopped_by.as_deref())
-                .close()
-                .key("usage");
+            w.key("stop_sequence").text_or_null(stopped_by.as_deref()).close().key("usage");
             usage::write_messages(w, &self.usage.unwrap_or_default());
             w.close();
         });

@@ -27,12 +27,7 @@ use crate::json::{self, Object};
 #[must_use]
 pub const fn native(kind: EngineKind) -> &'static [Protocol] {
     match kind {
-        EngineKind::OpenAi => &[
-            Protocol::Chat,
-            Protocol::Completions,
-            Protocol::Embeddings,
-            Protocol::Other,
-        ],
+        EngineKind::OpenAi => &[Protocol::Chat, Protocol::Completions, Protocol::Embeddings, Protocol::Other],
         EngineKind::Anthropic => &[Protocol::Messages, Protocol::CountTokens],
         EngineKind::Sim => &[
             Protocol::Chat,
@@ -52,12 +47,9 @@ pub const fn native(kind: EngineKind) -> &'static [Protocol] {
 pub fn target(client: Protocol, native: &[Protocol]) -> Option<Protocol> {
     let order: &[Protocol] = match client {
         Protocol::Chat => &[Protocol::Chat, Protocol::Messages, Protocol::Responses],
-        Protocol::Completions => &[
-            Protocol::Completions,
-            Protocol::Chat,
-            Protocol::Messages,
-            Protocol::Responses,
-        ],
+        Protocol::Completions => {
+            &[Protocol::Completions, Protocol::Chat, Protocol::Messages, Protocol::Responses]
+        }
         Protocol::Responses => &[Protocol::Responses, Protocol::Chat, Protocol::Messages],
         Protocol::Messages => &[Protocol::Messages, Protocol::Chat, Protocol::Responses],
         Protocol::Embeddings => &[Protocol::Embeddings],
@@ -160,11 +152,8 @@ pub fn answer_to(
 }
 
 fn no_way(client: Protocol, engine: Protocol) -> Fault {
-    let told = format!(
-        "A {} call cannot be sent to an engine that speaks {}.",
-        client.as_str(),
-        engine.as_str()
-    );
+    let told =
+        format!("A {} call cannot be sent to an engine that speaks {}.", client.as_str(), engine.as_str());
     Fault::new(Code::NotTranslatable, told)
 }
 
@@ -180,10 +169,7 @@ pub(crate) fn garbled(fault: Fault) -> Fault {
 /// The engine reports its own failure inside an answer.
 pub(crate) fn engine_failed(told: Option<&str>) -> Fault {
     match told {
-        Some(told) => Fault::new(
-            Code::EngineFailed,
-            format!("The engine failed while answering: {told}"),
-        ),
+        Some(told) => Fault::new(Code::EngineFailed, format!("The engine failed while answering: {told}")),
         None => Fault::plain(Code::EngineFailed),
     }
 }

@@ -36,17 +36,11 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
     refuse(body)?;
     let mut turns = Vec::new();
     if let Some(text) = body.text("instructions")? {
-        turns.push(Turn {
-            role: Role::System,
-            parts: vec![Part::Text(text)],
-        });
+        turns.push(Turn { role: Role::System, parts: vec![Part::Text(text)] });
     }
     let input = body.find("input").ok_or_else(|| bad("input", "is required"))?;
     if let Some(text) = json::text(input) {
-        turns.push(Turn {
-            role: Role::User,
-            parts: vec![Part::Text(text)],
-        });
+        turns.push(Turn { role: Role::User, parts: vec![Part::Text(text)] });
     } else {
         let items = body.list("input")?.unwrap_or_default();
         let read = json::each("input", &items, |raw| read_item(&json::object(raw)?))?;
@@ -78,10 +72,7 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
         verbosity: text.and_then(|text| text.hint("verbosity")),
         user: body.hint("user").or_else(|| body.hint("safety_identifier")),
         stream: body.flag("stream")?.unwrap_or(false),
-        echo: ECHOED
-            .iter()
-            .filter_map(|name| Some((*name, carried(body, name)?)))
-            .collect(),
+        echo: ECHOED.iter().filter_map(|name| Some((*name, carried(body, name)?))).collect(),
         ..Ask::default()
     })
 }
@@ -93,20 +84,12 @@ fn refuse(body: &Object<'_>) -> Result<(), Fault> {
         }
     }
     if body.flag("background")? == Some(true) {
-        return Err(untranslatable(
-            "background",
-            "needs an engine that works in the background",
-        ));
+        return Err(untranslatable("background", "needs an engine that works in the background"));
     }
     if body.count("top_logprobs")?.is_some_and(|top| top > 0)
-        || talk::strings(body, "include")?
-            .iter()
-            .any(|name| name == "message.output_text.logprobs")
+        || talk::strings(body, "include")?.iter().any(|name| name == "message.output_text.logprobs")
     {
-        return Err(untranslatable(
-            "top_logprobs",
-            "cannot be carried to the engine's protocol",
-        ));
+        return Err(untranslatable("top_logprobs", "cannot be carried to the engine's protocol"));
     }
     Ok(())
 }
@@ -125,31 +108,18 @@ pub(crate) fn read_item(item: &Object<'_>) -> Result<(Role, Vec<Part>), Fault> {
         }
         Some("function_call") => {
             let arguments = item.text("arguments")?.unwrap_or_default();
-            let call = Part::Call {
-                id: item.need_text("call_id")?,
-                name: item.need_text("name")?,
-                arguments,
-            };
+            let call =
+                Part::Call { id: item.need_text("call_id")?, name: item.need_text("name")?, arguments };
             Ok((Role::Assistant, vec![call]))
         }
         Some("function_call_output") => {
             let parts = read_content(item, "output")?;
-            Ok((
-                Role::User,
-                vec![Part::Outcome {
-                    id: item.need_text("call_id")?,
-                    parts,
-                    failed: false,
-                }],
-            ))
+            Ok((Role::User, vec![Part::Outcome { id: item.need_text("call_id")?, parts, failed: false }]))
         }
         Some("reasoning") => Ok((Role::Assistant, read_reasoning(item)?.into_iter().collect())),
         Some(other) => Err(untranslatable(
             "type",
-            &format!(
-                "is `{}`, which cannot be carried to the engine's protocol",
-                tame(other)
-            ),
+            &format!("is `{}`, which cannot be carried to the engine's protocol", tame(other)),
         )),
     }
 }
@@ -188,10 +158,7 @@ fn read_part(part: &Object<'_>) -> Result<Part, Fault> {
         "refusal" => Ok(Part::Refusal(part.need_text("refusal")?)),
         "input_image" => {
             let Some(url) = part.text("image_url")? else {
-                return Err(untranslatable(
-                    "file_id",
-                    "names a file that only its own server has",
-                ));
+                return Err(untranslatable("file_id", "names a file that only its own server has"));
             };
             Ok(Part::Image {
                 source: talk::source(url, "image_url")?,
@@ -201,22 +168,13 @@ fn read_part(part: &Object<'_>) -> Result<Part, Fault> {
         "input_file" => {
             let url = part.text("file_data")?.or(part.text("file_url")?);
             let Some(url) = url else {
-                return Err(untranslatable(
-                    "file_id",
-                    "names a file that only its own server has",
-                ));
+                return Err(untranslatable("file_id", "names a file that only its own server has"));
             };
-            Ok(Part::File {
-                name: part.text("filename")?,
-                source: talk::source(url, "file_data")?,
-            })
+            Ok(Part::File { name: part.text("filename")?, source: talk::source(url, "file_data")? })
         }
         other => Err(untranslatable(
             "type",
-            &format!(
-                "is `{}`, which cannot be carried to the engine's protocol",
-                tame(other)
-            ),
+            &format!("is `{}`, which cannot be carried to the engine's protocol", tame(other)),
         )),
     }
 }
@@ -224,10 +182,7 @@ fn read_part(part: &Object<'_>) -> Result<Part, Fault> {
 fn read_tool(tool: &Object<'_>) -> Result<Tool, Fault> {
     let kind = tool.need_text("type")?;
     if kind != "function" {
-        return Err(untranslatable(
-            "type",
-            &format!("is `{}`, a tool that only OpenAI runs", tame(&kind)),
-        ));
+        return Err(untranslatable("type", &format!("is `{}`, a tool that only OpenAI runs", tame(&kind))));
     }
     Ok(Tool {
         name: tool.need_text("name")?,
@@ -243,20 +198,14 @@ fn read_pick(raw: Raw<'_>) -> Result<Pick, Fault> {
         Some("none") => return Ok(Pick::Never),
         Some("required") => return Ok(Pick::Must),
         Some(_) => {
-            return Err(bad(
-                "tool_choice",
-                "must be auto, none, required or name a function",
-            ));
+            return Err(bad("tool_choice", "must be auto, none, required or name a function"));
         }
         None => {}
     }
     let choice = json::object(raw).map_err(|_| bad("tool_choice", "must be a string or an object"))?;
     let inside = |fault| json::under(fault, "tool_choice");
     if choice.need_text("type").map_err(inside)? != "function" {
-        return Err(untranslatable(
-            "tool_choice.type",
-            "can only be function with this engine's protocol",
-        ));
+        return Err(untranslatable("tool_choice.type", "can only be function with this engine's protocol"));
     }
     Ok(Pick::Named(choice.need_text("name").map_err(inside)?))
 }
@@ -276,25 +225,16 @@ fn read_format(text: &Object<'_>) -> Result<Format, Fault> {
             schema: carried(&format, "schema").ok_or_else(|| inside(bad("schema", "is required")))?,
             strict: format.flag("strict").map_err(inside)?,
         }),
-        _ => Err(bad(
-            "text.format.type",
-            "must be text, json_object or json_schema",
-        )),
+        _ => Err(bad("text.format.type", "must be text, json_object or json_schema")),
     }
 }
 
 /// Writes a request.
 pub(crate) fn write(ask: &Ask, model: &str) -> Result<Vec<u8>, Fault> {
     ask.refuse_sampling()?;
-    for (name, set) in [
-        (ask.stop_field, !ask.stop.is_empty()),
-        ("top_k", ask.top_k.is_some()),
-    ] {
+    for (name, set) in [(ask.stop_field, !ask.stop.is_empty()), ("top_k", ask.top_k.is_some())] {
         if set {
-            return Err(untranslatable(
-                name,
-                "has no counterpart in the engine's protocol",
-            ));
+            return Err(untranslatable(name, "has no counterpart in the engine's protocol"));
         }
     }
     let leading = ask
@@ -305,10 +245,7 @@ pub(crate) fn write(ask: &Ask, model: &str) -> Result<Vec<u8>, Fault> {
         // A request of nothing but prompts still needs an input: its last one.
         .min(ask.turns.len().saturating_sub(1));
     let (system, turns) = ask.turns.split_at(leading);
-    let system: Vec<String> = system
-        .iter()
-        .filter_map(|turn| talk::join_text(&turn.parts, "\n\n"))
-        .collect();
+    let system: Vec<String> = system.iter().filter_map(|turn| talk::join_text(&turn.parts, "\n\n")).collect();
     let mut failed = Ok(());
     let out = written(|w| {
         w.open().field("model", model);
@@ -357,21 +294,12 @@ fn write_turn(w: &mut Writer<'_>, turn: &Turn) -> Result<(), Fault> {
     let mut at = 0;
     while at < turn.parts.len() {
         let spoken = |part: &Part| {
-            matches!(
-                part,
-                Part::Text(_) | Part::Refusal(_) | Part::Image { .. } | Part::File { .. }
-            )
+            matches!(part, Part::Text(_) | Part::Refusal(_) | Part::Image { .. } | Part::File { .. })
         };
         let run = turn.parts[at..].iter().take_while(|part| spoken(part)).count();
         if run > 0 {
-            w.open()
-                .field("type", "message")
-                .field("role", role)
-                .key("content")
-                .open_list();
-            turn.parts[at..at + run]
-                .iter()
-                .try_for_each(|part| write_part(w, part, text_type))?;
+            w.open().field("type", "message").field("role", role).key("content").open_list();
+            turn.parts[at..at + run].iter().try_for_each(|part| write_part(w, part, text_type))?;
             w.close_list().close();
             at += run;
             continue;
@@ -383,10 +311,7 @@ fn write_turn(w: &mut Writer<'_>, turn: &Turn) -> Result<(), Fault> {
                 w.field("name", name).field("arguments", arguments).close();
             }
             Part::Outcome { id, parts, .. } => {
-                w.open()
-                    .field("type", "function_call_output")
-                    .field("call_id", id)
-                    .key("output");
+                w.open().field("type", "function_call_output").field("call_id", id).key("output");
                 match talk::join_text(parts, "\n") {
                     Some(text) if parts.iter().all(|part| matches!(part, Part::Text(_))) => {
                         w.text(&text);
@@ -396,9 +321,7 @@ fn write_turn(w: &mut Writer<'_>, turn: &Turn) -> Result<(), Fault> {
                     }
                     _ => {
                         w.open_list();
-                        parts
-                            .iter()
-                            .try_for_each(|part| write_part(w, part, "input_text"))?;
+                        parts.iter().try_for_each(|part| write_part(w, part, "input_text"))?;
                         w.close_list();
                     }
                 }
@@ -468,11 +391,7 @@ fn write_tools(w: &mut Writer<'_>, ask: &Ask) {
             w.field("tool_choice", "required");
         }
         Some(Pick::Named(name)) => {
-            w.key("tool_choice")
-                .open()
-                .field("type", "function")
-                .field("name", name)
-                .close();
+            w.key("tool_choice").open().field("type", "function").field("name", name).close();
         }
     }
     if let Some(parallel) = ask.parallel {
@@ -490,16 +409,8 @@ fn write_text(w: &mut Writer<'_>, ask: &Ask) {
         Format::Json => {
             w.key("format").open().field("type", "json_object").close();
         }
-        Format::Schema {
-            name,
-            about,
-            schema,
-            strict,
-        } => {
-            w.key("format")
-                .open()
-                .field("type", "json_schema")
-                .field("name", name);
+        Format::Schema { name, about, schema, strict } => {
+            w.key("format").open().field("type", "json_schema").field("name", name);
             if let Some(about) = about {
                 w.field("description", about);
             }

@@ -18,10 +18,8 @@ pub(crate) fn read_answer(body: &[u8], id: &str) -> Result<Answer, Fault> {
     if whole.hint("status").as_deref() == Some("failed") {
         return Err(failed(&whole));
     }
-    let output = whole
-        .list("output")
-        .map_err(garbled)?
-        .ok_or_else(|| garbled(bad("output", "is missing")))?;
+    let output =
+        whole.list("output").map_err(garbled)?.ok_or_else(|| garbled(bad("output", "is missing")))?;
     let mut parts = Vec::new();
     for raw in output {
         let item = json::object(raw).map_err(|_| garbled(item_fault("must be an object")))?;
@@ -33,23 +31,13 @@ pub(crate) fn read_answer(body: &[u8], id: &str) -> Result<Answer, Fault> {
         }
     }
     name_calls(&mut parts, id);
-    let usage = whole
-        .find("usage")
-        .and_then(|raw| usage::read(Protocol::Responses, raw.get().as_bytes()));
-    Ok(Answer {
-        parts,
-        finish: finish(&whole),
-        stopped_by: None,
-        usage,
-    }
-    .settled())
+    let usage = whole.find("usage").and_then(|raw| usage::read(Protocol::Responses, raw.get().as_bytes()));
+    Ok(Answer { parts, finish: finish(&whole), stopped_by: None, usage }.settled())
 }
 
 /// The fault of a response that failed.
 pub(crate) fn failed(response: &Object<'_>) -> Fault {
-    let told = response
-        .find("error")
-        .and_then(|raw| engine_message(raw.get().as_bytes()));
+    let told = response.find("error").and_then(|raw| engine_message(raw.get().as_bytes()));
     super::engine_failed(told.as_deref())
 }
 
@@ -65,28 +53,13 @@ pub(crate) fn finish(response: &Object<'_>) -> Finish {
 pub(crate) fn write_item(w: &mut Writer<'_>, id: &str, part: &Part, status: &str) {
     w.open();
     match part {
-        Part::Call {
-            id: call,
-            name,
-            arguments,
-        } => {
-            let arguments = if arguments.is_empty() && status == "completed" {
-                "{}"
-            } else {
-                arguments
-            };
-            w.field("type", "function_call")
-                .field("id", id)
-                .field("call_id", call);
-            w.field("name", name)
-                .field("arguments", arguments)
-                .field("status", status);
+        Part::Call { id: call, name, arguments } => {
+            let arguments = if arguments.is_empty() && status == "completed" { "{}" } else { arguments };
+            w.field("type", "function_call").field("id", id).field("call_id", call);
+            w.field("name", name).field("arguments", arguments).field("status", status);
         }
         Part::Thinking { text, seal } => {
-            w.field("type", "reasoning")
-                .field("id", id)
-                .key("summary")
-                .open_list();
+            w.field("type", "reasoning").field("id", id).key("summary").open_list();
             if !text.is_empty() {
                 w.open().field("type", "summary_text").field("text", text).close();
             }
@@ -97,19 +70,11 @@ pub(crate) fn write_item(w: &mut Writer<'_>, id: &str, part: &Part, status: &str
             w.field("status", status);
         }
         Part::Redacted(data) => {
-            w.field("type", "reasoning")
-                .field("id", id)
-                .key("summary")
-                .open_list()
-                .close_list();
-            w.field("encrypted_content", &format!("{REDACTED}{data}"))
-                .field("status", status);
+            w.field("type", "reasoning").field("id", id).key("summary").open_list().close_list();
+            w.field("encrypted_content", &format!("{REDACTED}{data}")).field("status", status);
         }
         said => {
-            w.field("type", "message")
-                .field("id", id)
-                .field("role", "assistant")
-                .field("status", status);
+            w.field("type", "message").field("id", id).field("role", "assistant").field("status", status);
             w.key("content").open_list();
             write_said(w, said);
             w.close_list();
@@ -123,13 +88,7 @@ pub(crate) fn write_said(w: &mut Writer<'_>, said: &Part) {
     match said {
         Part::Text(text) => {
             w.open().field("type", "output_text").field("text", text);
-            w.key("annotations")
-                .open_list()
-                .close_list()
-                .key("logprobs")
-                .open_list()
-                .close_list()
-                .close();
+            w.key("annotations").open_list().close_list().key("logprobs").open_list().close_list().close();
         }
         Part::Refusal(text) => {
             w.open().field("type", "refusal").field("refusal", text).close();
@@ -173,15 +132,9 @@ pub(crate) fn write_response(
         _ => "completed",
     };
     let echoed = |name: &str, default: &'static str| echo(context, name, default);
-    w.open()
-        .field("id", &format!("resp_{}", context.id))
-        .field("object", "response");
+    w.open().field("id", &format!("resp_{}", context.id)).field("object", "response");
     w.key("created_at").count(context.created).field("status", status);
-    w.key("background")
-        .flag(false)
-        .key("error")
-        .null()
-        .key("incomplete_details");
+    w.key("background").flag(false).key("error").null().key("incomplete_details");
     match incomplete {
         Some(reason) => w.open().field("reason", reason).close(),
         None => w.null(),
@@ -189,30 +142,17 @@ pub(crate) fn write_response(
     for name in ["instructions", "max_output_tokens"] {
         w.carry(name, &echoed(name, "null"));
     }
-    w.carry("metadata", &echoed("metadata", "{}"))
-        .field("model", &context.model)
-        .key("output")
-        .open_list();
+    w.carry("metadata", &echoed("metadata", "{}")).field("model", &context.model).key("output").open_list();
     for (at, item) in items.iter().enumerate() {
         write_item(w, &item_id(item, &context.id, at), item, status);
     }
     w.close_list();
-    w.carry("parallel_tool_calls", &echoed("parallel_tool_calls", "true"))
-        .key("previous_response_id")
-        .null();
-    w.carry(
-        "reasoning",
-        &echoed("reasoning", r#"{"effort":null,"summary":null}"#),
-    )
-    .key("store")
-    .flag(false);
+    w.carry("parallel_tool_calls", &echoed("parallel_tool_calls", "true")).key("previous_response_id").null();
+    w.carry("reasoning", &echoed("reasoning", r#"{"effort":null,"summary":null}"#)).key("store").flag(false);
     w.carry("temperature", &echoed("temperature", "null"));
     w.carry("text", &echoed("text", r#"{"format":{"type":"text"}}"#));
-    w.carry("tool_choice", &echoed("tool_choice", r#""auto""#))
-        .carry("tools", &echoed("tools", "[]"));
-    w.carry("top_p", &echoed("top_p", "null"))
-        .field("truncation", "disabled")
-        .key("usage");
+    w.carry("tool_choice", &echoed("tool_choice", r#""auto""#)).carry("tools", &echoed("tools", "[]"));
+    w.carry("top_p", &echoed("top_p", "null")).field("truncation", "disabled").key("usage");
     match used {
         Some(used) => usage::write_responses(w, used),
         None => {

@@ -29,10 +29,7 @@ impl Hear {
             return Ok(());
         }
         let body = Object::parse(event.data).ok_or_else(|| Fault::plain(Code::EngineGarbled))?;
-        let kind = body
-            .hint("type")
-            .or_else(|| event.event.map(str::to_owned))
-            .unwrap_or_default();
+        let kind = body.hint("type").or_else(|| event.event.map(str::to_owned)).unwrap_or_default();
         let text = || body.hint("delta").filter(|text| !text.is_empty());
         match kind.as_str() {
             "response.output_text.delta" => steps.extend(text().map(Delta::Text)),
@@ -62,10 +59,7 @@ impl Hear {
                 if finish == Finish::Stop && !self.calls.is_empty() {
                     finish = Finish::Tools;
                 }
-                steps.push(Delta::Finish {
-                    finish,
-                    stopped_by: None,
-                });
+                steps.push(Delta::Finish { finish, stopped_by: None });
                 steps.push(Delta::Done);
             }
             "response.failed" => {
@@ -91,13 +85,8 @@ impl Hear {
             return Err(bad("item", "is one tool call too many"));
         }
         let at = self.calls.len();
-        self.calls
-            .push((body.count("output_index")?.unwrap_or_default(), false));
-        steps.push(Delta::Call {
-            at,
-            id: item.need_text("call_id")?,
-            name: item.need_text("name")?,
-        });
+        self.calls.push((body.count("output_index")?.unwrap_or_default(), false));
+        steps.push(Delta::Call { at, id: item.need_text("call_id")?, name: item.need_text("name")? });
         Ok(())
     }
 
@@ -167,13 +156,7 @@ impl Speak {
             Delta::Seal(seal) => {
                 self.charge(seal.len())?;
                 if !self.is_open(|part| matches!(part, Part::Thinking { .. })) {
-                    self.begin(
-                        Part::Thinking {
-                            text: String::new(),
-                            seal: None,
-                        },
-                        out,
-                    )?;
+                    self.begin(Part::Thinking { text: String::new(), seal: None }, out)?;
                 }
                 if let Some(Part::Thinking { seal: kept, .. }) = self.items.last_mut() {
                     *kept = Some(seal.clone());
@@ -187,14 +170,7 @@ impl Speak {
             }
             Delta::Call { id, name, .. } => {
                 self.charge(id.len() + name.len())?;
-                self.begin(
-                    Part::Call {
-                        id: id.clone(),
-                        name: name.clone(),
-                        arguments: String::new(),
-                    },
-                    out,
-                )?;
+                self.begin(Part::Call { id: id.clone(), name: name.clone(), arguments: String::new() }, out)?;
                 self.calls.push(self.items.len() - 1);
             }
             Delta::Arguments { at, text } => self.arguments(*at, text, out)?,
@@ -210,10 +186,7 @@ impl Speak {
     /// An event with the fields every event has.
     fn event(&mut self, out: &mut Vec<u8>, name: &str, write: impl FnOnce(&mut Writer<'_>, &Self)) {
         event(out, Some(name), |w| {
-            w.open()
-                .field("type", name)
-                .key("sequence_number")
-                .count(self.sequence);
+            w.open().field("type", name).key("sequence_number").count(self.sequence);
             write(w, self);
             w.close();
         });
@@ -230,20 +203,14 @@ impl Speak {
     ) {
         self.event(out, name, |w, speak| {
             let item = &speak.items[at];
-            w.field("item_id", &item_id(item, &speak.context.id, at))
-                .key("output_index")
-                .count(at as u64);
+            w.field("item_id", &item_id(item, &speak.context.id, at)).key("output_index").count(at as u64);
             write(w, item);
         });
     }
 
     fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.bytes > ANSWER_BYTES_MAX {
-            Err(Fault::plain(Code::AnswerTooLarge))
-        } else {
-            Ok(())
-        }
+        if self.bytes > ANSWER_BYTES_MAX { Err(Fault::plain(Code::AnswerTooLarge)) } else { Ok(()) }
     }
 
     fn is_open(&self, kind: impl FnOnce(&Part) -> bool) -> bool {
@@ -264,15 +231,8 @@ impl Speak {
             let id = item_id(item, &speak.context.id, at);
             if matches!(item, Part::Text(_) | Part::Refusal(_)) {
                 // Announced without content: that comes with the events that follow.
-                w.open()
-                    .field("type", "message")
-                    .field("id", &id)
-                    .field("role", "assistant");
-                w.field("status", "in_progress")
-                    .key("content")
-                    .open_list()
-                    .close_list()
-                    .close();
+                w.open().field("type", "message").field("id", &id).field("role", "assistant");
+                w.field("status", "in_progress").key("content").open_list().close_list().close();
             } else {
                 write_item(w, &id, item, "in_progress");
             }
@@ -304,11 +264,7 @@ impl Speak {
             }
             _ => return Ok(()),
         };
-        let name = if refusal {
-            "response.refusal.delta"
-        } else {
-            "response.output_text.delta"
-        };
+        let name = if refusal { "response.refusal.delta" } else { "response.output_text.delta" };
         self.item_event(out, name, at, |w, _| {
             w.key("content_index").count(0).field("delta", text);
             if !refusal {
@@ -321,13 +277,7 @@ impl Speak {
     fn think(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
         self.charge(text.len())?;
         if !self.is_open(|part| matches!(part, Part::Thinking { .. })) {
-            self.begin(
-                Part::Thinking {
-                    text: String::new(),
-                    seal: None,
-                },
-                out,
-            )?;
+            self.begin(Part::Thinking { text: String::new(), seal: None }, out)?;
         }
         let at = self.items.len() - 1;
         let Part::Thinking { text: whole, .. } = &mut self.items[at] else {
@@ -406,12 +356,7 @@ impl Speak {
         }
         self.event(out, "response.output_item.done", |w, speak| {
             w.key("output_index").count(at as u64).key("item");
-            write_item(
-                w,
-                &item_id(&speak.items[at], &speak.context.id, at),
-                &speak.items[at],
-                "completed",
-            );
+            write_item(w, &item_id(&speak.items[at], &speak.context.id, at), &speak.items[at], "completed");
         });
     }
 
@@ -419,20 +364,10 @@ impl Speak {
         self.close(out);
         let finish = self.finish.unwrap_or(Finish::Stop);
         let cut = matches!(finish, Finish::Length | Finish::Refusal);
-        let name = if cut {
-            "response.incomplete"
-        } else {
-            "response.completed"
-        };
+        let name = if cut { "response.incomplete" } else { "response.completed" };
         self.event(out, name, |w, speak| {
             w.key("response");
-            write_response(
-                w,
-                &speak.context,
-                &speak.items,
-                Some(finish),
-                speak.usage.as_ref(),
-            );
+            write_response(w, &speak.context, &speak.items, Some(finish), speak.usage.as_ref());
         });
     }
 }

@@ -90,14 +90,7 @@ impl Stream {
         if let Some(fault) = &self.no_way {
             return Err(fault.clone());
         }
-        let Self {
-            events,
-            hear,
-            speak,
-            tally,
-            steps,
-            ..
-        } = self;
+        let Self { events, hear, speak, tally, steps, .. } = self;
         events.feed(chunk, |event| step(hear, speak, tally, steps, event, out))
     }
 
@@ -109,14 +102,7 @@ impl Stream {
         if let Some(fault) = &self.no_way {
             return Err(fault.clone());
         }
-        let Self {
-            events,
-            hear,
-            speak,
-            tally,
-            steps,
-            ..
-        } = self;
+        let Self { events, hear, speak, tally, steps, .. } = self;
         events.end(|event| step(hear, speak, tally, steps, event, out))?;
         if tally.done {
             return Ok(());

@@ -89,12 +89,7 @@ pub(crate) enum Format {
     /// Any JSON object.
     Json,
     /// JSON of this schema (JSON text).
-    Schema {
-        name: String,
-        about: Option<String>,
-        schema: String,
-        strict: Option<bool>,
-    },
+    Schema { name: String, about: Option<String>, schema: String, strict: Option<bool> },
 }
 
 /// A request.
@@ -141,10 +136,7 @@ impl Ask {
             ("logit_bias", self.logit_bias.is_some()),
         ] {
             if set {
-                return Err(json::untranslatable(
-                    name,
-                    "has no counterpart in the engine's protocol",
-                ));
+                return Err(json::untranslatable(name, "has no counterpart in the engine's protocol"));
             }
         }
         Ok(())
@@ -232,10 +224,7 @@ pub(crate) fn source(url: String, param: &str) -> Result<Source, Fault> {
     match inline.split_once(";base64,") {
         Some((media, base64)) => {
             let media = media.split(';').next().unwrap_or_default();
-            Ok(Source::Inline {
-                media: media.to_owned(),
-                base64: base64.to_owned(),
-            })
+            Ok(Source::Inline { media: media.to_owned(), base64: base64.to_owned() })
         }
         None => Err(json::bad(param, "must be an http(s) URL or a base64 data URL")),
     }
@@ -281,9 +270,7 @@ pub(crate) fn strings(object: &Object<'_>, name: &str) -> Result<Vec<String>, Fa
         return Ok(object.text(name)?.into_iter().collect());
     }
     let items = object.list(name)?.unwrap_or_default();
-    json::each(name, &items, |item| {
-        json::text(item).ok_or_else(|| item_fault("must be a string"))
-    })
+    json::each(name, &items, |item| json::text(item).ok_or_else(|| item_fault("must be a string")))
 }
 
 /// A fault of a list's item itself; [`json::each`] names it.

@@ -63,10 +63,7 @@ fn tokens(body: &str) -> Vec<String> {
 
 /// The line of a page that holds the facts.
 pub(crate) fn facts(row: &Row) -> String {
-    format!(
-        "| `{}` | {} | {} | {} |",
-        row.name, row.status, row.blame, row.retry
-    )
+    format!("| `{}` | {} | {} | {} |", row.name, row.status, row.blame, row.retry)
 }
 
 /// The line of a page that repeats the table's two sentences.
@@ -98,24 +95,15 @@ pub(super) fn pages(tree: &Tree) -> Vec<Failure> {
         }
     }
     let index = "docs/errors/README.md";
-    for row in rows
-        .iter()
-        .filter(|row| !tree.text(index).contains(&format!("({}.md)", row.name)))
-    {
+    for row in rows.iter().filter(|row| !tree.text(index).contains(&format!("({}.md)", row.name))) {
         failures.push(failure(
             index.to_owned(),
             format!("`{}` is not listed", row.name),
             "cargo x bless-errors",
         ));
     }
-    for path in tree
-        .paths
-        .iter()
-        .filter(|path| path.starts_with("docs/errors/") && *path != index)
-    {
-        let known = rows
-            .iter()
-            .any(|row| *path == format!("docs/errors/{}.md", row.name));
+    for path in tree.paths.iter().filter(|path| path.starts_with("docs/errors/") && *path != index) {
+        let known = rows.iter().any(|row| *path == format!("docs/errors/{}.md", row.name));
         if !known {
             failures.push(failure(
                 path.clone(),
@@ -131,44 +119,24 @@ fn page(path: &str, text: &str, row: &Row) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut fail = |what: String, mend: &str| failures.push(failure(path.to_owned(), what, mend));
     if text.lines().next() != Some(&format!("# {}", row.name)) {
-        fail(
-            format!("the page does not begin with `# {}`", row.name),
-            "make that its first line",
-        );
+        fail(format!("the page does not begin with `# {}`", row.name), "make that its first line");
     }
     if !text.lines().any(|line| line == facts(row)) {
-        fail(
-            format!("the facts differ from the table: {}", facts(row)),
-            "cargo x bless-errors",
-        );
+        fail(format!("the facts differ from the table: {}", facts(row)), "cargo x bless-errors");
     }
     if !text.lines().any(|line| line == quote(row)) {
-        fail(
-            format!("the table's sentences are not repeated: {}", quote(row)),
-            "cargo x bless-errors",
-        );
+        fail(format!("the table's sentences are not repeated: {}", quote(row)), "cargo x bless-errors");
     }
     let mut rest = text;
     for section in SECTIONS {
         let Some((_, below)) = rest.split_once(&format!("\n{section}\n")) else {
-            fail(
-                format!("the section `{section}` is missing or out of order"),
-                "write it",
-            );
+            fail(format!("the section `{section}` is missing or out of order"), "write it");
             continue;
         };
         rest = below;
-        let words = below
-            .split("\n## ")
-            .next()
-            .unwrap_or(below)
-            .split_whitespace()
-            .count();
+        let words = below.split("\n## ").next().unwrap_or(below).split_whitespace().count();
         if words < SECTION_WORDS_MIN {
-            fail(
-                format!("the section `{section}` says next to nothing"),
-                "write what the reader needs",
-            );
+            fail(format!("the section `{section}` says next to nothing"), "write what the reader needs");
         }
     }
     failures
@@ -204,31 +172,16 @@ mod tests {
         let rows = read_table(CODE);
         assert_eq!(rows.len(), 1);
         assert_eq!(facts(&rows[0]), "| `bad_json` | 400 | caller | never |");
-        assert_eq!(
-            (rows[0].says.as_str(), rows[0].hint.as_str()),
-            ("It is not JSON, at all.", "Check it.")
-        );
+        assert_eq!((rows[0].says.as_str(), rows[0].hint.as_str()), ("It is not JSON, at all.", "Check it."));
     }
 
     #[test]
     fn a_page_that_agrees_passes_and_each_departure_fails() {
         assert_eq!(with(PAGE), []);
-        assert!(
-            with(&PAGE.replace("Check it.", "Look."))[0]
-                .what
-                .contains("sentences")
-        );
+        assert!(with(&PAGE.replace("Check it.", "Look."))[0].what.contains("sentences"));
         assert!(with(&PAGE.replace("400", "422"))[0].what.contains("facts"));
-        assert!(
-            with(&PAGE.replace("## Why", "## Because"))[0]
-                .what
-                .contains("## Why")
-        );
-        assert!(
-            with(&PAGE.replace("# bad_json\n", "# other\n"))[0]
-                .what
-                .contains("begin")
-        );
+        assert!(with(&PAGE.replace("## Why", "## Because"))[0].what.contains("## Why"));
+        assert!(with(&PAGE.replace("# bad_json\n", "# other\n"))[0].what.contains("begin"));
         assert!(
             with(&PAGE.replacen("One two three four five six.", "Unlucky.", 1))[0]
                 .what
@@ -240,18 +193,7 @@ mod tests {
     fn a_missing_page_a_left_over_page_and_a_short_index_fail() {
         let failures = pages(&Tree::of(&[(TABLE, CODE), ("docs/errors/gone.md", "")]));
         let what: Vec<_> = failures.iter().map(|failure| failure.what.as_str()).collect();
-        assert_eq!(
-            what,
-            [
-                "the page is missing",
-                "`bad_json` is not listed",
-                "no code has this page"
-            ]
-        );
-        assert_eq!(
-            pages(&Tree::default()).len(),
-            1,
-            "a table that cannot be found is a failure"
-        );
+        assert_eq!(what, ["the page is missing", "`bad_json` is not listed", "no code has this page"]);
+        assert_eq!(pages(&Tree::default()).len(), 1, "a table that cannot be found is a failure");
     }
 }

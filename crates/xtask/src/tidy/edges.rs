@@ -50,11 +50,7 @@ fn dependencies(manifest: &str) -> Vec<Dependency<'_>> {
         }
         let name = text.split(['.', '=', ' ']).next().unwrap_or("");
         if inside && !name.is_empty() && !name.starts_with('#') {
-            found.push(Dependency {
-                name: name.trim_matches('"'),
-                text,
-                line,
-            });
+            found.push(Dependency { name: name.trim_matches('"'), text, line });
         }
     }
     found
@@ -74,18 +70,12 @@ pub(super) fn ours(tree: &Tree) -> Vec<Failure> {
         let path = format!("crates/{name}/Cargo.toml");
         let Some((_, allowed)) = EDGES.iter().find(|(from, _)| *from == name) else {
             let mend = "write a one-page ADR and add the crate to EDGES in crates/xtask/src/tidy/edges.rs";
-            failures.push(failure(
-                path,
-                format!("the crate `{name}` is not in the table of edges"),
-                mend,
-            ));
+            failures.push(failure(path, format!("the crate `{name}` is not in the table of edges"), mend));
             continue;
         };
         for dependency in dependencies(tree.text(&path)) {
-            let ours = dependency
-                .name
-                .strip_prefix("seawall-")
-                .or((dependency.name == "xtask").then_some("xtask"));
+            let ours =
+                dependency.name.strip_prefix("seawall-").or((dependency.name == "xtask").then_some("xtask"));
             if let Some(to) = ours.filter(|to| !allowed.contains(to)) {
                 let what = format!("`{name}` depends on `{to}`");
                 let mend = "move the shared noun to model, or pass the value through node";
@@ -152,8 +142,7 @@ pub(super) fn bans(tree: &Tree) -> Vec<Failure> {
 }
 
 fn banned(text: &str) -> impl Iterator<Item = &str> {
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("{ path = \"")?.split('"').next())
+    text.lines().filter_map(|line| line.trim().strip_prefix("{ path = \"")?.split('"').next())
 }
 
 #[cfg(test)]
@@ -172,20 +161,12 @@ mod tests {
         assert_eq!(failures[0].at, "crates/kernel/Cargo.toml:3");
         assert!(ours(&with("crates/node/Cargo.toml", text)).is_empty());
         let dev = "[dev-dependencies]\nseawall-node.workspace = true\n";
-        assert_eq!(
-            ours(&with("crates/sim/Cargo.toml", dev)).len(),
-            1,
-            "dev-dependencies are edges too"
-        );
+        assert_eq!(ours(&with("crates/sim/Cargo.toml", dev)).len(), 1, "dev-dependencies are edges too");
     }
 
     #[test]
     fn a_crate_outside_the_table_fails() {
-        assert!(
-            ours(&with("crates/extra/Cargo.toml", ""))[0]
-                .what
-                .contains("extra")
-        );
+        assert!(ours(&with("crates/extra/Cargo.toml", ""))[0].what.contains("extra"));
     }
 
     #[test]
@@ -198,10 +179,7 @@ mod tests {
     #[test]
     fn a_version_of_its_own_fails() {
         let failures = theirs(&with("crates/wire/Cargo.toml", "[dependencies]\nserde = \"1\"\n"));
-        assert_eq!(
-            (failures[0].rule, failures[0].at.as_str()),
-            ("version", "crates/wire/Cargo.toml:2")
-        );
+        assert_eq!((failures[0].rule, failures[0].at.as_str()), ("version", "crates/wire/Cargo.toml:2"));
     }
 
     #[test]

@@ -5,18 +5,14 @@ use crate::source::code_only;
 use crate::tree::Tree;
 
 /// Names that say nothing about what is inside.
-const EMPTY_NAMES: [&str; 9] = [
-    "core", "common", "util", "utils", "helper", "helpers", "manager", "managers", "misc",
-];
+const EMPTY_NAMES: [&str; 9] =
+    ["core", "common", "util", "utils", "helper", "helpers", "manager", "managers", "misc"];
 
 /// Every Rust file says at its head why it exists.
 pub(super) fn heads(tree: &Tree) -> Vec<Failure> {
     let silent = tree.rust().filter(|(_, text)| {
         let first = text.lines().find(|line| !line.trim().is_empty());
-        !first.is_some_and(|line| {
-            line.strip_prefix("//!")
-                .is_some_and(|words| !words.trim().is_empty())
-        })
+        !first.is_some_and(|line| line.strip_prefix("//!").is_some_and(|words| !words.trim().is_empty()))
     });
     silent
         .map(|(path, _)| Failure {
@@ -45,14 +41,8 @@ pub(super) fn names(tree: &Tree) -> Vec<Failure> {
             failures.push(failure(path.to_owned(), name));
         }
         for (line, code) in code_only(text).lines().enumerate() {
-            let inline = code
-                .trim()
-                .strip_suffix('{')
-                .and_then(|code| code.trim().rsplit_once("mod "));
-            if let Some(name) = inline
-                .map(|(_, name)| name)
-                .filter(|name| EMPTY_NAMES.contains(name))
-            {
+            let inline = code.trim().strip_suffix('{').and_then(|code| code.trim().rsplit_once("mod "));
+            if let Some(name) = inline.map(|(_, name)| name).filter(|name| EMPTY_NAMES.contains(name)) {
                 failures.push(failure(place(path, line), name));
             }
         }

@@ -7,9 +7,8 @@ use crate::tree::Tree;
 
 const MAP: &str = "ARCHITECTURE.md";
 /// Top folders: what begins with one of these in backticks is a path.
-const TOPS: [&str; 9] = [
-    "crates/", "docs/", "tests/", "fuzz/", "bench/", "deploy/", "console/", "sdk/", ".ci/",
-];
+const TOPS: [&str; 9] =
+    ["crates/", "docs/", "tests/", "fuzz/", "bench/", "deploy/", "console/", "sdk/", ".ci/"];
 const WHY: &str = "a map that lies is worse than none: readers stop trusting the rest";
 
 /// Each crate, and each file and folder directly under its `src`, is on the map.
@@ -53,9 +52,7 @@ fn names(text: &str, path: &str) -> bool {
         let rest = &text[at + path.len()..];
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         !rest.starts_with(|char: char| char.is_alphanumeric() || matches!(char, '_' | '-'))
-            && !rest
-                .strip_prefix('.')
-                .is_some_and(|rest| rest.starts_with(char::is_alphanumeric))
+            && !rest.strip_prefix('.').is_some_and(|rest| rest.starts_with(char::is_alphanumeric))
     })
 }
 
@@ -109,10 +106,7 @@ mod tests {
         let missing: Vec<_> = failures.iter().map(|failure| failure.what.as_str()).collect();
         assert_eq!(
             missing,
-            [
-                "`crates/a` is not in the code map",
-                "`crates/a/src/serve` is not in the code map"
-            ]
+            ["`crates/a` is not in the code map", "`crates/a/src/serve` is not in the code map"]
         );
     }
 

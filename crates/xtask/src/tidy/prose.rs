@@ -11,9 +11,7 @@ const DEPENDENCIES: &str = "docs/adr/0006-dependencies.md";
 
 /// The README has its two commands.
 pub(super) fn readme(tree: &Tree) -> Vec<Failure> {
-    let missing = COMMANDS
-        .into_iter()
-        .filter(|command| !tree.text("README.md").contains(command));
+    let missing = COMMANDS.into_iter().filter(|command| !tree.text("README.md").contains(command));
     missing
         .map(|command| Failure {
             at: "README.md".to_owned(),
@@ -29,11 +27,7 @@ pub(super) fn readme(tree: &Tree) -> Vec<Failure> {
 pub(super) fn limits(tree: &Tree) -> Vec<Failure> {
     let lines: Vec<_> = tree.text(LIMITS).lines().collect();
     let mut failures = Vec::new();
-    for (at, line) in lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| line.starts_with("pub const "))
-    {
+    for (at, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("pub const ")) {
         let above = lines[..at].iter().rev().find(|line| !line.starts_with("#["));
         if !above.is_some_and(|line| line.starts_with("///")) {
             let name = line["pub const ".len()..].split(':').next().unwrap_or(line);
@@ -69,10 +63,7 @@ pub(super) fn dependencies(tree: &Tree) -> Vec<Failure> {
             inside = text == "[workspace.dependencies]";
             continue;
         }
-        let Some((name, _)) = text
-            .split_once(" = ")
-            .filter(|_| inside && !text.starts_with('#'))
-        else {
+        let Some((name, _)) = text.split_once(" = ").filter(|_| inside && !text.starts_with('#')) else {
             continue;
         };
         if name.starts_with("seawall-") {
@@ -82,31 +73,14 @@ pub(super) fn dependencies(tree: &Tree) -> Vec<Failure> {
         if !adr.contains(&format!("`{name}`")) {
             let mend =
                 "add its row to docs/adr/0006-dependencies.md: what for, what was passed over, what it costs";
-            failures.push(failure(
-                place("Cargo.toml", line),
-                format!("`{name}` has no row"),
-                mend,
-            ));
+            failures.push(failure(place("Cargo.toml", line), format!("`{name}` has no row"), mend));
         }
     }
-    for (line, text) in adr
-        .lines()
-        .enumerate()
-        .filter(|(_, text)| text.starts_with("| `"))
-    {
+    for (line, text) in adr.lines().enumerate().filter(|(_, text)| text.starts_with("| `")) {
         let cell = text.split('|').nth(1).unwrap_or("");
-        for name in cell
-            .split('`')
-            .skip(1)
-            .step_by(2)
-            .filter(|name| !known.contains(name))
-        {
+        for name in cell.split('`').skip(1).step_by(2).filter(|name| !known.contains(name)) {
             let what = format!("`{name}` is no dependency");
-            failures.push(failure(
-                place(DEPENDENCIES, line),
-                what,
-                "take it out of the table",
-            ));
+            failures.push(failure(place(DEPENDENCIES, line), what, "take it out of the table"));
         }
     }
     failures
@@ -121,11 +95,7 @@ mod tests {
         assert_eq!(readme(&Tree::of(&[("README.md", "run `cargo x test`")])).len(), 1);
         assert_eq!(readme(&Tree::default()).len(), 2);
         assert!(
-            readme(&Tree::of(&[(
-                "README.md",
-                "cargo run --release -- serve\ncargo x test\n"
-            )]))
-            .is_empty()
+            readme(&Tree::of(&[("README.md", "cargo run --release -- serve\ncargo x test\n")])).is_empty()
         );
     }
 

@@ -34,15 +34,10 @@ fn long(tree: &Tree) -> BTreeMap<String, (usize, String)> {
 
 /// The list as `key -> (length, line number)`.
 fn listed(tree: &Tree) -> BTreeMap<&str, (usize, usize)> {
-    let lines = tree
-        .text(LIST)
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.starts_with('#'));
+    let lines = tree.text(LIST).lines().enumerate().filter(|(_, line)| !line.starts_with('#'));
     lines
         .filter_map(|(at, line)| {
-            line.rsplit_once(' ')
-                .map(|(key, len)| (key, (len.parse().unwrap_or(0), at + 1)))
+            line.rsplit_once(' ').map(|(key, len)| (key, (len.parse().unwrap_or(0), at + 1)))
         })
         .collect()
 }
@@ -52,14 +47,9 @@ pub(super) fn lengths(tree: &Tree) -> Vec<Failure> {
     let (long, listed) = (long(tree), listed(tree));
     let mut failures = Vec::new();
     for (key, (len, at)) in &long {
-        let max = listed.get(key.as_str()).map_or(
-            if key.starts_with("file") {
-                FILE_LEN_MAX
-            } else {
-                FN_LEN_MAX
-            },
-            |(len, _)| *len,
-        );
+        let max = listed
+            .get(key.as_str())
+            .map_or(if key.starts_with("file") { FILE_LEN_MAX } else { FN_LEN_MAX }, |(len, _)| *len);
         if *len > max {
             failures.push(Failure {
                 at: at.clone(),

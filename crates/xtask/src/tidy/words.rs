@@ -29,12 +29,7 @@ const IMPURE: &[&str] = &[
 ];
 
 /// The rooms that must be pure.
-const PURE: [&str; 4] = [
-    "crates/model/src/",
-    "crates/kernel/src/",
-    "crates/load/src/",
-    "crates/wire/src/",
-];
+const PURE: [&str; 4] = ["crates/model/src/", "crates/kernel/src/", "crates/load/src/", "crates/wire/src/"];
 
 /// Nothing unfinished is left in the code.
 pub(super) fn unfinished(tree: &Tree) -> Vec<Failure> {
@@ -59,10 +54,7 @@ pub(super) fn unfinished(tree: &Tree) -> Vec<Failure> {
 pub(super) fn sleeps(tree: &Tree) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut check = |path: &str, text: &str, line: usize, mark: &str| {
-        let before = line
-            .checked_sub(1)
-            .and_then(|line| text.lines().nth(line))
-            .unwrap_or("");
+        let before = line.checked_sub(1).and_then(|line| text.lines().nth(line)).unwrap_or("");
         let here = text.lines().nth(line).unwrap_or("");
         if !before.contains(mark) && !here.contains(mark) {
             failures.push(Failure {
@@ -83,15 +75,11 @@ pub(super) fn sleeps(tree: &Tree) -> Vec<Failure> {
             }
         }
     }
-    for (path, text) in tree
-        .texts
-        .iter()
-        .filter(|(path, _)| path.starts_with("tests/") && path.ends_with(".py"))
+    for (path, text) in
+        tree.texts.iter().filter(|(path, _)| path.starts_with("tests/") && path.ends_with(".py"))
     {
-        for (line, _) in text
-            .lines()
-            .enumerate()
-            .filter(|(_, code)| has_word(code, "sleep") && code.contains("sleep("))
+        for (line, _) in
+            text.lines().enumerate().filter(|(_, code)| has_word(code, "sleep") && code.contains("sleep("))
         {
             check(path, text, line, "# sleeps because");
         }
@@ -102,10 +90,7 @@ pub(super) fn sleeps(tree: &Tree) -> Vec<Failure> {
 /// Pure rooms have no door to time, chance or the world (I1).
 pub(super) fn purity(tree: &Tree) -> Vec<Failure> {
     let mut failures = Vec::new();
-    for (path, text) in tree
-        .rust()
-        .filter(|(path, _)| PURE.iter().any(|room| path.starts_with(room)))
-    {
+    for (path, text) in tree.rust().filter(|(path, _)| PURE.iter().any(|room| path.starts_with(room))) {
         for (line, code) in code_only(text).lines().enumerate() {
             for word in IMPURE.iter().filter(|word| has_word(code, word)) {
                 failures.push(Failure {
@@ -135,11 +120,7 @@ mod tests {
         let tree = Tree::of(&[("crates/a/src/b.rs", text)]);
         assert_eq!(
             places(&unfinished(&tree)),
-            [
-                "crates/a/src/b.rs:3",
-                "crates/a/src/b.rs:5",
-                "crates/a/src/b.rs:6"
-            ]
+            ["crates/a/src/b.rs:3", "crates/a/src/b.rs:5", "crates/a/src/b.rs:6"]
         );
     }
 
@@ -150,10 +131,7 @@ mod tests {
             ("crates/a/src/b.rs", bad),
             ("tests/conformance/t.py", "import time\ntime.sleep(1)\n"),
         ]);
-        assert_eq!(
-            places(&sleeps(&tree)),
-            ["crates/a/src/b.rs:5", "tests/conformance/t.py:2"]
-        );
+        assert_eq!(places(&sleeps(&tree)), ["crates/a/src/b.rs:5", "tests/conformance/t.py:2"]);
     }
 
     #[test]
@@ -161,9 +139,6 @@ mod tests {
         let text =
             "//! No HashMap.\nuse std::collections::HashMap;\nlet operand = 1;\nlet at: Instant = x;\n";
         let tree = Tree::of(&[("crates/kernel/src/a.rs", text), ("crates/node/src/a.rs", text)]);
-        assert_eq!(
-            places(&purity(&tree)),
-            ["crates/kernel/src/a.rs:2", "crates/kernel/src/a.rs:4"]
-        );
+        assert_eq!(places(&purity(&tree)), ["crates/kernel/src/a.rs:2", "crates/kernel/src/a.rs:4"]);
     }
 }

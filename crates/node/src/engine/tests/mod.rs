@@ -34,11 +34,8 @@ impl Got {
 
     /// The data of each event.
     fn events(&self) -> Vec<Value> {
-        let data = self
-            .body
-            .lines()
-            .filter_map(|line| line.strip_prefix("data: "))
-            .filter(|data| *data != "[DONE]");
+        let data =
+            self.body.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| *data != "[DONE]");
         data.map(|data| serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {data}")))
             .collect()
     }
@@ -100,35 +97,19 @@ impl Sim {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), wait)
-            .await
-            .expect("the state is reached")
+        tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the state is reached")
     }
 }
 
 fn parse(all: &[u8]) -> Got {
     let text = String::from_utf8_lossy(all).into_owned();
     let Some((head, rest)) = text.split_once("\r\n\r\n") else {
-        return Got {
-            status: 0,
-            head: text,
-            body: String::new(),
-            whole: false,
-        };
+        return Got { status: 0, head: text, body: String::new(), whole: false };
     };
     let head = head.to_ascii_lowercase();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|status| status.parse().ok())
-        .unwrap_or(0);
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
     if !head.contains("transfer-encoding: chunked") {
-        return Got {
-            status,
-            body: rest.into(),
-            whole: true,
-            head,
-        };
+        return Got { status, body: rest.into(), whole: true, head };
     }
     let (mut body, mut rest, mut whole) = (String::new(), rest, false);
     while let Some((size, after)) = rest.split_once("\r\n") {
@@ -140,19 +121,11 @@ fn parse(all: &[u8]) -> Got {
         body.push_str(&after[..size]);
         rest = &after[size + 2..];
     }
-    Got {
-        status,
-        head,
-        body,
-        whole,
-    }
+    Got { status, head, body, whole }
 }
 
 fn quick() -> Options {
-    Options {
-        output: "12".into(),
-        ..Options::default()
-    }
+    Options { output: "12".into(), ..Options::default() }
 }
 
 const HELLO: &str = r#""messages":[{"role":"user","content":"Say hello"}]"#;

@@ -1,0 +1,60 @@
+//! The catalogue of metrics: every name, its labels and its meaning in one place per
+//! subject. Names follow OpenTelemetry's GenAI conventions where one exists. No label
+//! ever holds content, a key or an unbounded value (I11).
+
+mod calls;
+mod label;
+mod looks;
+mod service;
+
+use std::fmt::Write;
+
+use prometheus_client::registry::Registry;
+
+use crate::app::App;
+
+use calls::Calls;
+use looks::Looks;
+use service::Service;
+
+/// Every metric.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// What calls did.
+    pub calls: Calls,
+    /// What the process did.
+    pub service: Service,
+    looks: Looks,
+}
+
+impl Metrics {
+    /// Makes and registers every metric.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let calls = Calls::register(&mut registry);
+        let service = Service::register(&mut registry);
+        let looks = Looks::register(&mut registry);
+        Self { registry, calls, service, looks }
+    }
+
+    /// Renders the page, in OpenMetrics text. The kernel's and the process's figures are
+    /// read now.
+    #[must_use]
+    pub fn page(&self, app: &App) -> String {
+        self.looks.look(app);
+        let mut page = String::with_capacity(16 << 10);
+        if prometheus_client::encoding::text::encode(&mut page, &self.registry).is_err() {
+            // Writing to a string cannot fail; a comment is better than a panic.
+            let _ = writeln!(page, "# the page could not be rendered");
+        }
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
