@@ -27,7 +27,7 @@ SGLANG_ROUTER = "sglang-router==0.3.2"
 
 # The gateway has a core for itself; the engine and the client share the other.
 GATEWAY_CORE, LOAD_CORE = 0, 1
-ADDRESS = re.compile(r"https?://127\.0\.0\.1:([1-9]\d*)")
+ADDRESS = re.compile(r"^listening on https?://127\.0\.0\.1:([1-9]\d*)")
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_S_MAX = 30.0
 

@@ -6,6 +6,7 @@ file and HTTP: what these tests see is what a user sees.
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import json
@@ -66,9 +67,15 @@ class Process:
             errors="replace",
             **popen,
         )
+        atexit.register(self._end)
         self.readers = [threading.Thread(target=self._read, args=(pipe,), daemon=True) for pipe in (self.child.stdout, self.child.stderr)]
         for reader in self.readers:
             reader.start()
+
+    def _end(self) -> None:
+        """Whatever happened to the test: no process outlives the run."""
+        if self.child.poll() is None:
+            self.child.kill()
 
     def _read(self, pipe: typing.Any) -> None:
         for line in pipe:

@@ -136,6 +136,8 @@ class Witness:
         self.models, self.seen, self.lock = models, {}, threading.Lock()
         self.order: list[Seen] = []
         self.health = 200
+        # Orders for every call, over what the prompt says: to make one of two engines different.
+        self.force: dict[str, str] = {}
         self.open_pipes: set[Pipe] = set()
         self.loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -208,6 +210,7 @@ class Witness:
         kept, size, digest = await self._body(pipe, headers)
         found = ORDERS.search(kept) or ORDERS.search(path.encode().replace(b"%5B", b"[").replace(b"%5D", b"]").replace(b"+", b" ").replace(b"%20", b" ").replace(b"%3D", b"="))
         orders = dict(word.split("=", 1) for word in found[1].decode().split() if "=" in word) if found else {}
+        orders |= self.force
         seen = Seen(orders.get("id", f"#{len(self.order)}"), method, path, headers, kept, size, digest, began)
         if method == "POST" or orders:
             with self.lock:

@@ -227,7 +227,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// VTC's bound (arXiv 2401.00588, theorem 4.4) with weights: the gap in service by
     /// weight of two tenants that always have work is at most twice the dearest call,

@@ -436,7 +436,7 @@ fn live(shape: u64, happenings: &[Happening]) -> Vec<Effect> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2500, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
 
     #[test]
     fn any_life_is_sound_and_repeats_itself(

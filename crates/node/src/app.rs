@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::{Config, Routes};
 use crate::disk::Disk;
+use crate::gateway::trace::Traces;
 use crate::keys::KeyTable;
 use crate::log::AccessLog;
 use crate::memory::Memory;
@@ -39,6 +40,8 @@ pub struct App {
     pub tasks: Tasks,
     /// How far the shutdown is.
     pub phase: watch::Receiver<Phase>,
+    /// Gives out trace ids.
+    pub traces: Traces,
     /// When the process started.
     pub started: At,
 }

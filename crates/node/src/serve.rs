@@ -23,6 +23,7 @@ use crate::config::{Config, EngineConfig, Flags, Loaded, LogConfig, LogFormat, T
 use crate::discover;
 use crate::disk::{Disk, News};
 use crate::engine;
+use crate::gateway::trace::Traces;
 use crate::keys::KeyTable;
 use crate::log::AccessLog;
 use crate::memory::Memory;
@@ -200,6 +201,7 @@ fn assemble(
         disk,
         tasks: tasks.clone(),
         phase,
+        traces: Traces::default(),
         started,
     }))
 }

@@ -87,20 +87,7 @@ fn month(at: At) -> At {
     let today = at.0 / DAY;
     for year in 1_970u64.. {
         let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-        for length in [
-            31,
-            if leap { 29 } else { 28 },
-            31,
-            30,
-            31,
-            30,
-            31,
-            31,
-            30,
-            31,
-            30,
-            31,
-        ] {
+        for length in [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
             if today < day + length {
                 return At(day * DAY);
             }
@@ -157,10 +144,7 @@ impl Accounts {
             let whole = prefix.len() == tenant.as_str().len();
             let rule = rule_of(prefix).or_else(|| if whole { rule_of("*") } else { None });
             for rule in rule.iter().flat_map(|rule| &rule.budgets) {
-                accounts.push(Account {
-                    name: name_of(prefix, *rule),
-                    rule: *rule,
-                });
+                accounts.push(Account { name: name_of(prefix, *rule), rule: *rule });
             }
         }
         let accounts: Arc<[Account]> = accounts.into();
@@ -219,20 +203,12 @@ impl Accounts {
     }
 
     fn page(&mut self, account: &Account, at: At) -> &mut Page {
-        self.pages
-            .entry((Arc::clone(&account.name), window(account.rule.period, at)))
-            .or_default()
+        self.pages.entry((Arc::clone(&account.name), window(account.rule.period, at))).or_default()
     }
 
     /// An attempt ended, having really used `truth`; the kernel is told of `told`.
     pub fn use_up(&mut self, now: At, plan: &Plan, use_up: &UsedUp<'_>) {
-        let UsedUp {
-            tenant,
-            dispatched,
-            truth,
-            told,
-            price,
-        } = *use_up;
+        let UsedUp { tenant, dispatched, truth, told, price } = *use_up;
         for account in self.of(plan, tenant).iter() {
             let meter = account.rule.meter;
             if meter == Meter::Calls {
@@ -286,11 +262,7 @@ impl Accounts {
                 "I12: {name} has a window that begins at no {period:?}"
             );
             assert!(view.window <= now, "I12: {name} has a window that has not begun");
-            let page = self
-                .pages
-                .get(&(Arc::clone(name), view.window))
-                .copied()
-                .unwrap_or_default();
+            let page = self.pages.get(&(Arc::clone(name), view.window)).copied().unwrap_or_default();
             let least = page.restored + page.sure;
             assert!(
                 view.spent >= least && view.spent <= least + page.maybe,
@@ -302,12 +274,8 @@ impl Accounts {
         for tenant in std::mem::take(&mut self.granted) {
             for account in self.of(plan, &tenant).iter() {
                 let at = window(account.rule.period, now);
-                let view = views
-                    .iter()
-                    .find(|view| view.account == account.name && view.window == at);
-                let Some(view) = view else {
-                    panic!("I12: {} was drawn on but is not shown", account.name)
-                };
+                let view = views.iter().find(|view| view.account == account.name && view.window == at);
+                let Some(view) = view else { panic!("I12: {} was drawn on but is not shown", account.name) };
                 let bound = view.spent + view.reserved;
                 assert!(
                     bound <= account.rule.limit,
@@ -357,11 +325,7 @@ impl Accounts {
         if period_of(name).is_none_or(|period| window(period, now) != at) {
             return;
         }
-        let page = self
-            .pages
-            .get(&(Arc::clone(name), at))
-            .copied()
-            .unwrap_or_default();
+        let page = self.pages.get(&(Arc::clone(name), at)).copied().unwrap_or_default();
         let least = page.restored + page.sure;
         assert!(
             (least..=least + page.maybe).contains(&spent),
@@ -373,10 +337,7 @@ impl Accounts {
     /// Accounts that were really used up: at least nine tenths of the limit.
     #[must_use]
     pub fn tripped(&self) -> u64 {
-        self.pages
-            .values()
-            .filter(|page| page.limit > 0 && page.truth * 10 >= page.limit * 9)
-            .count() as u64
+        self.pages.values().filter(|page| page.limit > 0 && page.truth * 10 >= page.limit * 9).count() as u64
     }
 }
 
@@ -393,37 +354,21 @@ mod tests {
     #[test]
     fn windows_begin_where_calendars_say() {
         let eve = crate::scenario::NEW_YEARS_EVE;
-        assert_eq!(
-            window(Period::Month, eve),
-            At(1_796_083_200_000_000),
-            "2026-12-01"
-        );
+        assert_eq!(window(Period::Month, eve), At(1_796_083_200_000_000), "2026-12-01");
         assert_eq!(
             window(Period::Month, eve.plus(seawall_model::Millis(90_000))),
             At(1_798_761_600_000_000),
             "2027-01-01"
         );
-        assert_eq!(
-            window(Period::Month, At(951_868_800_000_000)),
-            At(951_868_800_000_000),
-            "2000-03-01"
-        );
-        assert_eq!(
-            window(Period::Month, At(951_868_799_999_999)),
-            At(949_363_200_000_000),
-            "2000-02-01"
-        );
+        assert_eq!(window(Period::Month, At(951_868_800_000_000)), At(951_868_800_000_000), "2000-03-01");
+        assert_eq!(window(Period::Month, At(951_868_799_999_999)), At(949_363_200_000_000), "2000-02-01");
         assert_eq!(window(Period::Minute, eve), At(eve.0 - 30_000_000));
         assert_eq!(window(Period::Total, eve), At(0));
     }
 
     fn opened(limit: u64, durable: u64) -> (Accounts, Plan, Tenant) {
         let tenant = Tenant::parse("acme/search").expect("valid");
-        let budget = BudgetRule {
-            meter: Meter::Tokens,
-            period: Period::Minute,
-            limit,
-        };
+        let budget = BudgetRule { meter: Meter::Tokens, period: Period::Minute, limit };
         let rule = TenantRule {
             prefix: "acme".into(),
             weight: 1,
@@ -431,10 +376,7 @@ mod tests {
             rate: Rate::default(),
             budgets: vec![budget],
         };
-        let plan = Plan {
-            tenants: vec![rule],
-            ..Plan::default()
-        };
+        let plan = Plan { tenants: vec![rule], ..Plan::default() };
         let mut accounts = Accounts::default();
         accounts.draw(&"acme#tokens/minute".into(), At(0), durable);
         accounts.grant(At(5), &plan, &tenant, true);
@@ -442,27 +384,12 @@ mod tests {
     }
 
     fn shows(spent: u64, reserved: u64) -> [BudgetView; 1] {
-        [BudgetView {
-            account: "acme#tokens/minute".into(),
-            window: At(0),
-            limit: 100,
-            spent,
-            reserved,
-        }]
+        [BudgetView { account: "acme#tokens/minute".into(), window: At(0), limit: 100, spent, reserved }]
     }
 
     fn used(accounts: &mut Accounts, plan: &Plan, tenant: &Tenant, input: u64) {
-        let usage = Usage {
-            input: Tokens(input),
-            ..Usage::default()
-        };
-        let used = UsedUp {
-            tenant,
-            dispatched: At(5),
-            truth: usage,
-            told: usage,
-            price: Price::default(),
-        };
+        let usage = Usage { input: Tokens(input), ..Usage::default() };
+        let used = UsedUp { tenant, dispatched: At(5), truth: usage, told: usage, price: Price::default() };
         accounts.use_up(At(9), plan, &used);
     }
 

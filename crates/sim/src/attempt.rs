@@ -90,11 +90,7 @@ impl World {
         let call = self.calls.live(attempt.call).expect("an attempt's call is alive");
         // Of an answer that comes in one piece nothing is known before its end.
         let known = matches!(told, Told::Finished(_)) || (attempt.first && call.stream);
-        let usage = if known {
-            attempt.usage(call.prompt)
-        } else {
-            Usage::default()
-        };
+        let usage = if known { attempt.usage(call.prompt) } else { Usage::default() };
         let tenant = call.submit.tenant.clone();
         let used = UsedUp {
             tenant: &tenant,
@@ -117,14 +113,7 @@ impl World {
             let cost = usage.uncached().0 * input
                 + usage.cached.0 * input / 10
                 + usage.output.0 * u64::from(rule.output);
-            self.fairness.end(
-                &self.plan,
-                engine,
-                call.submit.class,
-                &tenant,
-                (call.served.0, cost),
-                call.served.1,
-            );
+            self.fairness.end(&self.plan, engine, call.submit.class, &tenant, call.served, cost);
         }
         self.rules.release(&tenant);
         self.bounds.end(attempt.call, attempt.replica);
@@ -136,19 +125,11 @@ impl World {
         let attempt = self.attempts[&id];
         let call = self.calls.live(attempt.call).expect("an attempt's call is alive");
         let client_began = call.stream && attempt.first;
-        if let Failure::Limited {
-            retry_after: Some(after),
-        } = failure
-        {
+        if let Failure::Limited { retry_after: Some(after) } = failure {
             self.bounds.pause(self.now, attempt.replica, after);
         }
         let usage = self.end_attempt(id, Told::Failed(failure, client_began));
-        self.step(Input::Failed {
-            call: attempt.call,
-            failure,
-            client_began,
-            usage,
-        });
+        self.step(Input::Failed { call: attempt.call, failure, client_began, usage });
     }
 
     /// An attempt reaches its machine, unless its client has gone meanwhile.
@@ -208,11 +189,7 @@ impl World {
             return;
         };
         let shell = &self.scenario.shell;
-        let most = if attempt.heard > attempt.dispatched {
-            shell.stall_ms_max
-        } else {
-            shell.first_ms_max
-        };
+        let most = if attempt.heard > attempt.dispatched { shell.stall_ms_max } else { shell.first_ms_max };
         let due = attempt.heard.plus(most);
         if due <= self.now {
             self.fail(id, Failure::Timeout);
@@ -312,10 +289,7 @@ impl World {
         if attempt.tokens - attempt.reported >= every {
             attempt.reported = attempt.tokens;
             let output = Tokens(attempt.tokens);
-            self.step(Input::Progress {
-                call: id_of_call,
-                output,
-            });
+            self.step(Input::Progress { call: id_of_call, output });
         }
         self.cut_if_due(id);
     }
@@ -335,51 +309,28 @@ impl World {
             return;
         };
         let now = self.now;
-        let call = self
-            .calls
-            .live_mut(attempt.call)
-            .expect("an attempt's call is alive");
+        let call = self.calls.live_mut(attempt.call).expect("an attempt's call is alive");
         match attempt.fate {
             Fate::TooLarge if !call.stream => return self.fail(id, Failure::TooLarge),
             Fate::Garble => return self.fail(id, Failure::Garbled),
             _ => {}
         }
         call.first_token.get_or_insert(now);
-        let limit = call
-            .submit
-            .output_max
-            .is_some_and(|most| attempt.tokens >= most.0);
-        let finish = call
-            .submit
-            .generates
-            .then_some(if limit { Finish::Length } else { Finish::Stop });
+        let limit = call.submit.output_max.is_some_and(|most| attempt.tokens >= most.0);
+        let finish = call.submit.generates.then_some(if limit { Finish::Length } else { Finish::Stop });
         let (id_of_call, whim) = (attempt.call, call.whim);
         let usage = attempt.usage(call.prompt);
         // The client may leave in this very moment, and be noticed before or after.
         let leaves = whim == Whim::AtEnd;
         if leaves && self.rng.chance(0.5) {
             let usage = self.end_attempt(id, Told::Cancelled);
-            self.step(Input::Cancelled {
-                call: id_of_call,
-                usage,
-            });
-            self.step(Input::Finished {
-                call: id_of_call,
-                usage,
-                finish,
-            });
+            self.step(Input::Cancelled { call: id_of_call, usage });
+            self.step(Input::Finished { call: id_of_call, usage, finish });
         } else {
             self.end_attempt(id, Told::Finished(finish));
-            self.step(Input::Finished {
-                call: id_of_call,
-                usage,
-                finish,
-            });
+            self.step(Input::Finished { call: id_of_call, usage, finish });
             if leaves {
-                self.step(Input::Cancelled {
-                    call: id_of_call,
-                    usage,
-                });
+                self.step(Input::Cancelled { call: id_of_call, usage });
             }
         }
         self.report_rate(&attempt);
@@ -392,10 +343,7 @@ impl World {
         if let (Some(0), Some(reset)) = (report.calls_left, report.reset) {
             self.bounds.pause(self.now, attempt.replica, reset);
         }
-        self.step(Input::Rate {
-            replica: attempt.replica,
-            report,
-        });
+        self.step(Input::Rate { replica: attempt.replica, report });
     }
 }
 

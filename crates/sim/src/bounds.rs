@@ -41,11 +41,8 @@ impl Bounds {
     pub fn learn(&mut self, plan: &Plan) {
         self.len_max = self.len_max.max(plan.queue.len_max);
         self.bytes_max = self.bytes_max.max(plan.queue.bytes_max);
-        self.present = plan
-            .engines
-            .iter()
-            .flat_map(|engine| engine.replicas.iter().map(|replica| replica.id))
-            .collect();
+        self.present =
+            plan.engines.iter().flat_map(|engine| engine.replicas.iter().map(|replica| replica.id)).collect();
         // One that leaves the plan may come back as a stranger.
         let present = &self.present;
         self.replicas.retain(|id, _| present.contains(id));
@@ -105,10 +102,7 @@ impl Bounds {
     /// When one does not hold (I5, I6, I7, I8).
     pub fn check(&mut self, now: At, plan: &Plan, view: &View, calls: &Calls, plain: bool) {
         let known = calls.len();
-        assert_eq!(
-            view.calls, known,
-            "I6: the kernel knows another number of calls than the world"
-        );
+        assert_eq!(view.calls, known, "I6: the kernel knows another number of calls than the world");
         let bounds = [
             ("calls known", view.calls, limits::CALLS_MAX),
             ("tenants kept", view.tenants_len, limits::TENANTS_MAX),
@@ -123,10 +117,7 @@ impl Bounds {
             queued += self.check_engine(engine, calls, plain);
         }
         let waiting = known - calls.running_all() as usize;
-        assert!(
-            queued <= waiting,
-            "I6: {queued} calls in queues, but only {waiting} wait"
-        );
+        assert!(queued <= waiting, "I6: {queued} calls in queues, but only {waiting} wait");
         self.queued_most = self.queued_most.max(queued);
         for (call, replica) in std::mem::take(&mut self.granted) {
             self.check_grant(now, plan, view, call, replica);
@@ -140,29 +131,17 @@ impl Bounds {
         if queued > self.len_max || bytes > self.bytes_max {
             // A call that was admitted once keeps its right to a place when it is retried.
             let again: Vec<&Call> = calls.iter().filter(|call| call.attempts > 0).collect();
-            assert!(
-                queued <= self.len_max + again.len(),
-                "I5: {queued} calls wait for {id:?}"
-            );
+            assert!(queued <= self.len_max + again.len(), "I5: {queued} calls wait for {id:?}");
             let most = self.bytes_max + again.iter().map(|call| call.submit.bytes).sum();
             assert!(bytes <= most, "I5: {bytes} wait for {id:?}");
         }
-        assert!(
-            queued > 0 || bytes == Bytes::ZERO,
-            "I5: bytes without calls wait for {id:?}"
-        );
+        assert!(queued > 0 || bytes == Bytes::ZERO, "I5: bytes without calls wait for {id:?}");
         let running: u32 = engine.replicas.iter().map(|replica| replica.running).sum();
-        assert!(
-            !plain || queued == 0 || running > 0,
-            "I7: {queued} calls wait for {id:?}, which is idle"
-        );
+        assert!(!plain || queued == 0 || running > 0, "I7: {queued} calls wait for {id:?}, which is idle");
         for replica in &engine.replicas {
             let (id, thinks) = (replica.replica, replica.running);
             let runs = calls.running(id);
-            assert_eq!(
-                thinks, runs,
-                "I8: {id:?} runs {runs} calls, the kernel thinks {thinks}"
-            );
+            assert_eq!(thinks, runs, "I8: {id:?} runs {runs} calls, the kernel thinks {thinks}");
             let bytes = replica.prefix_bytes;
             let within = usize::try_from(bytes.0).is_ok_and(|bytes| bytes <= limits::PREFIX_INDEX_BYTES_MAX);
             assert!(within, "I5: the prefix index of {id:?} has {bytes}");
@@ -180,15 +159,9 @@ impl Bounds {
             panic!("I6: {call:?} went to {id:?}, which is not shown")
         };
         let (running, limit) = (shown.running, shown.limit);
-        assert!(
-            running <= limit,
-            "I5: {id:?} runs {running} calls over its limit {limit}"
-        );
+        assert!(running <= limit, "I5: {id:?} runs {running} calls over its limit {limit}");
         let range = pace.calls_min.max(1)..=pace.calls_max.max(1);
-        assert!(
-            range.contains(&limit),
-            "I5: {id:?} has a limit of {limit} calls, outside {range:?}"
-        );
+        assert!(range.contains(&limit), "I5: {id:?} has a limit of {limit} calls, outside {range:?}");
         self.check_circuit(now, call, shown);
     }
 

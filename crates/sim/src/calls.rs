@@ -69,7 +69,7 @@ pub struct Call {
     pub first_token: Option<At>,
     /// Is it counted as waiting by the watch over fairness?
     pub queued: bool,
-    /// Cost counted as served so far, and the most the attempt under way can cost.
+    /// Cost of the attempt under way that counts as served, and what of it is unsure.
     pub served: (u64, u64),
 }
 
@@ -212,10 +212,7 @@ impl Calls {
 
     /// The kernel is about to be told that the attempt under way, if any, is over.
     pub fn end_attempt(&mut self, now: At, id: CallId, told: Told, usage: Usage) {
-        let call = self
-            .live
-            .get_mut(&id)
-            .expect("the shell tells of live calls only");
+        let call = self.live.get_mut(&id).expect("the shell tells of live calls only");
         call.told = told;
         if call.attempt.take().is_some() {
             call.ran_us += now.micros_since(call.dispatched);
@@ -233,24 +230,15 @@ impl Calls {
     /// When it should not (I6).
     pub fn dispatch(&mut self, now: At, grant: &Grant, attempt: u64, plan: &Plan) -> &mut Call {
         let id = grant.call;
-        let Some(call) = self.live.get_mut(&id) else {
-            panic!("I6: {id:?} dispatched but not alive")
-        };
-        assert!(
-            call.attempt.is_none(),
-            "I6: {id:?} dispatched while an attempt is under way"
-        );
+        let Some(call) = self.live.get_mut(&id) else { panic!("I6: {id:?} dispatched but not alive") };
+        assert!(call.attempt.is_none(), "I6: {id:?} dispatched while an attempt is under way");
         assert!(call.refused.is_none(), "I6: {id:?} dispatched after its refusal");
         assert!(
             matches!(call.told, Told::Alive | Told::Failed(_, false)),
             "I6: {id:?} dispatched after {:?}",
             call.told
         );
-        assert_eq!(
-            grant.attempt,
-            call.attempts + 1,
-            "I6: attempts of {id:?} are not counted one by one"
-        );
+        assert_eq!(grant.attempt, call.attempts + 1, "I6: attempts of {id:?} are not counted one by one");
         assert!(
             grant.attempt <= plan.retry.attempts_max.max(1),
             "I6: {id:?} has more attempts than {}",
@@ -264,9 +252,7 @@ impl Calls {
             );
         }
         let engine = plan.engines.iter().find(|engine| engine.id == grant.engine);
-        let Some(engine) = engine else {
-            panic!("I6: {id:?} dispatched to vanished {:?}", grant.engine)
-        };
+        let Some(engine) = engine else { panic!("I6: {id:?} dispatched to vanished {:?}", grant.engine) };
         assert!(
             engine.replicas.iter().any(|replica| replica.id == grant.replica),
             "I6: {id:?} dispatched to vanished {:?}",
@@ -284,11 +270,7 @@ impl Calls {
         );
         let waited = now.micros_since(call.submitted) - call.ran_us;
         let told: u64 = grant.waits.0.iter().sum();
-        assert_eq!(
-            told, waited,
-            "waits: {id:?} waited {waited} us, told causes sum to {:?}",
-            grant.waits
-        );
+        assert_eq!(told, waited, "waits: {id:?} waited {waited} us, told causes sum to {:?}", grant.waits);
         call.attempts += 1;
         call.attempt = Some(attempt);
         call.dispatched = now;
@@ -304,13 +286,8 @@ impl Calls {
     /// When it may not any more, or does not say when to come back (I6).
     pub fn refuse(&mut self, refusal: &Refusal) {
         let id = refusal.call;
-        let Some(call) = self.live.get_mut(&id) else {
-            panic!("I6: {id:?} refused but not alive")
-        };
-        assert!(
-            call.attempt.is_none(),
-            "I6: {id:?} refused while an attempt is under way"
-        );
+        let Some(call) = self.live.get_mut(&id) else { panic!("I6: {id:?} refused but not alive") };
+        assert!(call.attempt.is_none(), "I6: {id:?} refused while an attempt is under way");
         assert!(call.refused.is_none(), "I6: {id:?} refused twice");
         assert!(
             matches!(call.told, Told::Alive | Told::Failed(_, false)),
@@ -343,15 +320,9 @@ impl Calls {
         let Some(call) = self.live.remove(&id) else {
             panic!("I6: {id:?} settled but not alive: settled twice?")
         };
-        assert!(
-            call.attempt.is_none(),
-            "I6: {id:?} settled while an attempt is under way"
-        );
+        assert!(call.attempt.is_none(), "I6: {id:?} settled while an attempt is under way");
         check_outcome(&call, settlement);
-        assert_eq!(
-            settlement.attempts, call.attempts,
-            "I6: {id:?} settled with a wrong count of attempts"
-        );
+        assert_eq!(settlement.attempts, call.attempts, "I6: {id:?} settled with a wrong count of attempts");
         assert_eq!(
             (settlement.engine, settlement.replica),
             (call.place.map(|place| place.0), call.place.map(|place| place.1)),
@@ -374,10 +345,7 @@ impl Calls {
             "waits: {id:?} waited {waited} us, told causes sum to {:?}",
             settlement.waits
         );
-        Ended {
-            call,
-            outcome: settlement.outcome,
-        }
+        Ended { call, outcome: settlement.outcome }
     }
 
     /// After a step in which the kernel was told `told` of this call: must it be over?
@@ -388,20 +356,14 @@ impl Calls {
         let Some(call) = self.live.get(&id) else { return };
         if call.attempt.is_some() {
             // Dispatched anew in the same step.
-            assert!(
-                matches!(told, Told::Alive | Told::Failed(..)),
-                "I8: {id:?} runs again after {told:?}"
-            );
+            assert!(matches!(told, Told::Alive | Told::Failed(..)), "I8: {id:?} runs again after {told:?}");
             return;
         }
         match told {
             Told::Finished(_) => panic!("I6: {id:?} finished and was not settled at once"),
             Told::Cancelled => panic!("I8: {id:?} was cancelled and not settled at once"),
             Told::Failed(failure, began) => {
-                let last = matches!(
-                    failure,
-                    Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline
-                );
+                let last = matches!(failure, Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline);
                 assert!(
                     !began && !last,
                     "I6: {id:?} failed with {failure:?} (began: {began}) and was not settled at once"
@@ -409,10 +371,7 @@ impl Calls {
             }
             Told::Alive => {}
         }
-        assert!(
-            call.refused.is_none(),
-            "I6: {id:?} refused and not settled at once"
-        );
+        assert!(call.refused.is_none(), "I6: {id:?} refused and not settled at once");
     }
 
     /// No call waits longer than it may, all its stays in queues together, but for the
@@ -442,20 +401,11 @@ fn check_outcome(call: &Call, settlement: &Settlement) {
     let id = settlement.call;
     match settlement.outcome {
         Outcome::Done => {
-            let Told::Finished(finish) = call.told else {
-                panic!("I6: {id:?} done after {:?}", call.told)
-            };
-            assert_eq!(
-                settlement.finish, finish,
-                "I6: {id:?} settled with another reason for its end"
-            );
+            let Told::Finished(finish) = call.told else { panic!("I6: {id:?} done after {:?}", call.told) };
+            assert_eq!(settlement.finish, finish, "I6: {id:?} settled with another reason for its end");
         }
         Outcome::Cancelled => {
-            assert_eq!(
-                call.told,
-                Told::Cancelled,
-                "I6: {id:?} cancelled, but its client stayed"
-            );
+            assert_eq!(call.told, Told::Cancelled, "I6: {id:?} cancelled, but its client stayed");
         }
         Outcome::Failed(code) => {
             if call.refused.is_some() {
@@ -467,16 +417,9 @@ fn check_outcome(call: &Call, settlement: &Settlement) {
                 return;
             }
             let Told::Failed(failure, true) = call.told else {
-                panic!(
-                    "I6: {id:?} failed with {code:?} without a refusal after {:?}",
-                    call.told
-                )
+                panic!("I6: {id:?} failed with {code:?} without a refusal after {:?}", call.told)
             };
-            assert_eq!(
-                code,
-                code_of(failure),
-                "I6: {id:?} failed with {failure:?} but has another code"
-            );
+            assert_eq!(code, code_of(failure), "I6: {id:?} failed with {failure:?} but has another code");
         }
     }
 }
@@ -532,23 +475,13 @@ mod tests {
             deadline: None,
             prefix: Box::default(),
         };
-        calls.enter(Call {
-            targets: vec![EngineId(0)],
-            ..Call::new(submit, At(1_000))
-        });
+        calls.enter(Call { targets: vec![EngineId(0)], ..Call::new(submit, At(1_000)) });
         (calls, Scenario::quiet("test", 1, 1, &Spec::default()).plan, id)
     }
 
     fn grant(call: CallId, waited: u64) -> Grant {
         let waits = Waits([0, waited, 0, 0, 0, 0]);
-        Grant {
-            call,
-            attempt: 1,
-            engine: EngineId(0),
-            replica: ReplicaId(0),
-            target: 0,
-            waits,
-        }
+        Grant { call, attempt: 1, engine: EngineId(0), replica: ReplicaId(0), target: 0, waits }
     }
 
     fn settlement(call: CallId, outcome: Outcome) -> Settlement {
@@ -613,15 +546,7 @@ mod tests {
     #[should_panic(expected = "vanished")]
     fn a_dispatch_to_nowhere_is_caught() {
         let (mut calls, plan, id) = book();
-        calls.dispatch(
-            At(1_500),
-            &Grant {
-                replica: ReplicaId(9),
-                ..grant(id, 500)
-            },
-            1,
-            &plan,
-        );
+        calls.dispatch(At(1_500), &Grant { replica: ReplicaId(9), ..grant(id, 500) }, 1, &plan);
     }
 
     #[test]
@@ -636,13 +561,7 @@ mod tests {
     #[should_panic(expected = "and no time")]
     fn a_refusal_that_does_not_say_when_is_caught() {
         let (mut calls, _, id) = book();
-        let refusal = Refusal {
-            call: id,
-            code: Code::QueueFull,
-            retry_after: None,
-            cause: None,
-            what: None,
-        };
+        let refusal = Refusal { call: id, code: Code::QueueFull, retry_after: None, cause: None, what: None };
         calls.refuse(&refusal);
     }
 }

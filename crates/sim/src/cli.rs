@@ -65,11 +65,7 @@ impl Wish {
         let mut seeds = None;
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
-            let mut value = || {
-                arguments
-                    .next()
-                    .ok_or_else(|| format!("{argument} needs a value"))
-            };
+            let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
             match argument.as_str() {
                 "--seeds" => seeds = Some(number(&argument, &value()?)?),
                 "--seed" => wish.seed = Some(number(&argument, &value()?)?),
@@ -82,11 +78,7 @@ impl Wish {
             }
         }
         if !NAMES.contains(&wish.plan.as_str()) {
-            return Err(format!(
-                "there is no plan {}; there are {}",
-                wish.plan,
-                NAMES.join(", ")
-            ));
+            return Err(format!("there is no plan {}; there are {}", wish.plan, NAMES.join(", ")));
         }
         if wish.trace.is_some() && wish.seed.is_none() {
             return Err("--trace needs --seed: it writes one world".into());
@@ -97,14 +89,11 @@ impl Wish {
 }
 
 fn number(name: &str, text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| format!("{name} needs a whole number, not {text}"))
+    text.parse().map_err(|_| format!("{name} needs a whole number, not {text}"))
 }
 
 fn hours(text: &str) -> Result<Millis, String> {
-    let hours: f64 = text
-        .parse()
-        .map_err(|_| format!("--hours needs a number, not {text}"))?;
+    let hours: f64 = text.parse().map_err(|_| format!("--hours needs a number, not {text}"))?;
     if !(0.0001..=10_000.0).contains(&hours) {
         return Err(format!("--hours must lie between 0.0001 and 10000, not {text}"));
     }
@@ -117,15 +106,11 @@ fn hours(text: &str) -> Result<Millis, String> {
 /// When the list is malformed.
 #[must_use]
 pub fn kept() -> Vec<(&'static str, u64)> {
-    let lines = KEPT
-        .lines()
-        .map(|line| line.split('#').next().unwrap_or("").trim())
-        .filter(|line| !line.is_empty());
+    let lines =
+        KEPT.lines().map(|line| line.split('#').next().unwrap_or("").trim()).filter(|line| !line.is_empty());
     lines
         .map(|line| {
-            let (plan, seed) = line
-                .split_once(' ')
-                .expect("seeds.txt has lines `PLAN SEED # why`");
+            let (plan, seed) = line.split_once(' ').expect("seeds.txt has lines `PLAN SEED # why`");
             (plan, seed.trim().parse().expect("a seed is a whole number"))
         })
         .collect()
@@ -179,10 +164,7 @@ impl Summary {
             self.failed,
             self.virtual_us as f64 / 3.6e9
         ));
-        line(format_args!(
-            "calls     {} ({} lost in crashes)",
-            self.calls, self.lost
-        ));
+        line(format_args!("calls     {} ({} lost in crashes)", self.calls, self.lost));
         for (name, count) in self.outcomes.iter().filter(|(_, count)| **count > 0) {
             line(format_args!("          {count:>9} {name}"));
         }
@@ -190,15 +172,9 @@ impl Summary {
             "fairness  {} comparisons, largest gap {} % of its bound",
             self.compared, self.gap_most
         ));
-        line(format_args!(
-            "budgets   {} accounts used up, none overspent",
-            self.tripped
-        ));
+        line(format_args!("budgets   {} accounts used up, none overspent", self.tripped));
         let rate = self.steps as f64 / seconds.max(1e-9);
-        line(format_args!(
-            "steps     {} in {seconds:.1} s, {rate:.0} per second",
-            self.steps
-        ));
+        line(format_args!("steps     {} in {seconds:.1} s, {rate:.0} per second", self.steps));
         text
     }
 }
@@ -219,11 +195,7 @@ pub fn play(wish: &Wish, say: &mut impl FnMut(&str)) -> Summary {
         let Some(scenario) = invent(plan, seed, wish.length) else {
             continue;
         };
-        let result = if twice {
-            run_twice(&scenario)
-        } else {
-            run(&scenario)
-        };
+        let result = if twice { run_twice(&scenario) } else { run(&scenario) };
         match result {
             Ok(tally) => summary.add(&tally),
             Err(broken) => {
@@ -237,9 +209,7 @@ pub fn play(wish: &Wish, say: &mut impl FnMut(&str)) -> Summary {
 
 /// One line per failing seed with how to repeat it; the first with what went before.
 fn line_of(plan: &str, broken: &Broken, wish: &Wish, tail: bool) -> String {
-    let hours = wish.length.map_or(String::new(), |length| {
-        format!(" --hours {}", length.0 as f64 / 3.6e6)
-    });
+    let hours = wish.length.map_or(String::new(), |length| format!(" --hours {}", length.0 as f64 / 3.6e6));
     let mut line = format!(
         "FAILED {} at {} us: {}\n  repeat: cargo x sim --plan {plan} --seed {}{hours}\n",
         broken.name, broken.at.0, broken.says, broken.seed
@@ -268,15 +238,9 @@ mod tests {
         let wish = read("--seed 7 --plan storm --hours 0.5 --twice").expect("valid");
         assert_eq!((wish.seeds, wish.seed, wish.twice), (1, Some(7), true));
         assert_eq!(wish.length, Some(Millis(1_800_000)));
-        for wrong in [
-            "--seeds",
-            "--seeds x",
-            "--plan nothing",
-            "--hours -1",
-            "--hours NaN",
-            "--trace f",
-            "--what",
-        ] {
+        for wrong in
+            ["--seeds", "--seeds x", "--plan nothing", "--hours -1", "--hours NaN", "--trace f", "--what"]
+        {
             assert!(read(wrong).is_err(), "{wrong}");
         }
     }

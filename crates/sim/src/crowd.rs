@@ -58,19 +58,9 @@ impl Crowd {
             };
             let from = scenario.start.plus(demand.from);
             let until = scenario.end().min(scenario.start.plus(demand.until));
-            Stream {
-                demand: demand.clone(),
-                arrivals,
-                rng: Rng::branch(seed, 1),
-                from,
-                until,
-            }
+            Stream { demand: demand.clone(), arrivals, rng: Rng::branch(seed, 1), from, until }
         });
-        Self {
-            streams: streams.collect(),
-            strict: scenario.strict,
-            overrun: scenario.odds.overrun,
-        }
+        Self { streams: streams.collect(), strict: scenario.strict, overrun: scenario.odds.overrun }
     }
 
     /// The first arrivals of every demand.
@@ -124,20 +114,14 @@ impl Crowd {
         let model = pick(&demand.models, rng);
         let known: Option<&Model> = plan.models.iter().find(|known| known.id == model);
         // An engine stops at the limit it was given, or at the model's own.
-        let most = output_max
-            .or(known.map(|model| model.output_tokens_max))
-            .map_or(natural, |most| most.0);
+        let most = output_max.or(known.map(|model| model.output_tokens_max)).map_or(natural, |most| most.0);
         let mut output = natural.min(most);
         if !strict && rng.below(1_000) < overrun {
             output = output * 2 + 10;
         }
         // Seawall counts tokens by bytes: too high at times, and too low where nothing
         // depends on an upper bound.
-        let (least, span) = if strict {
-            (prompt, prompt / 8)
-        } else {
-            (prompt * 3 / 4, prompt / 2)
-        };
+        let (least, span) = if strict { (prompt, prompt / 8) } else { (prompt * 3 / 4, prompt / 2) };
         let estimate = (least + rng.below(span + 1)).max(1);
         let run = (demand.runs > 0).then(|| run(now, index as u64, rng.below(demand.runs)));
         let (odds, most) = demand.deadline;
@@ -190,10 +174,7 @@ fn targets(count: usize, narrow: u64, rng: &mut Rng) -> Vec<u8> {
         return every;
     }
     let kept = pick(&every, rng);
-    every
-        .into_iter()
-        .filter(|target| *target == kept || rng.chance(0.5))
-        .collect()
+    every.into_iter().filter(|target| *target == kept || rng.chance(0.5)).collect()
 }
 
 impl Stream {
@@ -214,11 +195,7 @@ fn prefix(demand: u64, shared: u64, own: u64, rng: &mut Rng) -> Box<[u64]> {
         hash = mix(hash ^ mix(block ^ salt));
         hash
     };
-    shared
-        .chain(own)
-        .map(link)
-        .take(seawall_model::limits::PREFIX_BLOCKS_MAX)
-        .collect()
+    shared.chain(own).map(link).take(seawall_model::limits::PREFIX_BLOCKS_MAX).collect()
 }
 
 /// When the client leaves, and on what occasion.

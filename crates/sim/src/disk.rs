@@ -69,9 +69,7 @@ impl Disk {
             ceiling: draw.ceiling,
             spent,
         };
-        self.store
-            .draw(&[account])
-            .expect("a ledger in memory takes a draw");
+        self.store.draw(&[account]).expect("a ledger in memory takes a draw");
         Some(draw)
     }
 
@@ -87,9 +85,7 @@ impl Disk {
     /// When the ledger refuses.
     pub fn settle(&mut self) {
         let noted = std::mem::take(&mut self.unwritten);
-        self.store
-            .settle(&rows(&noted))
-            .expect("a ledger in memory takes a settlement");
+        self.store.settle(&rows(&noted)).expect("a ledger in memory takes a settlement");
     }
 
     /// Power is gone: `written` of the draws under way made it to the disk unseen.
@@ -113,10 +109,8 @@ impl Disk {
             .into_iter()
             .map(|row| (row.account.into(), row.window, row.ceiling.max(row.spent)))
             .collect();
-        self.spent = all
-            .iter()
-            .map(|(account, window, spent)| ((Arc::clone(account), *window), *spent))
-            .collect();
+        self.spent =
+            all.iter().map(|(account, window, spent)| ((Arc::clone(account), *window), *spent)).collect();
         all
     }
 
@@ -126,20 +120,11 @@ impl Disk {
     /// # Panics
     /// When the ledger refuses.
     pub fn close(&mut self) -> Vec<(Arc<str>, At, u64)> {
-        self.store
-            .close_clean(&rows(&self.spent))
-            .expect("a ledger in memory closes");
+        self.store.close_clean(&rows(&self.spent)).expect("a ledger in memory closes");
         self.unwritten.clear();
         let accounts = self.store.accounts().expect("a ledger in memory can be read");
-        let known = |row: &Account| {
-            self.spent
-                .contains_key(&(Arc::from(row.account.as_str()), row.window))
-        };
-        accounts
-            .into_iter()
-            .filter(known)
-            .map(|row| (row.account.into(), row.window, row.spent))
-            .collect()
+        let known = |row: &Account| self.spent.contains_key(&(Arc::from(row.account.as_str()), row.window));
+        accounts.into_iter().filter(known).map(|row| (row.account.into(), row.window, row.spent)).collect()
     }
 
     /// Draws not yet written.

@@ -33,7 +33,7 @@ struct Lane {
     weight: i128,
     waiting: u32,
     served: i128,
-    /// The cost of its calls in flight.
+    /// What of its calls in flight is unsure.
     slack: i128,
     /// Since when work has waited without a break.
     since: Option<Baseline>,
@@ -73,13 +73,7 @@ impl Fairness {
     /// A watch that has seen nothing.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            tiers: BTreeMap::new(),
-            call_most: 1,
-            touched: Vec::new(),
-            compared: 0,
-            worst: 0,
-        }
+        Self { tiers: BTreeMap::new(), call_most: 1, touched: Vec::new(), compared: 0, worst: 0 }
     }
 
     /// Forgets everything: weights have changed, or the kernel has.
@@ -114,33 +108,33 @@ impl Fairness {
         tier.whole.shift_waiting(more);
     }
 
-    /// A call of this whole cost goes out: `served` of it counts at once.
+    /// A call goes out, of which so much counts as served at once, and so much is unsure
+    /// until it ends.
     pub fn dispatch(
         &mut self,
         plan: &Plan,
         engine: EngineId,
         class: Class,
         tenant: &Tenant,
-        whole: u64,
-        served: u64,
+        (served, unsure): (u64, u64),
     ) {
-        self.call_most = self.call_most.max(i128::from(whole));
-        self.serve(plan, engine, class, tenant, i128::from(served), i128::from(whole));
+        self.call_most = self.call_most.max(i128::from(served + unsure));
+        self.serve(plan, engine, class, tenant, i128::from(served), i128::from(unsure));
     }
 
-    /// An attempt ended: `served` counts now, less what counted before; its whole cost is
-    /// in flight no more.
+    /// An attempt ended: what was really served counts now, less what counted before, and
+    /// nothing of it is unsure any more.
     pub fn end(
         &mut self,
         plan: &Plan,
         engine: EngineId,
         class: Class,
         tenant: &Tenant,
-        served: (u64, u64),
-        whole: u64,
+        (before, unsure): (u64, u64),
+        served: u64,
     ) {
-        let more = i128::from(served.1) - i128::from(served.0);
-        self.serve(plan, engine, class, tenant, more, -i128::from(whole));
+        let more = i128::from(served) - i128::from(before);
+        self.serve(plan, engine, class, tenant, more, -i128::from(unsure));
     }
 
     fn serve(
@@ -184,11 +178,7 @@ impl Fairness {
                 if let Some((gap, bound)) = tier.gap(*sibling, *index, self.call_most) {
                     self.compared += 1;
                     self.worst = self.worst.max(gap * 100 / bound.max(1));
-                    assert!(
-                        gap <= bound,
-                        "I7: {}",
-                        tier.describe(*sibling, *index, gap, bound)
-                    );
+                    assert!(gap <= bound, "I7: {}", tier.describe(*sibling, *index, gap, bound));
                 }
             }
         }
@@ -203,9 +193,7 @@ impl Fairness {
             let sums: Vec<(i128, i128)> = Class::ALL
                 .iter()
                 .map(|class| {
-                    self.tiers
-                        .get(&of(*class))
-                        .map_or((0, 0), |tier| (tier.whole.served, tier.whole.slack))
+                    self.tiers.get(&of(*class)).map_or((0, 0), |tier| (tier.whole.served, tier.whole.slack))
                 })
                 .collect();
             for class in Class::ALL {
@@ -267,11 +255,7 @@ impl Tier {
                 Some(index) => *index,
                 None => {
                     let index = self.lanes.len();
-                    self.lanes.push(Lane {
-                        parent,
-                        weight: weight(plan, prefix),
-                        ..Lane::default()
-                    });
+                    self.lanes.push(Lane { parent, weight: weight(plan, prefix), ..Lane::default() });
                     self.by_path.insert(prefix.into(), index);
                     self.children.entry(parent).or_default().push(index);
                     index
@@ -287,10 +271,8 @@ impl Tier {
             self.lanes[index].since = None;
         } else if self.lanes[index].since.is_none() {
             let siblings = &self.children[&self.lanes[index].parent];
-            let then = siblings
-                .iter()
-                .map(|at| (*at, (self.lanes[*at].served, self.lanes[*at].slack)))
-                .collect();
+            let then =
+                siblings.iter().map(|at| (*at, (self.lanes[*at].served, self.lanes[*at].slack))).collect();
             self.lanes[index].since = Some(Baseline { at: now, then });
         }
     }
@@ -307,12 +289,7 @@ impl Tier {
     }
 
     fn describe(&self, behind: usize, ahead: usize, gap: i128, bound: i128) -> String {
-        let name = |index| {
-            self.by_path
-                .iter()
-                .find(|(_, at)| **at == index)
-                .map_or("?", |(path, _)| path)
-        };
+        let name = |index| self.by_path.iter().find(|(_, at)| **at == index).map_or("?", |(path, _)| path);
         let since = self.lanes[behind].since.as_ref().map_or(At(0), |since| since.at);
         format!(
             "{} has waited since {since:?} and is {gap} behind {}, over the bound {bound} (units per weight x {SCALE})",
@@ -342,10 +319,7 @@ mod tests {
     /// getting `extra` more in each round.
     fn play(rounds: u64, extra: u64) {
         let plan = Scenario::quiet("test", 1, 1, &Spec::default()).plan;
-        let (a, b) = (
-            Tenant::parse("acme/a").expect("valid"),
-            Tenant::parse("acme/b").expect("valid"),
-        );
+        let (a, b) = (Tenant::parse("acme/a").expect("valid"), Tenant::parse("acme/b").expect("valid"));
         let mut watch = Fairness::new();
         for tenant in [&a, &b] {
             watch.wait(&plan, ENGINE, Class::Interactive, tenant, true);
@@ -354,8 +328,8 @@ mod tests {
         for round in 0..rounds {
             for (tenant, calls) in [(&a, 1 + extra), (&b, 1)] {
                 for _ in 0..calls {
-                    watch.dispatch(&plan, ENGINE, Class::Interactive, tenant, 10, 4);
-                    watch.end(&plan, ENGINE, Class::Interactive, tenant, (4, 10), 10);
+                    watch.dispatch(&plan, ENGINE, Class::Interactive, tenant, (4, 6));
+                    watch.end(&plan, ENGINE, Class::Interactive, tenant, (4, 6), 10);
                 }
             }
             watch.check(At(round), &plan);
@@ -382,8 +356,8 @@ mod tests {
         let mut watch = Fairness::new();
         watch.wait(&plan, ENGINE, Class::Batch, &tenant, true);
         for round in 0..1_000 {
-            watch.dispatch(&plan, ENGINE, Class::Interactive, &tenant, 10, 4);
-            watch.end(&plan, ENGINE, Class::Interactive, &tenant, (4, 10), 10);
+            watch.dispatch(&plan, ENGINE, Class::Interactive, &tenant, (4, 6));
+            watch.end(&plan, ENGINE, Class::Interactive, &tenant, (4, 6), 10);
             watch.check(At(round), &plan);
         }
     }

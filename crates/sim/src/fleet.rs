@@ -28,11 +28,7 @@ impl Drift {
     }
 
     fn set(&mut self, now: At, slow: u64) {
-        *self = Self {
-            world: now,
-            local: self.local(now),
-            slow,
-        };
+        *self = Self { world: now, local: self.local(now), slow };
     }
 }
 
@@ -82,11 +78,7 @@ impl Machine {
             replica: machine.replica,
             spec: machine.spec.clone(),
             engine: Engine::new(machine.spec.clone()),
-            drift: Drift {
-                world: start,
-                local: start,
-                slow: 1,
-            },
+            drift: Drift { world: start, local: start, slow: 1 },
             down: false,
             hung: false,
             slow: 1,
@@ -241,18 +233,9 @@ impl Fleet {
     /// The machines of a scenario, all well.
     #[must_use]
     pub fn new(machines: &[scenario::Machine], start: At) -> Self {
-        let by_replica = machines
-            .iter()
-            .enumerate()
-            .map(|(index, machine)| (machine.replica, index))
-            .collect();
-        Self {
-            machines: machines
-                .iter()
-                .map(|machine| Machine::new(machine, start))
-                .collect(),
-            by_replica,
-        }
+        let by_replica =
+            machines.iter().enumerate().map(|(index, machine)| (machine.replica, index)).collect();
+        Self { machines: machines.iter().map(|machine| Machine::new(machine, start)).collect(), by_replica }
     }
 
     /// The machine behind a replica.
@@ -300,21 +283,12 @@ mod tests {
     }
 
     fn job(id: u64) -> Job {
-        Job {
-            id,
-            prompt: Tokens(10),
-            prefix: Box::default(),
-            output: Tokens(5),
-        }
+        Job { id, prompt: Tokens(10), prefix: Box::default(), output: Tokens(5) }
     }
 
     #[test]
     fn a_slow_clock_keeps_its_appointments() {
-        let mut drift = Drift {
-            world: At(100),
-            local: At(100),
-            slow: 3,
-        };
+        let mut drift = Drift { world: At(100), local: At(100), slow: 3 };
         for local in 100..200 {
             let world = drift.world(At(local)).expect("it runs");
             assert_eq!(drift.local(world), At(local));
@@ -344,9 +318,6 @@ mod tests {
         assert_eq!(machine.offer(At(1_000), job(1), 0), Greeting::Taken);
         assert!(machine.suffer(At(2_000), Trouble::Crash));
         assert_eq!(machine.offer(At(2_000), job(2), 0), Greeting::Refused);
-        assert_eq!(
-            (machine.state().running, machine.cancel(At(2_000), 1)),
-            (0, false)
-        );
+        assert_eq!((machine.state().running, machine.cancel(At(2_000), 1)), (0, false));
     }
 }

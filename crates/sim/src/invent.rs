@@ -52,55 +52,14 @@ const CALM: Kind = Kind {
 fn kind_of(name: &str) -> Option<Kind> {
     Some(match name {
         "calm" => CALM,
-        "fair" => Kind {
-            plain: true,
-            load: (100, 300),
-            ..CALM
-        },
-        "flood" => Kind {
-            plain: true,
-            flood: true,
-            load: (60, 100),
-            leave_most: 30,
-            ..CALM
-        },
-        "overload" => Kind {
-            load: (150, 300),
-            rules: true,
-            leave_most: 40,
-            ..CALM
-        },
-        "faults" => Kind {
-            faults: true,
-            load: (40, 120),
-            leave_most: 30,
-            ..CALM
-        },
-        "budgets" => Kind {
-            budgets: true,
-            load: (50, 150),
-            leave_most: 20,
-            ..CALM
-        },
-        "crash" => Kind {
-            budgets: true,
-            crashes: true,
-            load: (50, 150),
-            leave_most: 20,
-            ..CALM
-        },
-        "reload" => Kind {
-            reloads: true,
-            rules: true,
-            budgets: true,
-            load: (50, 200),
-            ..CALM
-        },
-        "provider" => Kind {
-            providers: true,
-            load: (50, 200),
-            ..CALM
-        },
+        "fair" => Kind { plain: true, load: (100, 300), ..CALM },
+        "flood" => Kind { plain: true, flood: true, load: (60, 100), leave_most: 30, ..CALM },
+        "overload" => Kind { load: (150, 300), rules: true, leave_most: 40, ..CALM },
+        "faults" => Kind { faults: true, load: (40, 120), leave_most: 30, ..CALM },
+        "budgets" => Kind { budgets: true, load: (50, 150), leave_most: 20, ..CALM },
+        "crash" => Kind { budgets: true, crashes: true, load: (50, 150), leave_most: 20, ..CALM },
+        "reload" => Kind { reloads: true, rules: true, budgets: true, load: (50, 200), ..CALM },
+        "provider" => Kind { providers: true, load: (50, 200), ..CALM },
         "storm" => Kind {
             faults: true,
             budgets: true,
@@ -121,11 +80,7 @@ fn kind_of(name: &str) -> Option<Kind> {
 #[must_use]
 pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario> {
     let mut rng = Rng::branch(seed, 0x1111);
-    let name = if name == "any" {
-        NAMES[1 + rng.below(NAMES.len() as u64 - 1) as usize]
-    } else {
-        name
-    };
+    let name = if name == "any" { NAMES[1 + rng.below(NAMES.len() as u64 - 1) as usize] } else { name };
     let kind = kind_of(name)?;
     let mut draw = Draw { rng, kind };
     let mut machines = Vec::new();
@@ -135,25 +90,16 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario>
     if !kind.plain {
         plan.tenants = draw.rules(&tenants);
     } else {
-        plan.tenants = tenants
-            .iter()
-            .map(|tenant| rule(tenant, 50 + 50 * draw.rng.below(6) as u32))
-            .collect();
+        plan.tenants =
+            tenants.iter().map(|tenant| rule(tenant, 50 + 50 * draw.rng.below(6) as u32)).collect();
     }
     let load = draw.between(kind.load.0, kind.load.1) as f64 / 100.0;
-    let capacity: f64 = machines
-        .iter()
-        .map(|machine| capacity(&machine.spec, prompt.1, output.1))
-        .sum();
+    let capacity: f64 = machines.iter().map(|machine| capacity(&machine.spec, prompt.1, output.1)).sum();
     let calls = draw.between(300, 1_000);
     let seconds = (calls as f64 / (capacity * load)).clamp(4.0, 240.0);
     let length = length.unwrap_or(Millis((seconds * 1e3) as u64));
     let demands = draw.demands(&plan, &tenants, capacity * load, &prompt.0, &output.0);
-    let incidents = if kind.faults {
-        draw.incidents(machines.len(), length)
-    } else {
-        Vec::new()
-    };
+    let incidents = if kind.faults { draw.incidents(machines.len(), length) } else { Vec::new() };
     let operations = draw.operations(&plan, length);
     Some(Scenario {
         name: name.into(),
@@ -168,6 +114,7 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario>
         strict: !kind.faults || draw.rng.chance(0.7),
         plain: kind.plain,
         check_every: 1,
+        lie: None,
         machines,
         plan,
     })
@@ -176,21 +123,13 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario>
 /// Calls per second that an engine can serve when full: each call takes its share of
 /// `output` steps, and its prefill.
 fn capacity(spec: &Spec, prompt: f64, output: f64) -> f64 {
-    let batch = f64::from(spec.slots)
-        .min(spec.kv_tokens.0 as f64 / (prompt + output))
-        .max(1.0);
+    let batch = f64::from(spec.slots).min(spec.kv_tokens.0 as f64 / (prompt + output)).max(1.0);
     let decode = output * (spec.pace.step_ns as f64 / batch + spec.pace.sequence_ns as f64);
     1e9 / (decode + prompt * spec.pace.prefill_token_ns as f64)
 }
 
 fn rule(prefix: &str, weight: u32) -> TenantRule {
-    TenantRule {
-        prefix: prefix.into(),
-        weight,
-        calls_max: None,
-        rate: Rate::default(),
-        budgets: Vec::new(),
-    }
+    TenantRule { prefix: prefix.into(), weight, calls_max: None, rate: Rate::default(), budgets: Vec::new() }
 }
 
 struct Draw {
@@ -210,9 +149,11 @@ impl Draw {
     fn plan(&mut self, seed: u64, machines: &mut Vec<Machine>) -> Plan {
         let mut engines = Vec::new();
         let mut replica = 0;
-        for id in 0..self.between(1, 4) as u32 {
-            let spec = self.spec(seed ^ u64::from(id));
-            let replicas = self.between(1, 6) as u32;
+        // Few slots make unfairness show soon: what is in flight is what a bound must allow.
+        let (engines_most, replicas_most, slots_most) = if self.kind.plain { (2, 2, 8) } else { (4, 6, 24) };
+        for id in 0..self.between(1, engines_most) as u32 {
+            let spec = self.spec(seed ^ u64::from(id), slots_most);
+            let replicas = self.between(1, replicas_most) as u32;
             let provider = self.provider();
             let mut engine = engine(id, replica, replicas, self.pace(&spec));
             if self.kind.providers && self.rng.chance(0.3) {
@@ -222,16 +163,8 @@ impl Draw {
                 engine.rate.tokens_per_min = Some(self.between(20_000, 500_000));
             }
             for known in &engine.replicas {
-                let spec = Spec {
-                    seed: seed ^ u64::from(known.id.0),
-                    ..spec.clone()
-                };
-                machines.push(Machine {
-                    replica: known.id,
-                    engine: EngineId(id),
-                    spec,
-                    provider,
-                });
+                let spec = Spec { seed: seed ^ u64::from(known.id.0), ..spec.clone() };
+                machines.push(Machine { replica: known.id, engine: EngineId(id), spec, provider });
             }
             replica += replicas;
             engines.push(engine);
@@ -239,15 +172,8 @@ impl Draw {
         let count = engines.len() as u32;
         let models = (0..self.between(1, 4) as u32).map(|id| {
             let first = self.rng.below(u64::from(count)) as u32;
-            let targets = if self.kind.plain {
-                1
-            } else {
-                self.between(1, u64::from(count)) as u32
-            };
-            model(
-                id,
-                &(0..targets).map(|nth| (first + nth) % count).collect::<Vec<_>>(),
-            )
+            let targets = if self.kind.plain { 1 } else { self.between(1, u64::from(count)) as u32 };
+            model(id, &(0..targets).map(|nth| (first + nth) % count).collect::<Vec<_>>())
         });
         let models = models.collect();
         let shares = self.one_of(&[[60, 25, 10], [50, 20, 10], [34, 33, 33], [80, 0, 20], [0, 0, 0]]);
@@ -261,18 +187,14 @@ impl Draw {
         }
     }
 
-    fn spec(&mut self, seed: u64) -> Spec {
-        let slots = self.between(2, 24) as u32;
+    fn spec(&mut self, seed: u64, slots_most: u64) -> Spec {
+        let slots = self.between(2, slots_most) as u32;
         Spec {
             slots,
             kv_tokens: Tokens(8_000 + u64::from(slots) * self.between(200, 2_000)),
             prefill_chunk: Tokens(self.between(256, 2_048)),
             // Where fairness is measured, engines take all that is sent to them.
-            queue_len_max: if self.kind.plain {
-                1_000
-            } else {
-                self.between(4, 64) as u32
-            },
+            queue_len_max: if self.kind.plain { 1_000 } else { self.between(4, 64) as u32 },
             block_tokens: Tokens(BLOCK_TOKENS),
             pace: pace::Pace {
                 step_ns: self.between(4_000_000, 40_000_000),
@@ -285,7 +207,7 @@ impl Draw {
     }
 
     fn pace(&mut self, spec: &Spec) -> Pace {
-        let calls_max = self.between(1, 3) as u32 * spec.slots;
+        let calls_max = self.between(1, if self.kind.plain { 1 } else { 3 }) as u32 * spec.slots;
         Pace {
             calls_min: 1,
             calls_max,
@@ -298,10 +220,7 @@ impl Draw {
 
     fn provider(&mut self) -> Option<Provider> {
         let has = self.kind.providers && self.rng.chance(0.6);
-        has.then(|| Provider {
-            calls: self.between(3, 60) as u32,
-            window: Millis(self.between(500, 10_000)),
-        })
+        has.then(|| Provider { calls: self.between(3, 60) as u32, window: Millis(self.between(500, 10_000)) })
     }
 
     fn queue(&mut self) -> QueueRule {
@@ -385,22 +304,14 @@ impl Draw {
         let mut budgets: Vec<BudgetRule> = Vec::new();
         for _ in 0..self.between(1, 3) {
             let meter = self.one_of(&[Meter::Tokens, Meter::Money, Meter::Calls]);
-            let period = self.one_of(&[
-                Period::Minute,
-                Period::Hour,
-                Period::Day,
-                Period::Month,
-                Period::Total,
-            ]);
+            let period =
+                self.one_of(&[Period::Minute, Period::Hour, Period::Day, Period::Month, Period::Total]);
             let limit = match meter {
                 Meter::Tokens => self.between(2_000, 150_000),
                 Meter::Money => self.between(2_000, 300_000),
                 Meter::Calls => self.between(3, 300),
             };
-            if budgets
-                .iter()
-                .all(|known| (known.meter, known.period) != (meter, period))
-            {
+            if budgets.iter().all(|known| (known.meter, known.period) != (meter, period)) {
                 budgets.push(BudgetRule { meter, period, limit });
             }
         }
@@ -417,10 +328,9 @@ impl Draw {
     ) -> Vec<Demand> {
         let parts: Vec<f64> = tenants.iter().map(|_| self.rng.exp(1.0) + 0.1).collect();
         let sum: f64 = parts.iter().sum();
-        let flooder = self
-            .kind
-            .flood
-            .then(|| self.rng.below(tenants.len() as u64) as usize);
+        let flooder = self.kind.flood.then(|| self.rng.below(tenants.len() as u64) as usize);
+        // Without caches and guesses a call's cost is known beforehand.
+        let sharp = self.kind.plain && self.rng.chance(0.7);
         let mut demands = Vec::new();
         for (index, tenant) in tenants.iter().enumerate() {
             let mut share = rps * parts[index] / sum;
@@ -428,44 +338,30 @@ impl Draw {
                 share *= 20.0;
             }
             let law = if self.rng.chance(0.25) {
-                Law::Closed {
-                    workers: self.between(1, 30) as u32,
-                    think: Millis(self.between(0, 500)),
-                }
+                Law::Closed { workers: self.between(1, 30) as u32, think: Millis(self.between(0, 500)) }
             } else {
-                Law::Open {
-                    rps: share,
-                    cv: self.one_of(&[0.5, 1.0, 1.0, 3.0]),
-                }
+                Law::Open { rps: share, cv: self.one_of(&[0.5, 1.0, 1.0, 3.0]) }
             };
-            let models: Vec<ModelId> = plan
-                .models
-                .iter()
-                .map(|model| model.id)
-                .filter(|_| self.rng.chance(0.7))
-                .collect();
+            let models: Vec<ModelId> =
+                plan.models.iter().map(|model| model.id).filter(|_| self.rng.chance(0.7)).collect();
             let classes: Vec<Class> = Class::ALL.into_iter().filter(|_| self.rng.chance(0.5)).collect();
             demands.push(Demand {
-                models: if models.is_empty() {
-                    vec![plan.models[0].id]
-                } else {
-                    models
-                },
-                classes: if classes.is_empty() {
-                    vec![Class::Interactive]
-                } else {
-                    classes
-                },
+                models: if models.is_empty() { vec![plan.models[0].id] } else { models },
+                classes: if classes.is_empty() { vec![Class::Interactive] } else { classes },
                 prompt: prompt.clone(),
                 output: output.clone(),
-                cap: self.one_of(&[Cap::None, Cap::Exact, Cap::Times(2), Cap::Times(8)]),
+                cap: if sharp {
+                    Cap::Exact
+                } else {
+                    self.one_of(&[Cap::None, Cap::Exact, Cap::Times(2), Cap::Times(8)])
+                },
                 stream: self.one_of(&[0, 50, 100, 100]),
                 silent: self.one_of(&[0, 0, 0, 30]),
-                runs: self.one_of(&[0, 0, 3, 20]),
+                runs: if sharp { 0 } else { self.one_of(&[0, 0, 3, 20]) },
                 leave: self.between(0, self.kind.leave_most),
                 deadline: (self.one_of(&[0, 0, 0, 30]), Millis(self.between(200, 20_000))),
                 narrow: if self.kind.plain { 0 } else { 10 },
-                shared_blocks: self.between(0, 6),
+                shared_blocks: if sharp { 0 } else { self.between(0, 6) },
                 ..Demand::plain(tenant, law, 1, 1)
             });
         }
@@ -512,10 +408,7 @@ impl Draw {
             let mut plan = plan.clone();
             for _ in 0..self.between(1, 4) {
                 self.change(&mut plan);
-                all.push((
-                    Millis(self.rng.below(length.0)),
-                    Operation::Reload(Box::new(plan.clone())),
-                ));
+                all.push((Millis(self.rng.below(length.0)), Operation::Reload(Box::new(plan.clone()))));
             }
         }
         all
@@ -543,10 +436,7 @@ impl Draw {
         engine.pace.calls_start = engine.pace.calls_start.min(engine.pace.calls_max);
         plan.queue = self.queue();
         if plan.engines.len() > 1 && self.rng.chance(0.2) {
-            let gone = plan
-                .engines
-                .remove(self.rng.below(plan.engines.len() as u64) as usize)
-                .id;
+            let gone = plan.engines.remove(self.rng.below(plan.engines.len() as u64) as usize).id;
             for model in &mut plan.models {
                 model.targets.retain(|target| *target != gone);
             }

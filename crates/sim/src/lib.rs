@@ -35,6 +35,7 @@ pub mod accounts;
 pub mod bounds;
 pub mod calls;
 pub mod fairness;
+pub mod lie;
 pub mod rules;
 
 // What is told of it.

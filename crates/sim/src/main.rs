@@ -40,9 +40,5 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let summary = play(&wish, &mut say);
     say(&summary.text(began.elapsed().as_secs_f64()));
-    if summary.held() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if summary.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

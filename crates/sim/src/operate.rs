@@ -7,7 +7,7 @@ use seawall_model::{Millis, Usage};
 
 use crate::accounts::UsedUp;
 use crate::scenario::Operation;
-use crate::world::{Event, Phase, World};
+use crate::world::{Event, Phase, World, told_plan};
 
 impl World {
     pub(crate) fn incident(&mut self, index: usize, begins: bool) {
@@ -26,11 +26,7 @@ impl World {
                 .map(|(id, _)| *id)
                 .collect();
             for id in broken {
-                let failure = if self.attempts[&id].first {
-                    Failure::Cut
-                } else {
-                    Failure::Connect
-                };
+                let failure = if self.attempts[&id].first { Failure::Cut } else { Failure::Connect };
                 self.fail_later(id, failure);
             }
         }
@@ -66,11 +62,7 @@ impl World {
         self.note(&("crash", down));
         for (id, attempt) in std::mem::take(&mut self.attempts) {
             let call = self.calls.live(attempt.call).expect("an attempt's call is alive");
-            let truth = if attempt.first {
-                attempt.usage(call.prompt)
-            } else {
-                Usage::default()
-            };
+            let truth = if attempt.first { attempt.usage(call.prompt) } else { Usage::default() };
             let tenant = call.submit.tenant.clone();
             let used = UsedUp {
                 tenant: &tenant,
@@ -81,10 +73,7 @@ impl World {
             };
             self.accounts.use_up(self.now, &self.plan, &used);
             if attempt.inside {
-                assert!(
-                    self.fleet.at(attempt.machine).cancel(self.now, id),
-                    "the machine holds the job"
-                );
+                assert!(self.fleet.at(attempt.machine).cancel(self.now, id), "the machine holds the job");
                 self.appoint(attempt.machine);
             }
         }
@@ -112,16 +101,12 @@ impl World {
 
     /// A process starts with what is on disk.
     pub(crate) fn start(&mut self) {
-        self.kernel = Kernel::new(self.now, self.plan.clone());
+        self.kernel = Kernel::new(self.now, told_plan(self.scenario.lie, &self.plan));
         self.learn(self.plan.clone());
         self.phase = Phase::Open;
         for (account, window, spent) in self.disk.recover() {
             self.accounts.restore(&account, window, spent);
-            self.step(Input::Restored {
-                account,
-                window,
-                spent,
-            });
+            self.step(Input::Restored { account, window, spent });
         }
     }
 
@@ -133,11 +118,8 @@ impl World {
         }
         self.calls.check_patience(self.now);
         for (index, machine) in self.fleet.iter().enumerate() {
-            let inside = self
-                .attempts
-                .values()
-                .filter(|attempt| attempt.machine == index && attempt.inside)
-                .count();
+            let inside =
+                self.attempts.values().filter(|attempt| attempt.machine == index && attempt.inside).count();
             let state = machine.state();
             assert_eq!(
                 (state.running + state.waiting) as usize,
@@ -149,9 +131,7 @@ impl World {
         // A passive health check, as the shell makes them by itself.
         if !self.fleet.is_empty() && self.rng.chance(0.3) {
             let index = self.rng.below(self.fleet.len() as u64);
-            let machine = self
-                .fleet
-                .at(usize::try_from(index).expect("a place in the fleet"));
+            let machine = self.fleet.at(usize::try_from(index).expect("a place in the fleet"));
             let (replica, healthy) = (machine.replica, machine.well());
             self.step(Input::Probed { replica, healthy });
         }
@@ -177,14 +157,8 @@ impl World {
         if !draining || !self.calls.is_empty() || self.disk.waiting() > 0 {
             return;
         }
-        assert!(
-            self.attempts.is_empty(),
-            "I8: attempts are under way after the last call has ended"
-        );
-        assert!(
-            self.kernel.idle(),
-            "I6: the kernel is not idle after the last call has ended"
-        );
+        assert!(self.attempts.is_empty(), "I8: attempts are under way after the last call has ended");
+        assert!(self.kernel.idle(), "I6: the kernel is not idle after the last call has ended");
         self.kernel.check();
         let view = self.kernel.view();
         for engine in &view.engines {
@@ -211,11 +185,7 @@ impl World {
             );
         }
         for budget in &view.budgets {
-            assert_eq!(
-                budget.reserved, 0,
-                "I12: {} has reservations after the last call",
-                budget.account
-            );
+            assert_eq!(budget.reserved, 0, "I12: {} has reservations after the last call", budget.account);
         }
         for (account, window, spent) in self.disk.close() {
             self.accounts.check_disk(self.now, &account, window, spent);

@@ -32,10 +32,7 @@ fn rule_of<'a>(plan: &'a Plan, prefix: &str) -> Option<&'a TenantRule> {
 
 fn usage<'a>(book: &'a mut BTreeMap<Arc<str>, Usage>, path: &str) -> &'a mut Usage {
     // Buckets begin full.
-    book.entry(path.into()).or_insert_with(|| Usage {
-        level: u64::MAX,
-        ..Usage::default()
-    })
+    book.entry(path.into()).or_insert_with(|| Usage { level: u64::MAX, ..Usage::default() })
 }
 
 impl Rules {
@@ -48,11 +45,7 @@ impl Rules {
             usage(&mut self.below, prefix).grant(now, rule_of(plan, prefix), prefix, first);
         }
         let path = tenant.as_str();
-        let default = if rule_of(plan, path).is_none() {
-            rule_of(plan, "*")
-        } else {
-            None
-        };
+        let default = if rule_of(plan, path).is_none() { rule_of(plan, "*") } else { None };
         usage(&mut self.exact, path).grant(now, default, path, first);
     }
 
@@ -92,15 +85,9 @@ impl Usage {
         let rate = u64::from(rate);
         // The burst: a tenth of a minute, at least one call; and one more for rounding.
         let most = ((rate / 10).max(1) + 1) * MINUTE;
-        self.level = self
-            .level
-            .saturating_add(now.micros_since(self.filled).saturating_mul(rate))
-            .min(most);
+        self.level = self.level.saturating_add(now.micros_since(self.filled).saturating_mul(rate)).min(most);
         self.filled = now;
-        assert!(
-            self.level >= MINUTE,
-            "rules: {path} was granted more than {rate} calls per minute"
-        );
+        assert!(self.level >= MINUTE, "rules: {path} was granted more than {rate} calls per minute");
         self.level -= MINUTE;
     }
 }
@@ -111,10 +98,7 @@ mod tests {
     use seawall_kernel::plan::Rate;
 
     fn plan(calls_max: Option<u32>, calls_per_min: Option<u32>) -> Plan {
-        let rate = Rate {
-            calls_per_min,
-            tokens_per_min: None,
-        };
+        let rate = Rate { calls_per_min, tokens_per_min: None };
         Plan {
             tenants: vec![TenantRule {
                 prefix: "acme".into(),
@@ -139,10 +123,7 @@ mod tests {
     fn what_the_rules_allow_passes() {
         grants(&plan(Some(3), None), &[1, 2, 3]);
         // Sixty a minute: a burst of six (and one for rounding), then one a second.
-        grants(
-            &plan(None, Some(60)),
-            &[0, 0, 0, 0, 0, 0, 0, 1_000_000, 2_000_000],
-        );
+        grants(&plan(None, Some(60)), &[0, 0, 0, 0, 0, 0, 0, 1_000_000, 2_000_000]);
     }
 
     #[test]
@@ -154,9 +135,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "more than 60 calls per minute")]
     fn too_many_calls_in_a_minute_are_caught() {
-        grants(
-            &plan(None, Some(60)),
-            &[0, 0, 0, 0, 0, 0, 0, 1_000_000, 1_500_000],
-        );
+        grants(&plan(None, Some(60)), &[0, 0, 0, 0, 0, 0, 0, 1_000_000, 1_500_000]);
     }
 }

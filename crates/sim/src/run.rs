@@ -29,11 +29,7 @@ pub struct Broken {
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{} --seed {} broke at {} us: {}",
-            self.name, self.seed, self.at.0, self.says
-        )?;
+        writeln!(f, "{} --seed {} broke at {} us: {}", self.name, self.seed, self.at.0, self.says)?;
         for line in &self.tail {
             writeln!(f, "    {line}")?;
         }
@@ -101,12 +97,5 @@ fn watch(scenario: &Scenario, world: &mut World) -> Result<(), Box<Broken>> {
 }
 
 fn broken(scenario: &Scenario, at: At, says: String, tail: Vec<String>) -> Broken {
-    Broken {
-        name: scenario.name.clone(),
-        seed: scenario.seed,
-        length: scenario.length,
-        at,
-        says,
-        tail,
-    }
+    Broken { name: scenario.name.clone(), seed: scenario.seed, length: scenario.length, at, says, tail }
 }

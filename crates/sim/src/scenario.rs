@@ -7,6 +7,8 @@ use seawall_load::engine::Spec;
 use seawall_load::length::Lengths;
 use seawall_model::{At, Class, EngineId, Millis, ModelId, ReplicaId, Tenant, Tokens};
 
+use crate::lie::Lie;
+
 /// One world, before it runs.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -39,6 +41,8 @@ pub struct Scenario {
     pub plain: bool,
     /// [`seawall_kernel::Kernel::check`] runs at every so manieth step; 1 is every step.
     pub check_every: u64,
+    /// What the kernel is told falsely; nothing but in tests of the world itself.
+    pub lie: Option<Lie>,
 }
 
 /// A replica's machine.
@@ -261,11 +265,7 @@ impl Scenario {
                 0,
                 0,
                 replicas,
-                Pace {
-                    calls_start: spec.slots,
-                    calls_max: spec.slots,
-                    ..Pace::default()
-                },
+                Pace { calls_start: spec.slots, calls_max: spec.slots, ..Pace::default() },
             )],
             models: vec![model(0, &[0])],
             tenants: Vec::new(),
@@ -277,10 +277,7 @@ impl Scenario {
             .map(|replica| Machine {
                 replica: ReplicaId(replica),
                 engine: EngineId(0),
-                spec: Spec {
-                    seed: seed ^ u64::from(replica),
-                    ..spec.clone()
-                },
+                spec: Spec { seed: seed ^ u64::from(replica), ..spec.clone() },
                 provider: None,
             })
             .collect();
@@ -299,6 +296,7 @@ impl Scenario {
             strict: true,
             plain: true,
             check_every: 1,
+            lie: None,
         }
     }
 
@@ -315,9 +313,7 @@ pub fn engine(id: u32, first_replica: u32, replicas: u32, pace: Pace) -> Engine 
     Engine {
         id: EngineId(id),
         name: format!("engine-{id}").into(),
-        replicas: (first_replica..first_replica + replicas)
-            .map(|id| Replica { id: ReplicaId(id) })
-            .collect(),
+        replicas: (first_replica..first_replica + replicas).map(|id| Replica { id: ReplicaId(id) }).collect(),
         pace,
         rate: Rate::default(),
         cost: CostRule::default(),
@@ -330,12 +326,7 @@ pub fn model(id: u32, targets: &[u32]) -> Model {
     Model {
         id: ModelId(id),
         targets: targets.iter().map(|target| EngineId(*target)).collect(),
-        price: Price {
-            input: 1_000_000,
-            cached: 100_000,
-            cache_written: 1_250_000,
-            output: 4_000_000,
-        },
+        price: Price { input: 1_000_000, cached: 100_000, cache_written: 1_250_000, output: 4_000_000 },
         context_tokens_max: None,
         output_tokens_max: Tokens(512),
     }

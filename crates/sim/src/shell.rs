@@ -9,6 +9,7 @@ use seawall_model::{CallId, Millis, ReplicaId, Usage};
 use crate::attempt::{Attempt, Fate};
 use crate::calls::Told;
 use crate::disk::Draw;
+use crate::lie::Lie;
 use crate::world::{Event, Phase, World};
 
 impl World {
@@ -17,28 +18,12 @@ impl World {
             Effect::Dispatch(grant) => self.dispatch(&grant),
             Effect::Refuse(refusal) => self.refuse(&refusal),
             Effect::Settle(settlement) => self.settle(&settlement),
-            Effect::Draw {
-                account,
-                window,
-                ceiling,
-            } => {
+            Effect::Draw { account, window, ceiling } => {
                 let takes = 100 + self.rng.below(self.scenario.shell.disk_us_max);
-                let at = self.disk.draw(
-                    self.now,
-                    Draw {
-                        account,
-                        window,
-                        ceiling,
-                    },
-                    takes,
-                );
+                let at = self.disk.draw(self.now, Draw { account, window, ceiling }, takes);
                 self.plan_event(at, Event::Durable { life: self.life });
             }
-            Effect::Spent {
-                account,
-                window,
-                spent,
-            } => {
+            Effect::Spent { account, window, spent } => {
                 self.disk.note(account, window, spent);
                 if !std::mem::replace(&mut self.settling, true) {
                     self.plan_in(self.scenario.shell.disk_us_max, Event::Settle { life: self.life });
@@ -47,13 +32,7 @@ impl World {
             Effect::Probe { replica } => {
                 self.bounds.half_open(replica);
                 let takes = 500 + self.rng.below(20_000);
-                self.plan_in(
-                    takes,
-                    Event::Probe {
-                        replica,
-                        life: self.life,
-                    },
-                );
+                self.plan_in(takes, Event::Probe { replica, life: self.life });
             }
         }
     }
@@ -100,18 +79,14 @@ impl World {
             let usage = match call.attempt {
                 Some(attempt) => self.end_attempt(attempt, Told::Cancelled),
                 None => {
-                    self.calls
-                        .end_attempt(self.now, id, Told::Cancelled, Usage::default());
+                    self.calls.end_attempt(self.now, id, Told::Cancelled, Usage::default());
                     Usage::default()
                 }
             };
             self.step(Input::Cancelled { call: id, usage });
         } else if self.rng.chance(0.5) {
             // The answer and the leaving crossed: the kernel must not mind.
-            self.step(Input::Cancelled {
-                call: id,
-                usage: Usage::default(),
-            });
+            self.step(Input::Cancelled { call: id, usage: Usage::default() });
         }
     }
 
@@ -129,19 +104,12 @@ impl World {
         self.bounds.grant(self.now, grant.call, grant.replica);
         self.rules.grant(self.now, &self.plan, &tenant, first);
         self.accounts.grant(self.now, &self.plan, &tenant, first);
-        let machine = self
-            .fleet
-            .index_of(grant.replica)
-            .expect("scenarios have a machine for each replica");
+        let machine = self.fleet.index_of(grant.replica).expect("scenarios have a machine for each replica");
         let fate = Fate::of(&self.scenario.odds, self.rng.below(1_000), tokens);
-        self.attempts
-            .insert(id, Attempt::new(grant, machine, self.now, fate));
+        self.attempts.insert(id, Attempt::new(grant, machine, self.now, fate));
         let way = self.network();
         self.plan_in(way, Event::Reach { attempt: id });
-        self.plan_in(
-            self.scenario.shell.first_ms_max.micros(),
-            Event::Silence { attempt: id },
-        );
+        self.plan_in(self.scenario.shell.first_ms_max.micros(), Event::Silence { attempt: id });
         if let Some(deadline) = deadline {
             self.plan_event(deadline, Event::Deadline { attempt: id });
         }
@@ -153,29 +121,21 @@ impl World {
             return;
         }
         let call = self.calls.live_mut(grant.call).expect("it was just dispatched");
-        let rule = self
-            .plan
-            .engines
-            .iter()
-            .find(|engine| engine.id == grant.engine)
-            .map(|engine| engine.cost);
+        let rule =
+            self.plan.engines.iter().find(|engine| engine.id == grant.engine).map(|engine| engine.cost);
         let rule = rule.expect("the book has checked that the engine exists");
         // Without a limit the kernel may expect as much as the model can give.
         let most = call.submit.output_max.map_or(512, |most| most.0).max(call.output);
         let prompt = call.submit.prompt.0 * u64::from(rule.input);
-        call.served = (prompt, prompt + most * u64::from(rule.output));
+        // Where prompts or runs return, the kernel counts on caches, of which only the end
+        // of a call tells the truth; a cached token costs a tenth.
+        let returns = call.submit.run.is_some() || self.scenario.demands[call.demand].shared_blocks > 0;
+        call.served = (prompt, most * u64::from(rule.output) + if returns { prompt } else { 0 });
         let (class, tenant) = (call.submit.class, &call.submit.tenant);
         if std::mem::take(&mut call.queued) {
             self.fairness.wait(&self.plan, grant.engine, class, tenant, false);
         }
-        self.fairness.dispatch(
-            &self.plan,
-            grant.engine,
-            class,
-            tenant,
-            call.served.1,
-            call.served.0,
-        );
+        self.fairness.dispatch(&self.plan, grant.engine, class, tenant, call.served);
     }
 
     pub(crate) fn network(&mut self) -> u64 {
@@ -188,10 +148,8 @@ impl World {
 
     fn settle(&mut self, settlement: &Settlement) {
         let ended = self.calls.settle(self.now, settlement);
-        self.accounts
-            .settle(self.now, &self.plan, &ended, settlement.cost.0);
-        self.tally
-            .settle(self.scenario.start, self.now, &ended, settlement);
+        self.accounts.settle(self.now, &self.plan, &ended, settlement.cost.0);
+        self.tally.settle(self.scenario.start, self.now, &ended, settlement);
         let call = ended.call;
         if call.queued {
             let engine = self
@@ -201,8 +159,7 @@ impl World {
                 .find(|model| model.id == call.submit.model)
                 .map(|model| model.targets[0]);
             let engine = engine.expect("plain worlds keep their models");
-            self.fairness
-                .wait(&self.plan, engine, call.submit.class, &call.submit.tenant, false);
+            self.fairness.wait(&self.plan, engine, call.submit.class, &call.submit.tenant, false);
         }
         self.next_of_worker(call.demand, call.retry_after);
     }
@@ -213,10 +170,7 @@ impl World {
         if life != self.life || self.phase == Phase::Down {
             return;
         }
-        let machine = self
-            .fleet
-            .index_of(replica)
-            .expect("scenarios have a machine for each replica");
+        let machine = self.fleet.index_of(replica).expect("scenarios have a machine for each replica");
         let healthy = self.fleet.at(machine).well();
         self.step(Input::Probed { replica, healthy });
     }
@@ -227,20 +181,13 @@ impl World {
         if life != self.life || self.phase == Phase::Down {
             return;
         }
-        let Some(Draw {
-            account,
-            window,
-            ceiling,
-        }) = self.disk.write_one()
-        else {
+        let Some(Draw { account, window, ceiling }) = self.disk.write_one() else {
             return;
         };
-        self.accounts.draw(&account, window, ceiling);
-        self.step(Input::Drawn {
-            account,
-            window,
-            ceiling,
-        });
+        if self.scenario.lie != Some(Lie::LoseDisk) {
+            self.accounts.draw(&account, window, ceiling);
+        }
+        self.step(Input::Drawn { account, window, ceiling });
     }
 
     pub(crate) fn settle_disk(&mut self, life: u64) {

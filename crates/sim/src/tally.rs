@@ -65,10 +65,7 @@ pub struct Tally {
 
 impl Tally {
     pub(crate) fn new(demands: usize) -> Self {
-        Self {
-            demands: vec![Demanded::default(); demands],
-            ..Self::default()
-        }
+        Self { demands: vec![Demanded::default(); demands], ..Self::default() }
     }
 
     pub(crate) fn settle(&mut self, start: At, now: At, ended: &Ended, settlement: &Settlement) {
@@ -145,11 +142,7 @@ pub fn quantile(values: &[u64], percent: usize) -> u64 {
 pub fn jain(shares: &[f64]) -> f64 {
     let sum: f64 = shares.iter().sum();
     let squares: f64 = shares.iter().map(|share| share * share).sum();
-    if squares == 0.0 {
-        1.0
-    } else {
-        sum * sum / (shares.len() as f64 * squares)
-    }
+    if squares == 0.0 { 1.0 } else { sum * sum / (shares.len() as f64 * squares) }
 }
 
 /// Divides `supply` so that nobody gets more than asked for and what is left over goes

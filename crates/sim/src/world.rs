@@ -21,6 +21,7 @@ use crate::crowd::Crowd;
 use crate::disk::Disk;
 use crate::fairness::Fairness;
 use crate::fleet::Fleet;
+use crate::lie::Lie;
 use crate::rules::Rules;
 use crate::scenario::Scenario;
 use crate::tally::Tally;
@@ -155,7 +156,7 @@ impl World {
             life: 0,
             coming: BinaryHeap::new(),
             seq: 0,
-            kernel: Kernel::new(start, scenario.plan.clone()),
+            kernel: Kernel::new(start, told_plan(scenario.lie, &scenario.plan)),
             plan: scenario.plan.clone(),
             wake: None,
             ticks_in_place: 0,
@@ -219,11 +220,7 @@ impl World {
 
     pub(crate) fn plan_event(&mut self, at: At, event: Event) {
         self.seq += 1;
-        self.coming.push(Planned {
-            at: at.max(self.now),
-            seq: self.seq,
-            event,
-        });
+        self.coming.push(Planned { at: at.max(self.now), seq: self.seq, event });
     }
 
     /// Something happens `micros` from now.
@@ -250,10 +247,7 @@ impl World {
         for (index, incident) in self.scenario.incidents.clone().into_iter().enumerate() {
             let from = self.scenario.start.plus(incident.from);
             self.plan_event(from, Event::Incident { index, begins: true });
-            self.plan_event(
-                from.plus(incident.length),
-                Event::Incident { index, begins: false },
-            );
+            self.plan_event(from.plus(incident.length), Event::Incident { index, begins: false });
         }
         for index in 0..self.scenario.operations.len() {
             let at = self.scenario.start.plus(self.scenario.operations[index].0);
@@ -266,18 +260,11 @@ impl World {
     /// The next thing; false when all is over.
     fn turn(&mut self) -> bool {
         let next = self.coming.peek().map(|planned| planned.at);
-        let wake = self
-            .wake
-            .filter(|_| self.phase != Phase::Down)
-            .map(|wake| wake.max(self.now));
+        let wake = self.wake.filter(|_| self.phase != Phase::Down).map(|wake| wake.max(self.now));
         // What falls due at the moment of an event comes before it: the kernel rings its
         // own alarms first in any step.
         if let Some(wake) = wake.filter(|wake| next.is_none_or(|next| *wake <= next)) {
-            self.ticks_in_place = if wake == self.now {
-                self.ticks_in_place + 1
-            } else {
-                0
-            };
+            self.ticks_in_place = if wake == self.now { self.ticks_in_place + 1 } else { 0 };
             assert!(
                 self.ticks_in_place < TICKS_IN_PLACE_MAX,
                 "I1: the kernel wants to be woken at {wake:?} for ever"
@@ -330,13 +317,13 @@ impl World {
         self.trace.add(self.now, '>', &input);
         self.tally.steps += 1;
         let told = told_of(&input);
-        let submitted = if let Input::Submit(submit) = &input {
-            Some(submit.call)
-        } else {
-            None
-        };
+        let submitted = if let Input::Submit(submit) = &input { Some(submit.call) } else { None };
         let mut effects = std::mem::take(&mut self.effects);
-        self.kernel.step(self.now, input, &mut effects);
+        let (now, input) = match self.scenario.lie {
+            Some(lie) => (lie.now(self.now, self.tally.steps), lie.input(input)),
+            None => (self.now, input),
+        };
+        self.kernel.step(now, input, &mut effects);
         self.wake = self.kernel.wake_at();
         self.tally.effects += effects.len() as u64;
         let mut moved = false;
@@ -367,10 +354,8 @@ impl World {
         self.kernel.check();
         if moved {
             let view = self.kernel.view();
-            self.bounds
-                .check(self.now, &self.plan, &view, &self.calls, self.scenario.plain);
-            self.accounts
-                .check(self.now, &self.plan, &view.budgets, self.scenario.strict);
+            self.bounds.check(self.now, &self.plan, &view, &self.calls, self.scenario.plain);
+            self.accounts.check(self.now, &self.plan, &view.budgets, self.scenario.strict);
         }
     }
 
@@ -384,28 +369,26 @@ impl World {
         };
         call.queued = true;
         let (class, tenant, model) = (call.submit.class, call.submit.tenant.clone(), call.submit.model);
-        if let Some(engine) = self
-            .plan
-            .models
-            .iter()
-            .find(|known| known.id == model)
-            .map(|model| model.targets[0])
+        if let Some(engine) =
+            self.plan.models.iter().find(|known| known.id == model).map(|model| model.targets[0])
         {
             self.fairness.wait(&self.plan, engine, class, &tenant, true);
         }
     }
 }
 
+/// The plan as a new kernel is told.
+pub(crate) fn told_plan(lie: Option<Lie>, plan: &Plan) -> Plan {
+    lie.map_or_else(|| plan.clone(), |lie| lie.plan(plan.clone()))
+}
+
 /// What an input says of a call.
 const fn told_of(input: &Input) -> Option<(CallId, Told)> {
     match input {
         Input::Finished { call, finish, .. } => Some((*call, Told::Finished(*finish))),
-        Input::Failed {
-            call,
-            failure,
-            client_began,
-            ..
-        } => Some((*call, Told::Failed(*failure, *client_began))),
+        Input::Failed { call, failure, client_began, .. } => {
+            Some((*call, Told::Failed(*failure, *client_began)))
+        }
         Input::Cancelled { call, .. } => Some((*call, Told::Cancelled)),
         Input::Submit(submit) => Some((submit.call, Told::Alive)),
         _ => None,

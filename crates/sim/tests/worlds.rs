@@ -45,12 +45,7 @@ fn overloaded_worlds_refuse_and_serve() {
 fn faulty_worlds_hold() {
     let tallies = run_kind("faults");
     let failed = sum(&tallies, |tally| {
-        tally
-            .outcomes()
-            .iter()
-            .filter(|(name, _)| name.starts_with("engine_"))
-            .map(|(_, n)| n)
-            .sum()
+        tally.outcomes().iter().filter(|(name, _)| name.starts_with("engine_")).map(|(_, n)| n).sum()
     });
     assert!(failed > 0 && sum(&tallies, Tally::done) > 0);
 }

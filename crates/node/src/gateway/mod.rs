@@ -71,7 +71,7 @@ fn route(path: &str) -> Route<'_> {
 /// Answers one request. Never fails: whatever is wrong becomes an answer.
 pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply> {
     let received = clock::now();
-    let trace = trace::of(request.headers());
+    let trace = app.traces.of(request.headers());
     let (parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let protocol = shape(&path, &parts.headers);

@@ -2,18 +2,37 @@
 //! continued, or a new one begun, and the engine is told of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderValue};
 
-/// The trace id of a request: 32 hex digits.
-#[must_use]
-pub fn of(headers: &HeaderMap) -> Arc<str> {
-    let given = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(parse);
-    given.map_or_else(fresh, Into::into)
+/// Gives out trace ids: random for the process, then counted, so that one costs no
+/// system call. They have to be unique, not secret.
+#[derive(Debug)]
+pub struct Traces {
+    process: u64,
+    next: AtomicU64,
 }
 
-fn fresh() -> Arc<str> {
-    uuid::Uuid::now_v7().simple().to_string().into()
+impl Default for Traces {
+    fn default() -> Self {
+        let (process, next) = uuid::Uuid::new_v4().as_u64_pair();
+        Self { process, next: AtomicU64::new(next) }
+    }
+}
+
+impl Traces {
+    /// The trace id of a request, 32 hex digits: the client's own, or a new one.
+    #[must_use]
+    pub fn of(&self, headers: &HeaderMap) -> Arc<str> {
+        let given = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(parse);
+        given.map_or_else(|| self.fresh(), Into::into)
+    }
+
+    fn fresh(&self) -> Arc<str> {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}{count:016x}", self.process).into()
+    }
 }
 
 /// `version-traceid-parentid-flags`; an all-zero trace id is no trace id.
@@ -48,6 +67,9 @@ mod tests {
         }
         let zero = format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32));
         assert_eq!(parse(&zero), None);
-        assert_eq!(fresh().len(), 32);
+        let traces = Traces::default();
+        let (one, two) = (traces.fresh(), traces.fresh());
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, two);
     }
 }
