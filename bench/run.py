@@ -34,6 +34,8 @@ CANCELS_EACH = 100
 # The narrow engine of the cancels under overload: as many places, and twice as many callers.
 NARROW_PLACES = 50
 FLOOD_TENANTS, FLOOD_PLACES, FLOOD_TOKENS = 20, 42, 50
+# Lengths of the flood's calls: uneven, so that they do not end in step.
+FLOOD_CALLS_MS = [150, 163, 171, 187, 192, 205, 211, 226, 239, 248]
 OVERLOAD_PLACES, OVERLOAD_CALL_MS, OVERLOAD_WAIT_MS = 64, 250, 250
 
 
@@ -150,7 +152,7 @@ class Bench:
             rig.client("unary", server.to, conns=64, secs=2, **self.model(ours, "unary", UNARY))
             before = server.cpu_s()
             report = rig.client("unary", server.to, conns=64, secs=self.secs(10), **self.model(ours, "unary", UNARY))
-            report["cpu_us"] = (server.cpu_s() - before) * 1e6 / max(report["served"], 1)
+            report["cpu_us"] = (server.cpu_s() - before) * 1e6 / max(report["served"] + report["outside"], 1)
             return report
 
         found = self.each("unary", measure)
@@ -288,14 +290,15 @@ class Bench:
         """One tenant at a hundred times its share, twenty others not."""
         folder = self.folder / "flood"
         names = [*(f"t{number}" for number in range(FLOOD_TENANTS)), "flood"]
-        parts = [engine_config("sim", self.engine.to, FLOOD_PLACES), model_config("work", f"sim/{ENGINE_MODEL}?unary_ms=200&output={FLOOD_TOKENS}")]
+        parts = [engine_config("sim", self.engine.to, FLOOD_PLACES)]
+        parts += [model_config(f"work-{n}", f"sim/{ENGINE_MODEL}?unary_ms={ms}&output={FLOOD_TOKENS}") for n, ms in enumerate(FLOOD_CALLS_MS)]
         parts += [tenant_config(name) for name in names]
         gateway, keys = rig.start_gateway(folder, "\n".join(parts), names)
         files = {"all": folder / "keys", "others": folder / "keys-others"}
         files["all"].write_text("\n".join(keys.values()) + "\n")
         files["others"].write_text("\n".join(list(keys.values())[:-1]) + "\n")
         share = FLOOD_PLACES // (FLOOD_TENANTS + 1)
-        flags = {"model": "work", "secs": self.secs(12)}
+        flags = {"model": "work-", "models": len(FLOOD_CALLS_MS), "secs": self.secs(12), "warm_ms": 2000}
         try:
             busy = rig.client("tenants", gateway.to, keys=files["all"], conns=",".join(["4"] * FLOOD_TENANTS + [str(share * 100)]), **flags)
             alone = rig.client("tenants", gateway.to, keys=files["others"], conns="1", **flags)

@@ -51,12 +51,11 @@ async fn one(to: &str, request: &[u8], begun: bool, number: u64) -> io::Result<u
         if head.status != 200 {
             return Err(io::Error::other(format!("status {}", head.status)));
         }
-        let mut tokens = 0;
-        while tokens < 3 {
-            tokens += memmem::find_iter(connection.rest(), b"\"t_us\":").count();
-            let all = connection.rest().len();
-            connection.take(all);
-            connection.more().await?;
+        let mut body = Vec::new();
+        while memmem::find_iter(&body, b"\"t_us\":").count() < 3 {
+            if !connection.piece(&mut body).await? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
         }
         tokio::time::sleep(Duration::from_micros(number * 4021 % 20_000)).await;
     } else {

@@ -16,6 +16,8 @@ pub(crate) struct Connection {
     stream: TcpStream,
     held: Vec<u8>,
     at: usize,
+    /// Bytes of the present chunk still to come.
+    left: usize,
 }
 
 /// What an answer's head says.
@@ -32,7 +34,7 @@ impl Connection {
     pub(crate) async fn open(to: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(to).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, held: Vec::new(), at: 0 })
+        Ok(Self { stream, held: Vec::new(), at: 0, left: 0 })
     }
 
     pub(crate) async fn send(&mut self, request: &[u8]) -> io::Result<()> {
@@ -73,6 +75,37 @@ impl Connection {
                 return Ok(head);
             }
             self.more().await?;
+        }
+    }
+
+    /// Appends what of the body has arrived to `out`, without the chunks' frames; waits for
+    /// something to arrive. False at the end of the body.
+    pub(crate) async fn piece(&mut self, out: &mut Vec<u8>) -> io::Result<bool> {
+        let before = out.len();
+        loop {
+            if self.left > 0 {
+                let here = self.left.min(self.rest().len());
+                out.extend_from_slice(&self.held[self.at..self.at + here]);
+                self.take(here);
+                self.left -= here;
+            } else if let Some(line) = memmem::find(self.rest(), b"\r\n") {
+                let text = std::str::from_utf8(&self.rest()[..line]).map_err(|_| io::ErrorKind::InvalidData)?;
+                // an empty line ends the chunk before
+                if !text.is_empty() {
+                    self.left = usize::from_str_radix(text.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+                    if self.left == 0 {
+                        return Ok(false);
+                    }
+                }
+                self.take(line + 2);
+                continue;
+            }
+            if self.rest().is_empty() || self.left == 0 {
+                if out.len() > before {
+                    return Ok(true);
+                }
+                self.more().await?;
+            }
         }
     }
 

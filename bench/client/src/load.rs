@@ -21,6 +21,8 @@ struct Tally {
     refused: u64,
     refused_without_retry_after: u64,
     broken: u64,
+    /// Served before or after the span that counts.
+    outside: u64,
     times: Spread,
     /// Without the time in the gateway's queue, as it says itself.
     unqueued: Spread,
@@ -32,13 +34,14 @@ impl Tally {
         self.refused += other.refused;
         self.refused_without_retry_after += other.refused_without_retry_after;
         self.broken += other.broken;
+        self.outside += other.outside;
         self.times.join(other.times);
         self.unqueued.join(other.unqueued);
     }
 
     fn report(self) -> Value {
         json!({
-            "served": self.served, "refused": self.refused, "broken": self.broken,
+            "served": self.served, "refused": self.refused, "broken": self.broken, "outside": self.outside,
             "refused_without_retry_after": self.refused_without_retry_after,
             "times": self.times.report(), "unqueued": self.unqueued.report(),
         })
@@ -74,34 +77,61 @@ impl Tally {
     }
 }
 
-async fn closed(to: String, request: Vec<u8>, until: Instant, pause: Duration) -> Tally {
-    let (mut tally, mut connection) = (Tally::default(), None);
-    while Instant::now() < until {
-        let refused = tally.refused;
-        tally.call(&mut connection, &to, &request).await;
-        if tally.refused > refused {
-            tokio::time::sleep(pause).await;
-        }
+/// A closed loop's plan: requests in turn, and the span in which calls that end are counted.
+#[derive(Clone)]
+struct Loop {
+    to: String,
+    requests: Vec<Vec<u8>>,
+    from: Instant,
+    until: Instant,
+    pause: Duration,
+}
+
+impl Loop {
+    fn read(flags: &Flags) -> Result<Self, String> {
+        let warm = Duration::from_millis(flags.number("warm-ms", 0)?);
+        let from = Instant::now() + warm;
+        let pause = Duration::from_millis(flags.number("pause-ms", 100)?);
+        Ok(Self { to: flags.to()?, requests: Vec::new(), from, until: from + flags.seconds("secs", 10)?, pause })
     }
-    tally
+
+    fn span(&self) -> f64 {
+        (self.until - self.from).as_secs_f64()
+    }
+
+    async fn run(self, first: usize) -> Tally {
+        let (mut counted, mut connection, mut turn) = (Tally::default(), None, first);
+        while Instant::now() < self.until {
+            let mut one = Tally::default();
+            one.call(&mut connection, &self.to, &self.requests[turn % self.requests.len()]).await;
+            turn += 1;
+            let (refused, now) = (one.refused > 0, Instant::now());
+            if now >= self.from && now < self.until {
+                counted.join(one);
+            } else {
+                counted.outside += one.served;
+            }
+            if refused {
+                tokio::time::sleep(self.pause).await;
+            }
+        }
+        counted
+    }
 }
 
 /// `--conns` connections that each send one call after the other.
 pub(crate) async fn unary(flags: &Flags) -> Result<Value, String> {
-    let (to, request) = (flags.to()?, flags.one_request(false));
-    let began = Instant::now();
-    let until = began + flags.seconds("secs", 10)?;
-    let pause = Duration::from_millis(flags.number("pause-ms", 100)?);
-    let running: Vec<_> =
-        (0..flags.number("conns", 64)?).map(|_| tokio::spawn(closed(to.clone(), request.clone(), until, pause))).collect();
+    let mut plan = Loop::read(flags)?;
+    plan.requests.push(flags.one_request(false));
+    let span = plan.span();
+    let running: Vec<_> = (0..flags.number("conns", 64)?).map(|_| tokio::spawn(plan.clone().run(0))).collect();
     let mut tally = Tally::default();
     for one in running {
         tally.join(one.await.map_err(|error| error.to_string())?);
     }
-    let wall = began.elapsed().as_secs_f64();
-    let rate = tally.served as f64 / wall;
+    let rate = tally.served as f64 / span;
     let mut report = tally.report();
-    report["wall_s"] = json!(wall);
+    report["wall_s"] = json!(span);
     report["per_s"] = json!(rate);
     Ok(report)
 }
@@ -187,9 +217,10 @@ pub(crate) async fn open(flags: &Flags) -> Result<Value, String> {
 }
 
 /// One closed loop a tenant: line n of `--keys` with the nth of `--conns` connections (the
-/// last number counts for all further tenants).
+/// last number counts for all further tenants). With `--models N` calls go in turn to the
+/// model's name followed by 0 to N-1: calls of different lengths do not fall into step.
 pub(crate) async fn tenants(flags: &Flags) -> Result<Value, String> {
-    let to = flags.to()?;
+    let plan = Loop::read(flags)?;
     let file = flags.text("keys", "");
     let keys = std::fs::read_to_string(&file).map_err(|error| format!("--keys {file}: {error}"))?;
     let conns: Vec<u64> = flags
@@ -197,14 +228,15 @@ pub(crate) async fn tenants(flags: &Flags) -> Result<Value, String> {
         .split(',')
         .map(|text| text.parse().map_err(|_| "--conns takes numbers with commas".to_owned()))
         .collect::<Result<_, String>>()?;
-    let began = Instant::now();
-    let until = began + flags.seconds("secs", 10)?;
-    let pause = Duration::from_millis(flags.number("pause-ms", 100)?);
+    let (model, models) = (flags.text("model", "sim-small"), flags.number("models", 0)?);
+    let names: Vec<String> = if models == 0 { vec![model] } else { (0..models).map(|n| format!("{model}{n}")).collect() };
+    let span = plan.span();
     let mut running = Vec::new();
     for (number, key) in keys.lines().filter(|key| !key.is_empty()).enumerate() {
-        let request = flags.request(&flags.text("model", "sim-small"), false, key);
-        for _ in 0..conns[number.min(conns.len() - 1)] {
-            running.push((number, tokio::spawn(closed(to.clone(), request.clone(), until, pause))));
+        let requests: Vec<_> = names.iter().map(|name| flags.request(name, false, key)).collect();
+        for conn in 0..conns[number.min(conns.len() - 1)] {
+            let plan = Loop { requests: requests.clone(), ..plan.clone() };
+            running.push((number, tokio::spawn(plan.run(number + conn as usize * 3))));
         }
     }
     let mut tallies: Vec<Tally> = Vec::new();
@@ -216,5 +248,5 @@ pub(crate) async fn tenants(flags: &Flags) -> Result<Value, String> {
         tallies[number].join(tally);
     }
     let reports: Vec<Value> = tallies.into_iter().map(Tally::report).collect();
-    Ok(json!({"tenants": reports, "wall_s": began.elapsed().as_secs_f64()}))
+    Ok(json!({"tenants": reports, "wall_s": span}))
 }

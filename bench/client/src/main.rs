@@ -18,7 +18,8 @@ const USAGE: &str = "seawall-bench-client COMMAND --to HOST:PORT --model NAME [-
   streams  --n 500 --ramp-ms 1000 [--direct-ms]    N streams, each token's delay since it was stamped
   cancel   --mode stream|first|unary|queued --n 200 --spread-ms 10   leaves, and says when
   open     --rate 500 --secs 10                    open loop at a rate, refusals counted
-  tenants  --keys FILE --conns 3,3,300 --secs 10   closed loops, one per tenant
+  tenants  --keys FILE --conns 3,3,300 --secs 10   closed loops, one per tenant; --models N takes names in turn
+closed loops take --warm-ms N: calls that end before it, or after the seconds, are not counted
 all take --key KEY, --max-tokens N, --path PATH";
 
 fn main() -> ExitCode {

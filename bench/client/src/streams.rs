@@ -70,12 +70,18 @@ async fn one(to: &str, request: &[u8]) -> io::Result<Seen> {
         connection.body(head).await?;
         return Ok(seen);
     }
+    let mut body = Vec::new();
     loop {
+        match connection.piece(&mut body).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(seen),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(seen),
+            Err(error) => return Err(error),
+        }
         // One clock reading for all that came in one read: they arrived together.
         let (now, mut taken) = (unix_us(), 0);
-        let rest = connection.rest();
-        while let Some(end) = memmem::find(&rest[taken..], b"\n\n") {
-            let event = &rest[taken..taken + end];
+        while let Some(end) = memmem::find(&body[taken..], b"\n\n") {
+            let event = &body[taken..taken + end];
             taken += end + 2;
             if let Some(stamp) = stamp(event) {
                 if seen.tokens == 0 {
@@ -86,14 +92,9 @@ async fn one(to: &str, request: &[u8]) -> io::Result<Seen> {
             }
             seen.complete |= memmem::find(event, b"[DONE]").is_some();
         }
-        connection.take(taken);
+        body.drain(..taken);
         if seen.complete {
             return Ok(seen);
-        }
-        match connection.more().await {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(seen),
-            Err(error) => return Err(error),
         }
     }
 }

@@ -5,10 +5,7 @@
 //! overloaded engine with 10,000 calls of 1,000 tenants waiting: each call that ends
 //! lets fair order choose another, and each new one goes to the end of its queue.
 #![expect(clippy::print_stdout, reason = "an example that prints a table")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "it measures; the kernel itself reads no clock"
-)]
+#![expect(clippy::disallowed_methods, reason = "it measures; the kernel itself reads no clock")]
 #![expect(clippy::disallowed_types, reason = "likewise")]
 
 use std::collections::VecDeque;
@@ -26,10 +23,7 @@ fn plan(replicas: u32, calls_max: u32) -> Plan {
         prefix: "*".into(),
         weight: 100,
         calls_max: Some(10_000),
-        rate: Rate {
-            calls_per_min: Some(10_000_000),
-            tokens_per_min: Some(10_000_000_000),
-        },
+        rate: Rate { calls_per_min: Some(10_000_000), tokens_per_min: Some(10_000_000_000) },
         budgets: Vec::new(),
     };
     Plan {
@@ -37,23 +31,14 @@ fn plan(replicas: u32, calls_max: u32) -> Plan {
             id: EngineId(1),
             name: "engine".into(),
             replicas: (0..replicas).map(|id| Replica { id: ReplicaId(id) }).collect(),
-            pace: Pace {
-                calls_max,
-                adaptive: false,
-                ..Pace::default()
-            },
+            pace: Pace { calls_max, adaptive: false, ..Pace::default() },
             rate: Rate::default(),
             cost: CostRule::default(),
         }],
         models: vec![Model {
             id: ModelId(1),
             targets: vec![EngineId(1)],
-            price: Price {
-                input: 1,
-                cached: 1,
-                cache_written: 1,
-                output: 2,
-            },
+            price: Price { input: 1, cached: 1, cache_written: 1, output: 2 },
             context_tokens_max: None,
             output_tokens_max: Tokens(1_000),
         }],
@@ -107,27 +92,17 @@ impl Bench {
         self.out.clear();
         let began = Instant::now();
         self.kernel.step(self.now, input, &mut self.out);
-        self.nanos
-            .push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        self.running
-            .extend(self.out.iter().filter_map(|effect| match effect {
-                Effect::Dispatch(grant) => Some(grant.call),
-                _ => None,
-            }));
+        self.nanos.push(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.running.extend(self.out.iter().filter_map(|effect| match effect {
+            Effect::Dispatch(grant) => Some(grant.call),
+            _ => None,
+        }));
     }
 
     fn finish(&mut self) {
         if let Some(call) = self.running.pop_front() {
-            let usage = Usage {
-                input: Tokens(900),
-                output: Tokens(call.0 % 300),
-                ..Usage::default()
-            };
-            self.step(Input::Finished {
-                call,
-                usage,
-                finish: None,
-            });
+            let usage = Usage { input: Tokens(900), output: Tokens(call.0 % 300), ..Usage::default() };
+            self.step(Input::Finished { call, usage, finish: None });
         }
     }
 
@@ -163,12 +138,7 @@ fn main() {
         bench.step(submit(QUEUED + 256 + id, &tenants));
     }
     bench.report("10k queued, 1k tenants");
-    let waiting: usize = bench
-        .kernel
-        .view()
-        .engines
-        .iter()
-        .map(|engine| engine.queued.iter().sum::<usize>())
-        .sum();
+    let waiting: usize =
+        bench.kernel.view().engines.iter().map(|engine| engine.queued.iter().sum::<usize>()).sum();
     println!("waiting at the end: {waiting}");
 }

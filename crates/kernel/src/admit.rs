@@ -29,12 +29,7 @@ pub(crate) struct No {
 
 impl No {
     pub(crate) fn plain(code: Code) -> Self {
-        Self {
-            code,
-            retry_after: None,
-            cause: None,
-            what: None,
-        }
+        Self { code, retry_after: None, cause: None, what: None }
     }
 }
 
@@ -76,24 +71,16 @@ impl Kernel {
             return Err(No::plain(Code::ContextTooLong));
         }
         if self.calls.len() >= limits::CALLS_MAX {
-            return Err(No {
-                retry_after: Some(RETRY_AFTER_MIN),
-                ..No::plain(Code::QueueFull)
-            });
+            return Err(No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::QueueFull) });
         }
         let mut call = fresh(submit, model, self.now);
         let tenant = call.submit.tenant.clone();
-        let leaf = self
-            .tenants
-            .leaf(&tenant, &mut self.accounts, self.now, &mut self.evicted);
+        let leaf = self.tenants.leaf(&tenant, &mut self.accounts, self.now, &mut self.evicted);
         while let Some(node) = self.evicted.pop() {
             self.flows.forget(&node);
         }
         let Some(leaf) = leaf else {
-            return Err(No {
-                retry_after: Some(RETRY_AFTER_MIN),
-                ..No::plain(Code::QueueFull)
-            });
+            return Err(No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::QueueFull) });
         };
         call.node = leaf;
         self.predict(&mut call);
@@ -108,10 +95,8 @@ impl Kernel {
             return;
         }
         let serial = self.tenants.nodes[call.node].serial;
-        let (median, high) = self
-            .sketches
-            .predict(serial, call.submit.model)
-            .unwrap_or((OUTPUT_GUESS, OUTPUT_GUESS));
+        let (median, high) =
+            self.sketches.predict(serial, call.submit.model).unwrap_or((OUTPUT_GUESS, OUTPUT_GUESS));
         call.expected = median.min(call.output_max);
         call.likely = high.min(call.output_max);
     }
@@ -125,12 +110,7 @@ impl Kernel {
                     continue;
                 };
                 account.roll(self.now);
-                let need = need(
-                    account.meter,
-                    &call.price,
-                    Tokens(call.prompt()),
-                    Tokens(call.output_max),
-                );
+                let need = need(account.meter, &call.price, Tokens(call.prompt()), Tokens(call.output_max));
                 if account.room(need) == Room::Exhausted {
                     return Some(self.spent_out(serial));
                 }
@@ -142,10 +122,7 @@ impl Kernel {
     /// The refusal for an exhausted account, or for one that the full table has no place for.
     pub(crate) fn spent_out(&self, serial: u64) -> No {
         let Some(account) = self.accounts.get(serial) else {
-            return No {
-                retry_after: Some(RETRY_AFTER_MAX),
-                ..No::plain(Code::BudgetExhausted)
-            };
+            return No { retry_after: Some(RETRY_AFTER_MAX), ..No::plain(Code::BudgetExhausted) };
         };
         let left = Millis(account.end.micros_since(self.now).div_ceil(1_000));
         No {
@@ -184,10 +161,7 @@ impl Kernel {
     /// When a client that is refused because of this engine's queue should come back.
     pub(crate) fn patience(&self, engine: u32) -> Millis {
         let state = &self.engines[engine];
-        state
-            .lasts(state.waiting())
-            .unwrap_or(RETRY_AFTER_MIN)
-            .clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
+        state.lasts(state.waiting()).unwrap_or(RETRY_AFTER_MIN).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
     }
 
     /// The target to wait for: the first that is not down, else the first at all.
@@ -217,14 +191,13 @@ impl Kernel {
     pub(crate) fn enqueue(&mut self, at: u32, out: &mut Vec<Effect>) {
         match self.best_target(at) {
             Some(target) => self.enqueue_on(at, target, out),
-            None => self.refuse(
-                at,
-                No {
-                    retry_after: Some(RETRY_AFTER_MIN),
-                    ..No::plain(Code::EngineDown)
-                },
-                out,
-            ),
+            None => {
+                self.refuse(
+                    at,
+                    No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::EngineDown) },
+                    out,
+                );
+            }
         }
     }
 
@@ -234,38 +207,18 @@ impl Kernel {
         let latest = self.latest_start(engine, at);
         if latest < now || self.hopeless(engine, at, latest) {
             let after = Some(self.patience(engine));
-            return self.refuse(
-                at,
-                No {
-                    retry_after: after,
-                    ..No::plain(Code::DeadlineMissed)
-                },
-                out,
-            );
+            return self.refuse(at, No { retry_after: after, ..No::plain(Code::DeadlineMissed) }, out);
         }
         let state = &mut self.engines[engine];
         let gate = state.gate(now);
         state.note(gate.cause(), now);
         let call = &mut self.calls[at];
-        let Some(flow) = self
-            .flows
-            .open(state.roots[call.class()], call.node, &mut self.tenants)
-        else {
+        let Some(flow) = self.flows.open(state.roots[call.class()], call.node, &mut self.tenants) else {
             let after = Some(self.patience(engine));
-            return self.refuse(
-                at,
-                No {
-                    retry_after: after,
-                    ..No::plain(Code::QueueFull)
-                },
-                out,
-            );
+            return self.refuse(at, No { retry_after: after, ..No::plain(Code::QueueFull) }, out);
         };
         call.target = target;
-        call.run = call
-            .submit
-            .run
-            .and_then(|run| state.runs.open(run, &call.submit.tenant));
+        call.run = call.submit.run.and_then(|run| state.runs.open(run, &call.submit.tenant));
         if let Some(run) = call.run {
             state.runs.slab[run].live += 1;
         }
@@ -280,16 +233,13 @@ impl Kernel {
             seq: state.seq,
             engine_clocks: state.clocks(now),
             tenant_clocks: self.tenants.clocks(call.node, now),
-            expires: At(now
-                .0
-                .saturating_add(self.queue.wait_ms_max.micros().saturating_sub(waited))),
+            expires: At(now.0.saturating_add(self.queue.wait_ms_max.micros().saturating_sub(waited))),
             latest,
             armed: None,
         });
         let id = call.submit.call;
         let node = call.node;
-        self.flows
-            .push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
+        self.flows.push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
         for node in self.tenants.chain(node).nodes() {
             self.tenants.nodes[*node].queued += 1;
         }
@@ -303,14 +253,8 @@ impl Kernel {
         let Some(deadline) = call.submit.deadline else {
             return At::MAX;
         };
-        let replicas = self.engines[engine]
-            .replicas
-            .iter()
-            .filter(|replica| !replica.gone);
-        let least = replicas
-            .filter_map(|replica| replica.limit.expected(call.prompt()))
-            .min()
-            .unwrap_or(0);
+        let replicas = self.engines[engine].replicas.iter().filter(|replica| !replica.gone);
+        let least = replicas.filter_map(|replica| replica.limit.expected(call.prompt())).min().unwrap_or(0);
         At(deadline.0.saturating_sub(least))
     }
 
@@ -319,10 +263,7 @@ impl Kernel {
     fn hopeless(&self, engine: u32, at: u32, latest: At) -> bool {
         let state = &self.engines[engine];
         if latest == At::MAX
-            || state
-                .replicas
-                .iter()
-                .any(|replica| replica.usable(self.now) && replica.has_room())
+            || state.replicas.iter().any(|replica| replica.usable(self.now) && replica.has_room())
         {
             return false;
         }
@@ -330,12 +271,8 @@ impl Kernel {
         let root = state.roots[call.class()];
         let own = self.tenants.nodes[call.node].flow(engine * 3 + call.class() as u32);
         let own = own.map_or(0, |flow| self.flows.get(flow).queued);
-        let ahead = state
-            .waiting()
-            .min((own + 1).saturating_mul(self.flows.rivals(root).max(1)));
-        state
-            .lasts(ahead + 1)
-            .is_some_and(|wait| self.now.plus(wait) > latest)
+        let ahead = state.waiting().min((own + 1).saturating_mul(self.flows.rivals(root).max(1)));
+        state.lasts(ahead + 1).is_some_and(|wait| self.now.plus(wait) > latest)
     }
 
     /// Turns away a call that is in no queue and on no replica.
@@ -385,14 +322,8 @@ fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
             targets.push((*target, *engine));
         }
     }
-    let most = submit
-        .output_max
-        .map_or(model.output_tokens_max, |max| max.min(Tokens(TOKENS_MAX)));
-    let output_max = if submit.generates {
-        most.0.min(TOKENS_MAX)
-    } else {
-        0
-    };
+    let most = submit.output_max.map_or(model.output_tokens_max, |max| max.min(Tokens(TOKENS_MAX)));
+    let output_max = if submit.generates { most.0.min(TOKENS_MAX) } else { 0 };
     Call {
         targets,
         barred: 0,

@@ -74,7 +74,7 @@ impl Account {
         let used = self.spent.saturating_add(self.reserved).saturating_add(need);
         if self.spent.saturating_add(need) > self.limit {
             Room::Exhausted
-        } else if false {
+        } else if used > self.limit {
             Room::Wait
         } else if used > self.ceiling {
             Room::Draw
@@ -93,18 +93,14 @@ impl Account {
             return None;
         }
         let used = self.spent.saturating_add(self.reserved).saturating_add(need);
-        let ceiling = self
-            .limit
-            .min(self.ceiling.max(used).saturating_add(self.slice()));
+        let ceiling = self.limit.min(self.ceiling.max(used).saturating_add(self.slice()));
         self.asked = Some(ceiling);
         Some(ceiling)
     }
 
     /// The ceiling to ask for ahead of need, when three quarters of the slice are used.
     pub(crate) fn ask_early(&mut self) -> Option<u64> {
-        let left = self
-            .ceiling
-            .saturating_sub(self.spent.saturating_add(self.reserved));
+        let left = self.ceiling.saturating_sub(self.spent.saturating_add(self.reserved));
         if left >= self.slice() / 4 || self.ceiling >= self.limit {
             return None;
         }
@@ -139,10 +135,7 @@ pub(crate) fn name(prefix: &str, rule: &BudgetRule) -> Arc<str> {
         Meter::Money => "usd",
         Meter::Calls => "calls",
     };
-    let period = PERIODS
-        .iter()
-        .find(|(_, period)| *period == rule.period)
-        .map_or("total", |(name, _)| name);
+    let period = PERIODS.iter().find(|(_, period)| *period == rule.period).map_or("total", |(name, _)| name);
     format!("{prefix}#{meter}/{period}").into()
 }
 
@@ -163,10 +156,7 @@ fn parse(name: &str) -> Option<(Meter, Period)> {
         "calls" => Meter::Calls,
         _ => return None,
     };
-    PERIODS
-        .iter()
-        .find(|(name, _)| *name == period)
-        .map(|(_, period)| (meter, *period))
+    PERIODS.iter().find(|(name, _)| *name == period).map(|(_, period)| (meter, *period))
 }
 
 impl Accounts {
@@ -253,9 +243,8 @@ impl Accounts {
         if window(period, now).0 != at {
             return;
         }
-        let serial = self
-            .find(name)
-            .or_else(|| self.insert(Arc::clone(name), meter, period, u64::MAX, false, now));
+        let serial =
+            self.find(name).or_else(|| self.insert(Arc::clone(name), meter, period, u64::MAX, false, now));
         if let Some(account) = serial.and_then(|serial| self.map.get_mut(&serial)) {
             account.roll(now);
             account.spent = account.spent.max(spent);
@@ -306,21 +295,14 @@ impl Accounts {
     }
 
     pub(crate) fn view(&self, now: At) -> Vec<BudgetView> {
-        let accounts = self
-            .names
-            .values()
-            .filter_map(|serial| self.map.get(serial))
-            .filter(|account| account.active);
+        let accounts =
+            self.names.values().filter_map(|serial| self.map.get(serial)).filter(|account| account.active);
         accounts
             .map(|account| {
                 let over = now >= account.end;
                 BudgetView {
                     account: Arc::clone(&account.name),
-                    window: if over {
-                        window(account.period, now).0
-                    } else {
-                        account.start
-                    },
+                    window: if over { window(account.period, now).0 } else { account.start },
                     limit: account.limit,
                     spent: if over { 0 } else { account.spent },
                     reserved: if over { 0 } else { account.reserved },
@@ -362,11 +344,7 @@ pub(crate) fn used(meter: Meter, price: &Price, usage: &Usage, first: bool) -> u
 mod tests {
     use super::*;
 
-    const RULE: BudgetRule = BudgetRule {
-        meter: Meter::Tokens,
-        period: Period::Minute,
-        limit: 6_400,
-    };
+    const RULE: BudgetRule = BudgetRule { meter: Meter::Tokens, period: Period::Minute, limit: 6_400 };
 
     fn opened() -> (Accounts, u64) {
         let mut accounts = Accounts::default();
@@ -381,10 +359,7 @@ mod tests {
         assert_eq!(account.room(100), Room::Draw);
         assert_eq!(account.ask(100), Some(200));
         assert_eq!(account.ask(100), None, "asked once");
-        assert!(
-            !account.drawn(At(60_000_000), 200),
-            "another window's slice is not ours"
-        );
+        assert!(!account.drawn(At(60_000_000), 200), "another window's slice is not ours");
         assert!(account.drawn(At(0), 200));
         assert_eq!(account.room(200), Room::Fits);
         account.reserved = 180;
@@ -394,20 +369,13 @@ mod tests {
         account.spent = 6_000;
         assert_eq!(account.room(500), Room::Exhausted);
         account.roll(At(60_000_000));
-        assert_eq!(
-            (account.spent, account.reserved, account.start),
-            (0, 0, At(60_000_000))
-        );
+        assert_eq!((account.spent, account.reserved, account.start), (0, 0, At(60_000_000)));
     }
 
     #[test]
     fn a_use_belongs_to_the_window_that_admitted_it() {
         let (mut accounts, serial) = opened();
-        let reservation = Reservation {
-            account: serial,
-            window: At(0),
-            amount: 50,
-        };
+        let reservation = Reservation { account: serial, window: At(0), amount: 50 };
         accounts.get_mut(serial).expect("open").reserved = 50;
         accounts.release(reservation);
         accounts.spend(reservation, 40);
@@ -427,10 +395,7 @@ mod tests {
         accounts.restore(&"old#calls/minute".into(), At(0), 500, At(70_000_000));
         let serial = accounts.open("acme", &RULE, At(30_000_000)).expect("room");
         assert_eq!(accounts.find(&name), Some(serial));
-        assert_eq!(
-            accounts.get(serial).map(|account| (account.spent, account.limit)),
-            Some((500, 6_400))
-        );
+        assert_eq!(accounts.get(serial).map(|account| (account.spent, account.limit)), Some((500, 6_400)));
         assert_eq!(accounts.view(At(30_000_000)).len(), 1);
     }
 
@@ -442,9 +407,6 @@ mod tests {
             accounts.get_mut(serial).expect("open").spent = 1;
         }
         assert_eq!(accounts.open("late", &RULE, At(1)), None);
-        assert!(
-            accounts.open("late", &RULE, At(60_000_000)).is_some(),
-            "old windows make room"
-        );
+        assert!(accounts.open("late", &RULE, At(60_000_000)).is_some(), "old windows make room");
     }
 }

@@ -26,16 +26,9 @@ pub(crate) fn window(period: Period, at: At) -> (At, At) {
 
 fn month(at: At) -> (At, At) {
     let (year, month) = civil(at.0 / DAY);
-    let (next_year, next_month) = if month == 12 {
-        (year + 1, 1)
-    } else {
-        (year, month + 1)
-    };
+    let (next_year, next_month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
     let start = first_day(year, month).saturating_mul(DAY);
-    (
-        At(start),
-        At(first_day(next_year, next_month).saturating_mul(DAY)),
-    )
+    (At(start), At(first_day(next_year, next_month).saturating_mul(DAY)))
 }
 
 /// Year and month of a day counted from 1970-01-01.
@@ -69,16 +62,10 @@ mod tests {
     fn months_follow_the_calendar() {
         // 2024-02-29 12:00:00 UTC lies in a leap February.
         let (start, end) = window(Period::Month, At(1_709_208_000 * SECOND));
-        assert_eq!(
-            (start, end),
-            (At(1_706_745_600 * SECOND), At(1_709_251_200 * SECOND))
-        );
+        assert_eq!((start, end), (At(1_706_745_600 * SECOND), At(1_709_251_200 * SECOND)));
         // 2026-12-31 23:59:59.
         let (start, end) = window(Period::Month, At(1_798_761_599 * SECOND));
-        assert_eq!(
-            (start, end),
-            (At(1_796_083_200 * SECOND), At(1_798_761_600 * SECOND))
-        );
+        assert_eq!((start, end), (At(1_796_083_200 * SECOND), At(1_798_761_600 * SECOND)));
         assert_eq!(window(Period::Month, At(0)).0, At(0));
     }
 
@@ -89,11 +76,7 @@ mod tests {
             for period in [Period::Minute, Period::Hour, Period::Day, Period::Month] {
                 let (start, end) = window(period, at);
                 assert!(start <= at && at < end);
-                assert_eq!(
-                    window(period, end).0,
-                    end,
-                    "the next window starts where this one ends"
-                );
+                assert_eq!(window(period, end).0, end, "the next window starts where this one ends");
             }
             at = At(at.0 + 17 * DAY / 5);
         }

@@ -117,27 +117,15 @@ pub(crate) struct Running {
 
 impl Call {
     pub(crate) fn running(&self) -> Option<&Running> {
-        if let State::Running(running) = &self.state {
-            Some(running)
-        } else {
-            None
-        }
+        if let State::Running(running) = &self.state { Some(running) } else { None }
     }
 
     pub(crate) fn running_mut(&mut self) -> Option<&mut Running> {
-        if let State::Running(running) = &mut self.state {
-            Some(running)
-        } else {
-            None
-        }
+        if let State::Running(running) = &mut self.state { Some(running) } else { None }
     }
 
     pub(crate) fn queued(&self) -> Option<&Queued> {
-        if let State::Queued(queued) = &self.state {
-            Some(queued)
-        } else {
-            None
-        }
+        if let State::Queued(queued) = &self.state { Some(queued) } else { None }
     }
 
     pub(crate) fn prompt(&self) -> u64 {
@@ -168,10 +156,7 @@ pub(crate) struct Link {
 
 impl Default for Link {
     fn default() -> Self {
-        Self {
-            prev: NONE,
-            next: NONE,
-        }
+        Self { prev: NONE, next: NONE }
     }
 }
 
@@ -202,11 +187,7 @@ pub(crate) struct List {
 
 impl Default for List {
     fn default() -> Self {
-        Self {
-            head: NONE,
-            tail: NONE,
-            len: 0,
-        }
+        Self { head: NONE, tail: NONE, len: 0 }
     }
 }
 
@@ -229,11 +210,7 @@ impl List {
                 next = link(calls, next, by).next;
             }
         }
-        let prev = if next == NONE {
-            self.tail
-        } else {
-            link(calls, next, by).prev
-        };
+        let prev = if next == NONE { self.tail } else { link(calls, next, by).prev };
         *link(calls, at, by) = Link { prev, next };
         self.join(calls, prev, at, by);
         self.join(calls, at, next, by);

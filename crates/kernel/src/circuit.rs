@@ -102,27 +102,16 @@ mod tests {
 
     #[test]
     fn opens_doubles_and_closes() {
-        let rule = RetryRule {
-            open_after: 3,
-            open_ms: Millis(100),
-            ..RetryRule::default()
-        };
+        let rule = RetryRule { open_after: 3, open_ms: Millis(100), ..RetryRule::default() };
         let mut breaker = Breaker::default();
         assert!(!breaker.failed(1, &rule, At(0)));
         breaker.succeeded();
-        assert!(
-            !breaker.failed(2, &rule, At(0)),
-            "a success in between starts the count anew"
-        );
+        assert!(!breaker.failed(2, &rule, At(0)), "a success in between starts the count anew");
         assert!(breaker.failed(1, &rule, At(0)));
         assert_eq!(breaker.open_until(), Some(At(100_000)));
         assert!(!breaker.admits() && !breaker.expire(At(99_999)));
         breaker.succeeded();
-        assert_eq!(
-            breaker.state(),
-            Circuit::Open,
-            "an old call's success does not close it"
-        );
+        assert_eq!(breaker.state(), Circuit::Open, "an old call's success does not close it");
         assert!(breaker.expire(At(100_000)) && breaker.admits());
         breaker.began(CallId(1));
         assert!(!breaker.admits(), "one trial at a time");

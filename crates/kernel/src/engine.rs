@@ -191,14 +191,9 @@ impl Engine {
             replica.gone = true;
         }
         for planned in &plan.replicas {
-            match self
-                .replicas
-                .binary_search_by_key(&planned.id, |replica| replica.id)
-            {
+            match self.replicas.binary_search_by_key(&planned.id, |replica| replica.id) {
                 Ok(at) => self.replicas[at].gone = false,
-                Err(at) => self
-                    .replicas
-                    .insert(at, Replica::new(planned.id, &self.pace, now)),
+                Err(at) => self.replicas.insert(at, Replica::new(planned.id, &self.pace, now)),
             }
         }
         for replica in &mut self.replicas {
@@ -210,14 +205,11 @@ impl Engine {
 
     /// Drops replicas that left the plan and have no calls.
     pub(crate) fn sweep(&mut self) {
-        self.replicas
-            .retain(|replica| !replica.gone || replica.running > 0);
+        self.replicas.retain(|replica| !replica.gone || replica.running > 0);
     }
 
     pub(crate) fn find(&self, replica: ReplicaId) -> Option<usize> {
-        self.replicas
-            .binary_search_by_key(&replica, |replica| replica.id)
-            .ok()
+        self.replicas.binary_search_by_key(&replica, |replica| replica.id).ok()
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -231,10 +223,8 @@ impl Engine {
 
     /// Notes whether the engine is down. Says whether it went down just now.
     pub(crate) fn judge(&mut self, now: At) -> bool {
-        let up = self
-            .replicas
-            .iter()
-            .any(|replica| !replica.gone && replica.breaker.state() == Circuit::Closed);
+        let up =
+            self.replicas.iter().any(|replica| !replica.gone && replica.breaker.state() == Circuit::Closed);
         let fell = !up && self.down_since.is_none();
         self.down_since = if up { None } else { self.down_since.or(Some(now)) };
         fell
@@ -244,11 +234,7 @@ impl Engine {
     pub(crate) fn gate(&mut self, now: At) -> Gate {
         let down = self.is_down();
         let (mut usable, mut room, mut pause) = (false, false, At::MAX);
-        for replica in self
-            .replicas
-            .iter()
-            .filter(|replica| !replica.gone && replica.breaker.admits())
-        {
+        for replica in self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits()) {
             if replica.paused > now {
                 pause = pause.min(replica.paused);
             } else {
@@ -256,12 +242,8 @@ impl Engine {
                 room |= replica.has_room();
             }
         }
-        let rate = self
-            .calls
-            .iter_mut()
-            .chain(&mut self.tokens)
-            .filter_map(|bucket| bucket.ready_at(now))
-            .max();
+        let rate =
+            self.calls.iter_mut().chain(&mut self.tokens).filter_map(|bucket| bucket.ready_at(now)).max();
         match rate {
             _ if down && !(usable && room) => Gate::Down,
             Some(at) => Gate::Rate(at),
@@ -294,9 +276,7 @@ impl Engine {
 
     /// Was a call that came later, of another tenant, dispatched before this one?
     pub(crate) fn was_passed(&self, seq: u64, node: u32) -> bool {
-        self.passed
-            .iter()
-            .any(|(passed, by)| *passed > seq && *by != node)
+        self.passed.iter().any(|(passed, by)| *passed > seq && *by != node)
     }
 
     /// A call that came at place `seq` is dispatched; `waited` is how long it waited for
@@ -323,8 +303,7 @@ impl Engine {
 
     /// How long a queue of so many calls lasts, by the rate of late; `None` if unknown.
     pub(crate) fn lasts(&self, calls: usize) -> Option<Millis> {
-        self.gap
-            .map(|gap| Millis(gap.saturating_mul(calls as u64) / 1_000))
+        self.gap.map(|gap| Millis(gap.saturating_mul(calls as u64) / 1_000))
     }
 
     /// The class to serve: the highest with work, unless a lower one is behind its
@@ -370,12 +349,7 @@ impl Engine {
             engine: self.id,
             queued: self.queued,
             queued_bytes: Bytes(self.queued_bytes),
-            replicas: self
-                .replicas
-                .iter()
-                .filter(|replica| !replica.gone)
-                .map(Replica::view)
-                .collect(),
+            replicas: self.replicas.iter().filter(|replica| !replica.gone).map(Replica::view).collect(),
         }
     }
 }
@@ -388,13 +362,8 @@ mod tests {
         let plan = plan::Engine {
             id: EngineId(1),
             name: "e".into(),
-            replicas: (0..replicas)
-                .map(|id| plan::Replica { id: ReplicaId(id) })
-                .collect(),
-            pace: Pace {
-                calls_start: 1,
-                ..Pace::default()
-            },
+            replicas: (0..replicas).map(|id| plan::Replica { id: ReplicaId(id) }).collect(),
+            pace: Pace { calls_start: 1, ..Pace::default() },
             rate: plan::Rate::default(),
             cost: CostRule::default(),
         };
@@ -428,10 +397,7 @@ mod tests {
             served[class] += 1;
         }
         assert!((590..=610).contains(&served[0]), "{served:?}");
-        assert!(
-            (295..=305).contains(&served[1]) && (95..=105).contains(&served[2]),
-            "{served:?}"
-        );
+        assert!((295..=305).contains(&served[1]) && (95..=105).contains(&served[2]), "{served:?}");
     }
 
     #[test]

@@ -153,12 +153,7 @@ impl Flows {
     }
 
     fn drop_flow(&mut self, at: u32) {
-        if let Some(Flow {
-            parent: Some(parent),
-            is_active,
-            virtual_cost,
-            ..
-        }) = self.slab.remove(at)
+        if let Some(Flow { parent: Some(parent), is_active, virtual_cost, .. }) = self.slab.remove(at)
             && let Some(above) = self.slab.get_mut(parent)
         {
             above.children -= 1;
@@ -216,13 +211,11 @@ impl Flows {
             let (home, list) = &mut record.lists[class];
             *home = flow;
             if let Some(head) = list.head() {
-                leaf.by_service
-                    .remove(&(record.service, id_of(calls, head), Entry::Run(run)));
+                leaf.by_service.remove(&(record.service, id_of(calls, head), Entry::Run(run)));
             }
             list.insert(calls, at, By::Run);
             let head = list.head().expect("a call was just put in");
-            leaf.by_service
-                .insert((record.service, id_of(calls, head), Entry::Run(run)));
+            leaf.by_service.insert((record.service, id_of(calls, head), Entry::Run(run)));
         } else {
             leaf.by_service.insert((0, id, Entry::Call(at)));
         }
@@ -249,12 +242,10 @@ impl Flows {
             let record = &mut runs.slab[run];
             let list = &mut record.lists[class].1;
             let head = list.head().expect("the call is in the list");
-            leaf.by_service
-                .remove(&(record.service, id_of(calls, head), Entry::Run(run)));
+            leaf.by_service.remove(&(record.service, id_of(calls, head), Entry::Run(run)));
             list.remove(calls, at, By::Run);
             if let Some(head) = list.head() {
-                leaf.by_service
-                    .insert((record.service, id_of(calls, head), Entry::Run(run)));
+                leaf.by_service.insert((record.service, id_of(calls, head), Entry::Run(run)));
             }
         } else {
             leaf.by_service.remove(&(0, id, Entry::Call(at)));
@@ -295,12 +286,7 @@ impl Flows {
     /// limits ask, and likewise upwards.
     pub(crate) fn refresh(&mut self, flow: u32, tenants: &Tenants) {
         let mut at = flow;
-        while let Flow {
-            node: Some(node),
-            parent: Some(parent),
-            ..
-        } = self.slab[at]
-        {
+        while let Flow { node: Some(node), parent: Some(parent), .. } = self.slab[at] {
             let wanted = self.slab[at].has_work() && tenants.nodes[node].blocked.is_none();
             if wanted == self.slab[at].is_active {
                 return;
@@ -324,13 +310,7 @@ impl Flows {
     /// chosen just now: then its counter is where newcomers start.
     pub(crate) fn charge(&mut self, flow: u32, tenths: i64, picked: bool, tenants: &Tenants) {
         let mut at = flow;
-        while let Flow {
-            node: Some(node),
-            parent: Some(parent),
-            virtual_cost,
-            is_active,
-            ..
-        } = self.slab[at]
+        while let Flow { node: Some(node), parent: Some(parent), virtual_cost, is_active, .. } = self.slab[at]
         {
             let weight = u128::from(tenants.nodes[node].weight);
             let amount = u128::from(tenths.unsigned_abs()) * SCALE / weight;
@@ -396,10 +376,7 @@ impl Flows {
     }
 
     pub(crate) fn check(&self, tenants: &Tenants) {
-        assert!(
-            self.slab.len() <= FLOWS_MAX + 3 * limits::ENGINES_MAX,
-            "flows are bounded"
-        );
+        assert!(self.slab.len() <= FLOWS_MAX + 3 * limits::ENGINES_MAX, "flows are bounded");
         for (at, flow) in self.slab.iter() {
             for (cost, child) in &flow.active {
                 let child = &self.slab[*child];
@@ -411,15 +388,8 @@ impl Flows {
             if let (Some(node), Some(parent)) = (flow.node, flow.parent) {
                 let wanted = flow.has_work() && tenants.nodes[node].blocked.is_none();
                 assert_eq!(flow.is_active, wanted, "active is: has work and is not blocked");
-                assert_eq!(
-                    flow.is_active,
-                    self.slab[parent].active.contains(&(flow.virtual_cost, at))
-                );
-                assert_eq!(
-                    tenants.nodes[node].flow(flow.slot),
-                    Some(at),
-                    "a node knows its flows"
-                );
+                assert_eq!(flow.is_active, self.slab[parent].active.contains(&(flow.virtual_cost, at)));
+                assert_eq!(tenants.nodes[node].flow(flow.slot), Some(at), "a node knows its flows");
             }
         }
     }

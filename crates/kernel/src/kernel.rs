@@ -116,27 +116,16 @@ impl Kernel {
             Input::Submit(submit) => self.submit(submit, out),
             Input::FirstToken { call } => self.first_token(call),
             Input::Progress { call, output } => self.progress(call, output),
-            Input::Failed {
-                call,
-                failure,
-                client_began,
-                usage,
-            } => {
+            Input::Failed { call, failure, client_began, usage } => {
                 self.failed(call, failure, client_began, &usage, out);
             }
             Input::Finished { call, usage, finish } => self.finished(call, &usage, finish, out),
             Input::Rate { replica, report } => self.rate(replica, report),
             Input::Probed { replica, healthy } => self.probed(replica, healthy, out),
-            Input::Drawn {
-                account,
-                window,
-                ceiling,
-            } => self.drawn(&account, window, ceiling),
-            Input::Restored {
-                account,
-                window,
-                spent,
-            } => self.accounts.restore(&account, window, spent, self.now),
+            Input::Drawn { account, window, ceiling } => self.drawn(&account, window, ceiling),
+            Input::Restored { account, window, spent } => {
+                self.accounts.restore(&account, window, spent, self.now);
+            }
             Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
             Input::Tick => {}
             Input::Drain => self.draining = true,
@@ -168,12 +157,7 @@ impl Kernel {
                 }
                 Alarm::Down(id) => self.give_up_on(id, out),
                 Alarm::Node(at, serial) => {
-                    if self
-                        .tenants
-                        .nodes
-                        .get(at)
-                        .is_some_and(|node| node.serial == serial)
-                    {
+                    if self.tenants.nodes.get(at).is_some_and(|node| node.serial == serial) {
                         self.tenants.nodes[at].alarm = None;
                         self.regate(at);
                     }
@@ -243,11 +227,7 @@ impl Kernel {
 
     fn tell_all(&mut self, out: &mut Vec<Effect>) {
         while let Some((account, window, spent)) = self.accounts.tell() {
-            out.push(Effect::Spent {
-                account,
-                window,
-                spent,
-            });
+            out.push(Effect::Spent { account, window, spent });
         }
     }
 
@@ -280,14 +260,9 @@ impl Kernel {
     /// Tokens that the call at the head of an engine's queue is expected to take.
     fn wanted(&self, engine: u32) -> u64 {
         let state = &self.engines[engine];
-        let heads = state
-            .roots
-            .iter()
-            .filter_map(|root| self.flows.next(*root, At(0), &self.calls, &state.runs));
-        heads
-            .map(|(_, at)| self.calls[at].prompt() + self.calls[at].expected)
-            .min()
-            .unwrap_or(1)
+        let heads =
+            state.roots.iter().filter_map(|root| self.flows.next(*root, At(0), &self.calls, &state.runs));
+        heads.map(|(_, at)| self.calls[at].prompt() + self.calls[at].expected).min().unwrap_or(1)
     }
 
     /// No more calls to this replica until then.
@@ -395,10 +370,7 @@ impl Kernel {
 
     /// Lets the tenant node that waits for an account try again.
     pub(crate) fn unhold(&mut self, account: u64) {
-        let held = self
-            .accounts
-            .get_mut(account)
-            .and_then(|account| account.held.take());
+        let held = self.accounts.get_mut(account).and_then(|account| account.held.take());
         if let Some(at) = held
             && let Some(node) = self.tenants.nodes.get_mut(at)
         {

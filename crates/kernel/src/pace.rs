@@ -61,11 +61,7 @@ impl Limit {
     pub(crate) fn clamp(&mut self, pace: &Pace) {
         let max = u64::from(pace.calls_max.max(1)) * ONE;
         let min = (u64::from(pace.calls_min.max(1)) * ONE).min(max);
-        self.limit = if pace.adaptive {
-            self.limit.clamp(min, max)
-        } else {
-            max
-        };
+        self.limit = if pace.adaptive { self.limit.clamp(min, max) } else { max };
     }
 
     /// Calls allowed in flight.
@@ -81,11 +77,7 @@ impl Limit {
     /// The least time to first token that a prompt of this length can expect.
     pub(crate) fn expected(&self, prompt: u64) -> Option<u64> {
         // A longer prompt is never faster: its best time bounds this one's.
-        self.first[length(prompt)..]
-            .iter()
-            .copied()
-            .filter(|least| *least > 0)
-            .min()
+        self.first[length(prompt)..].iter().copied().filter(|least| *least > 0).min()
     }
 
     /// The first token of a prompt that had to be computed to this length came.
@@ -152,10 +144,7 @@ impl Limit {
     }
 
     pub(crate) fn check(&self, pace: &Pace) {
-        assert!(
-            self.calls() <= pace.calls_max.max(1),
-            "the limit stays below its bound"
-        );
+        assert!(self.calls() <= pace.calls_max.max(1), "the limit stays below its bound");
         assert!(self.calls() >= 1, "one call is always allowed");
     }
 }
@@ -165,12 +154,7 @@ mod tests {
     use super::*;
 
     fn pace() -> Pace {
-        Pace {
-            calls_min: 2,
-            calls_max: 200,
-            calls_start: 20,
-            ..Pace::default()
-        }
+        Pace { calls_min: 2, calls_max: 200, calls_start: 20, ..Pace::default() }
     }
 
     /// Runs windows of an engine whose first token takes 100 ms up to `knee` calls and
@@ -191,11 +175,7 @@ mod tests {
         settle(&mut limit, 80, 0, 120);
         assert!((70..=90).contains(&limit.calls()), "{}", limit.calls());
         settle(&mut limit, 20, 120, 60);
-        assert!(
-            (16..=27).contains(&limit.calls()),
-            "a slower engine: {}",
-            limit.calls()
-        );
+        assert!((16..=27).contains(&limit.calls()), "a slower engine: {}", limit.calls());
     }
 
     #[test]
@@ -216,10 +196,7 @@ mod tests {
         assert_eq!(limit.calls(), 14);
         limit.limited(&pace(), At(2_000_000));
         assert_eq!(limit.calls(), 9);
-        let fixed = Pace {
-            adaptive: false,
-            ..pace()
-        };
+        let fixed = Pace { adaptive: false, ..pace() };
         let mut limit = Limit::new(&fixed, At(0));
         limit.limited(&fixed, At(0));
         assert_eq!(limit.calls(), 200);
@@ -232,11 +209,7 @@ mod tests {
         limit.first_token(10_000, 2_000_000, &pace(), At(1));
         assert_eq!(limit.expected(100), Some(50_000));
         assert_eq!(limit.expected(10_000), Some(2_000_000));
-        assert_eq!(
-            limit.expected(2_000),
-            Some(2_000_000),
-            "the nearest longer one known"
-        );
+        assert_eq!(limit.expected(2_000), Some(2_000_000), "the nearest longer one known");
         assert_eq!(limit.expected(1 << 20), None);
     }
 }

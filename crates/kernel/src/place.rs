@@ -44,12 +44,8 @@ pub(crate) fn place(engine: &Engine, call: &Call, rng: &mut Rng, now: At) -> Pla
     } else {
         search.sample(rng);
     }
-    let others = || {
-        engine
-            .replicas
-            .iter()
-            .any(|replica| Some(replica.id) != call.failed && replica.usable(now))
-    };
+    let others =
+        || engine.replicas.iter().any(|replica| Some(replica.id) != call.failed && replica.usable(now));
     match search.best {
         Some((_, at, uncached)) => Place::On(at, uncached),
         None if search.only_failed && others() => Place::OnlyFailed,
@@ -60,9 +56,8 @@ pub(crate) fn place(engine: &Engine, call: &Call, rng: &mut Rng, now: At) -> Pla
 
 fn mean_load(engine: &Engine, now: At) -> u64 {
     let usable = engine.replicas.iter().filter(|replica| replica.usable(now));
-    let (sum, count) = usable.fold((0_u64, 0_u64), |(sum, count), replica| {
-        (sum.saturating_add(replica.load), count + 1)
-    });
+    let (sum, count) =
+        usable.fold((0_u64, 0_u64), |(sum, count), replica| (sum.saturating_add(replica.load), count + 1));
     sum / count.max(1)
 }
 
@@ -107,11 +102,8 @@ impl Search<'_> {
 
     fn score(&self, replica: &Replica) -> (Score, u64) {
         let prompt = self.call.prompt();
-        let overloaded = replica.load
-            > self
-                .mean
-                .saturating_mul(2)
-                .saturating_add(prompt + self.call.expected);
+        let overloaded =
+            replica.load > self.mean.saturating_mul(2).saturating_add(prompt + self.call.expected);
         let mut cached = 0;
         if !overloaded {
             let (blocks, _) = replica.prefixes.matched(&self.call.submit.prefix);
@@ -137,11 +129,8 @@ impl Search<'_> {
         let (now, failed) = (self.now, self.call.failed);
         let fits =
             |replica: &Replica| replica.usable(now) && replica.has_room() && Some(replica.id) != failed;
-        let open = engine
-            .replicas
-            .iter()
-            .enumerate()
-            .filter(|(_, replica)| fits(replica) && self.fits(replica));
+        let open =
+            engine.replicas.iter().enumerate().filter(|(_, replica)| fits(replica) && self.fits(replica));
         let open: Vec<usize> = open.map(|(at, _)| at).collect();
         for _ in 0..2 {
             // In bounds: the draw is below the length, which is then not zero.
@@ -149,8 +138,7 @@ impl Search<'_> {
                 self.seen.push(*at);
             }
         }
-        self.seen
-            .extend(self.run_home().and_then(|home| engine.find(home)));
+        self.seen.extend(self.run_home().and_then(|home| engine.find(home)));
         let (blocks, home) = engine.homes.matched(&self.call.submit.prefix);
         if blocks > 0 {
             self.seen.extend(engine.find(ReplicaId(home)));
@@ -165,8 +153,6 @@ impl Search<'_> {
 
     fn on_failed(&self) -> Place {
         let at = self.call.failed.and_then(|failed| self.engine.find(failed));
-        at.map_or(Place::Nowhere, |at| {
-            Place::On(at, self.score(&self.engine.replicas[at]).1)
-        })
+        at.map_or(Place::Nowhere, |at| Place::On(at, self.score(&self.engine.replicas[at]).1))
     }
 }

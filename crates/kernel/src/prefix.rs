@@ -47,9 +47,7 @@ impl Prefixes {
         if self.blocks.is_empty() {
             return None;
         }
-        self.blocks[self.set(hash)]
-            .iter()
-            .find(|block| block.used != 0 && block.hash == hash)
+        self.blocks[self.set(hash)].iter().find(|block| block.used != 0 && block.hash == hash)
     }
 
     /// How many leading blocks of the chain are known, and the home of the last. Hashes
@@ -57,10 +55,7 @@ impl Prefixes {
     /// known block implies its predecessors and a binary search is enough.
     pub(crate) fn matched(&self, chain: &[u64]) -> (usize, u32) {
         let known = chain.partition_point(|hash| self.find(*hash).is_some());
-        let home = known
-            .checked_sub(1)
-            .and_then(|last| self.find(chain[last]))
-            .map_or(0, |block| block.home);
+        let home = known.checked_sub(1).and_then(|last| self.find(chain[last])).map_or(0, |block| block.home);
         (known, home)
     }
 
@@ -77,28 +72,20 @@ impl Prefixes {
             let clock = self.clock;
             let range = self.set(*hash);
             let set = &mut self.blocks[range];
-            let at = set
-                .iter()
-                .position(|block| block.used != 0 && block.hash == *hash)
-                .unwrap_or_else(|| {
+            let at =
+                set.iter().position(|block| block.used != 0 && block.hash == *hash).unwrap_or_else(|| {
                     let oldest = (0..WAYS).min_by_key(|at| set[*at].used);
                     oldest.expect("a set has entries")
                 });
             self.len += usize::from(set[at].used == 0);
-            set[at] = Block {
-                hash: *hash,
-                used: clock,
-                home,
-            };
+            set[at] = Block { hash: *hash, used: clock, home };
         }
     }
 
     /// After 2^32 uses the clock starts anew and all blocks count as equally old.
     fn tick(&mut self) {
         if self.clock == u32::MAX {
-            self.blocks
-                .iter_mut()
-                .for_each(|block| block.used = block.used.min(1));
+            self.blocks.iter_mut().for_each(|block| block.used = block.used.min(1));
             self.clock = 1;
         }
         self.clock += 1;
@@ -135,10 +122,7 @@ impl Prefixes {
     }
 
     pub(crate) fn check(&self) {
-        assert!(
-            self.bytes() <= limits::PREFIX_INDEX_BYTES_MAX as u64,
-            "a prefix index is bounded in bytes"
-        );
+        assert!(self.bytes() <= limits::PREFIX_INDEX_BYTES_MAX as u64, "a prefix index is bounded in bytes");
     }
 }
 

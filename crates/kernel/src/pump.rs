@@ -75,17 +75,7 @@ impl Kernel {
         let Some((flow, at)) = self.flows.next(root, aged, &self.calls, &state.runs) else {
             return false;
         };
-        self.offer(
-            Choice {
-                engine,
-                flow,
-                at,
-                class,
-                by_share,
-                ready,
-            },
-            out,
-        )
+        self.offer(Choice { engine, flow, at, class, by_share, ready }, out)
     }
 
     /// Offers the engine's room to the chosen call. False if it cannot be placed, and
@@ -96,14 +86,7 @@ impl Kernel {
         let call = &self.calls[at];
         if call.queued().is_some_and(|queued| queued.latest < now) {
             let after = Some(self.patience(engine));
-            self.drop_queued(
-                choice,
-                No {
-                    retry_after: after,
-                    ..No::plain(Code::DeadlineMissed)
-                },
-                out,
-            );
+            self.drop_queued(choice, No { retry_after: after, ..No::plain(Code::DeadlineMissed) }, out);
             return true;
         }
         let (replica, uncached) = match place(&self.engines[engine], call, &mut self.rng, now) {
@@ -148,10 +131,7 @@ impl Kernel {
         // At least a millisecond: with nothing changed, trying again at once is a loop.
         let until = self.now.plus(pause.max(seawall_model::Millis(1)));
         let call = &mut self.calls[at];
-        call.state = State::Paused {
-            since: self.now,
-            until,
-        };
+        call.state = State::Paused { since: self.now, until };
         self.timers.arm(until, Alarm::Retry(call.submit.call));
     }
 
@@ -223,12 +203,7 @@ impl Kernel {
             // It was counted with its first attempt.
             return 0;
         }
-        need(
-            account.meter,
-            &call.price,
-            Tokens(call.prompt()),
-            Tokens(call.output_max),
-        )
+        need(account.meter, &call.price, Tokens(call.prompt()), Tokens(call.output_max))
     }
 
     fn hold(&mut self, node: u32, serial: u64) {
@@ -252,29 +227,14 @@ impl Kernel {
             account.name
         );
         if let Some(ceiling) = account.ask_early() {
-            out.push(Effect::Draw {
-                account: account.name.clone(),
-                window: account.start,
-                ceiling,
-            });
+            out.push(Effect::Draw { account: account.name.clone(), window: account.start, ceiling });
         }
-        let reservation = Reservation {
-            account: serial,
-            window: account.start,
-            amount,
-        };
+        let reservation = Reservation { account: serial, window: account.start, amount };
         self.calls[at].reservations.push(reservation);
     }
 
     fn dispatch(&mut self, choice: Choice, replica: usize, uncached: u64, out: &mut Vec<Effect>) {
-        let Choice {
-            engine,
-            flow,
-            at,
-            class,
-            by_share,
-            ready,
-        } = choice;
+        let Choice { engine, flow, at, class, by_share, ready } = choice;
         let now = self.now;
         let before = self.calls[at].waits;
         let Some(queued) = self.leave_queue(at) else {
@@ -301,9 +261,7 @@ impl Kernel {
         state.running += 1;
         state.chosen += 1;
         if state.replicas.len() > HOMES_FROM {
-            state
-                .homes
-                .insert(&call.submit.prefix, state.replicas[replica].id.0);
+            state.homes.insert(&call.submit.prefix, state.replicas[replica].id.0);
         }
         let chosen = &mut state.replicas[replica];
         let (load, kv) = (uncached + expected, prompt + call.likely);

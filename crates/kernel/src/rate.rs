@@ -20,12 +20,7 @@ impl Bucket {
     /// A full bucket. The burst is a tenth of a minute, and at least one token.
     pub(crate) fn new(per_min: u64, now: At) -> Self {
         let burst = i128::from((per_min / 10).max(1)) * PARTS;
-        Self {
-            per_min,
-            burst,
-            level: burst,
-            filled: now,
-        }
+        Self { per_min, burst, level: burst, filled: now }
     }
 
     /// Takes on a new rate and keeps what is owed.
@@ -95,17 +90,9 @@ mod tests {
     fn debt_is_paid_before_more_is_given() {
         let mut bucket = Bucket::new(600, At(0));
         bucket.take(160, At(0));
-        assert_eq!(
-            bucket.ready_at(At(0)),
-            Some(At(10_100_000)),
-            "100 owed and 1 wanted at ten a second"
-        );
+        assert_eq!(bucket.ready_at(At(0)), Some(At(10_100_000)), "100 owed and 1 wanted at ten a second");
         bucket.take(-100, At(0));
         assert_eq!(bucket.ready_at(At(0)), Some(At(100_000)));
-        assert_eq!(
-            Bucket::new(0, At(0)).ready_at(At(5)),
-            None,
-            "the first is free even at rate 0"
-        );
+        assert_eq!(Bucket::new(0, At(0)).ready_at(At(5)), None, "the first is free even at rate 0");
     }
 }

@@ -75,15 +75,11 @@ impl Kernel {
     fn configure_tenants(&mut self, rules: &[crate::plan::TenantRule]) {
         self.accounts.deactivate();
         let engines = self.engines.indices();
-        let waiting: Vec<u32> = engines
-            .iter()
-            .flat_map(|engine| self.waiting_on(*engine))
-            .collect();
+        let waiting: Vec<u32> = engines.iter().flat_map(|engine| self.waiting_on(*engine)).collect();
         for at in &waiting {
             if let Some(queued) = self.calls[*at].queued().copied() {
                 let runs = &mut self.engines[queued.engine].runs;
-                self.flows
-                    .take(queued.flow, *at, &mut self.calls, runs, &self.tenants);
+                self.flows.take(queued.flow, *at, &mut self.calls, runs, &self.tenants);
             }
         }
         for node in self.tenants.reload(rules, &mut self.accounts, self.now) {
@@ -99,14 +95,11 @@ impl Kernel {
             let (class, node) = (self.calls[at].class(), self.calls[at].node);
             let state = &mut self.engines[queued.engine];
             // Room is certain: the flow existed a moment ago or takes its place.
-            let flow = self
-                .flows
-                .open_anyway(state.roots[class], node, &mut self.tenants);
+            let flow = self.flows.open_anyway(state.roots[class], node, &mut self.tenants);
             if let crate::call::State::Queued(queued) = &mut self.calls[at].state {
                 queued.flow = flow;
             }
-            self.flows
-                .push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
+            self.flows.push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
         }
     }
 

@@ -25,10 +25,7 @@ pub(crate) struct Allowance {
 
 impl Allowance {
     pub(crate) fn new(now: At) -> Self {
-        Self {
-            saved: 0,
-            floor: Bucket::new(FLOOR_PER_MIN, now),
-        }
+        Self { saved: 0, floor: Bucket::new(FLOOR_PER_MIN, now) }
     }
 
     /// A first attempt was made: it pays in.
@@ -53,10 +50,7 @@ impl Allowance {
 /// The pause before attempt `attempt` (2 is the first retry): full jitter over a
 /// doubling span (AWS Architecture Blog, "Exponential Backoff and Jitter").
 pub(crate) fn pause(rule: &RetryRule, attempt: u32, rng: &mut Rng) -> Millis {
-    let doubled = rule
-        .pause_ms
-        .0
-        .saturating_mul(1 << attempt.saturating_sub(2).min(20));
+    let doubled = rule.pause_ms.0.saturating_mul(1 << attempt.saturating_sub(2).min(20));
     Millis(rng.below(doubled.min(rule.pause_ms_max.0).saturating_add(1)))
 }
 
@@ -66,10 +60,7 @@ mod tests {
 
     #[test]
     fn retries_stay_below_their_share() {
-        let rule = RetryRule {
-            percent: 10,
-            ..RetryRule::default()
-        };
+        let rule = RetryRule { percent: 10, ..RetryRule::default() };
         let mut allowance = Allowance::new(At(0));
         let mut retries = 0;
         for second in 0..100_u64 {
@@ -84,19 +75,12 @@ mod tests {
 
     #[test]
     fn pauses_double_and_stop() {
-        let rule = RetryRule {
-            pause_ms: Millis(50),
-            pause_ms_max: Millis(2_000),
-            ..RetryRule::default()
-        };
+        let rule = RetryRule { pause_ms: Millis(50), pause_ms_max: Millis(2_000), ..RetryRule::default() };
         let mut rng = Rng::seed(1);
         for attempt in 2..40 {
             let most = (50 << (attempt - 2).min(10)).min(2_000);
             let longest = (0..200).map(|_| pause(&rule, attempt, &mut rng).0).max();
-            assert!(
-                longest.is_some_and(|ms| ms <= most && ms > most / 2),
-                "{attempt}: {longest:?}"
-            );
+            assert!(longest.is_some_and(|ms| ms <= most && ms > most / 2), "{attempt}: {longest:?}");
         }
     }
 }

@@ -46,9 +46,7 @@ impl Kernel {
             let replica = &mut state.replicas[place];
             replica.load -= run.uncached;
             if !generates {
-                replica
-                    .limit
-                    .first_token(run.uncached, now.micros_since(run.since), &state.pace, now);
+                replica.limit.first_token(run.uncached, now.micros_since(run.since), &state.pace, now);
             }
         }
     }
@@ -128,9 +126,7 @@ impl Kernel {
             return;
         };
         let now = self.now;
-        let in_one_piece = run
-            .first
-            .is_none_or(|first| now.micros_since(first) < ONE_PIECE_MICROS);
+        let in_one_piece = run.first.is_none_or(|first| now.micros_since(first) < ONE_PIECE_MICROS);
         let output = usage.output.0.min(TOKENS_MAX);
         let call = &self.calls[at];
         let (generates, node, model) = (call.submit.generates, call.node, call.submit.model);
@@ -203,16 +199,7 @@ impl Kernel {
         };
         let what = Some(Arc::clone(&self.engines[run.engine].name));
         let cause = self.calls[at].waits.main();
-        self.refuse(
-            at,
-            No {
-                code,
-                retry_after,
-                cause,
-                what,
-            },
-            out,
-        );
+        self.refuse(at, No { code, retry_after, cause, what }, out);
     }
 
     /// What a failure says about the replica.
@@ -244,10 +231,7 @@ impl Kernel {
     /// next target, then where it was.
     fn try_again(&mut self, at: u32, run: &Running, failure: Failure, out: &mut Vec<Effect>) -> bool {
         let call = &self.calls[at];
-        let lost = matches!(
-            failure,
-            Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline
-        );
+        let lost = matches!(failure, Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline);
         if lost
             || call.attempts >= self.retry.attempts_max
             || call.submit.deadline.is_some_and(|at| at <= self.now)
@@ -258,10 +242,7 @@ impl Kernel {
         let rejected = failure == Failure::Credentials;
         let state = &self.engines[run.engine];
         // As many failures as replicas: each has most likely had its turn.
-        let others = state
-            .replicas
-            .iter()
-            .filter(|replica| replica.id != run.replica && replica.usable(now));
+        let others = state.replicas.iter().filter(|replica| replica.id != run.replica && replica.usable(now));
         let another = !rejected && !state.gone && others.count() >= call.failed_here.max(1);
         if !another {
             // Elsewhere, if any target is left that has not failed this call.
@@ -287,10 +268,7 @@ impl Kernel {
 
     /// Does the provider want a longer pause than the call may wait?
     fn outlasts(&self, at: u32, failure: Failure) -> bool {
-        let Failure::Limited {
-            retry_after: Some(pause),
-        } = failure
-        else {
+        let Failure::Limited { retry_after: Some(pause) } = failure else {
             return false;
         };
         let waited: u64 = self.calls[at].waits.0.iter().sum();
@@ -299,9 +277,7 @@ impl Kernel {
 
     fn target_is_up(&self, at: u32, target: usize) -> bool {
         let id = self.calls[at].targets[target].1;
-        self.engine_ids
-            .get(&id)
-            .is_some_and(|engine| !self.engines[*engine].is_down())
+        self.engine_ids.get(&id).is_some_and(|engine| !self.engines[*engine].is_down())
     }
 
     /// An attempt is over: everything it held is given back, and estimates are replaced
@@ -348,13 +324,9 @@ impl Kernel {
         call.usage.output += usage.output;
         call.usage.reasoning += usage.reasoning;
         while let Some(reservation) = self.calls[at].reservations.pop() {
-            let meter = self
-                .accounts
-                .get(reservation.account)
-                .map_or(Meter::Calls, |account| account.meter);
+            let meter = self.accounts.get(reservation.account).map_or(Meter::Calls, |account| account.meter);
             self.accounts.release(reservation);
-            self.accounts
-                .spend(reservation, used(meter, &price, usage, first));
+            self.accounts.spend(reservation, used(meter, &price, usage, first));
             self.unhold(reservation.account);
         }
     }

@@ -11,12 +11,8 @@ impl Kernel {
     /// A picture of the state. Costs a walk over all tenant nodes.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut engines: Vec<_> = self
-            .engines
-            .iter()
-            .filter(|(_, engine)| !engine.gone)
-            .map(|(_, e)| e.view())
-            .collect();
+        let mut engines: Vec<_> =
+            self.engines.iter().filter(|(_, engine)| !engine.gone).map(|(_, e)| e.view()).collect();
         engines.sort_unstable_by_key(|engine| engine.engine);
         View {
             engines,
@@ -76,15 +72,8 @@ impl Kernel {
         self.check_tenants();
         self.check_accounts();
         let alarms = 2 * self.calls.len() + self.tenants.nodes.len() + self.accounts.iter().count();
-        let rest = self
-            .engines
-            .iter()
-            .map(|(_, engine)| 2 + 31 * engine.replicas.len())
-            .sum::<usize>();
-        assert!(
-            self.timers.len() <= 2 * alarms + rest + 64,
-            "alarms are bounded (I5)"
-        );
+        let rest = self.engines.iter().map(|(_, engine)| 2 + 31 * engine.replicas.len()).sum::<usize>();
+        assert!(self.timers.len() <= 2 * alarms + rest + 64, "alarms are bounded (I5)");
     }
 
     fn check_engines(&self) {
@@ -111,9 +100,7 @@ impl Kernel {
             for replica in &engine.replicas {
                 let on = self.calls.iter().filter_map(|(_, call)| call.running());
                 let on = on.filter(|run| run.engine == at && run.replica == replica.id);
-                let sum = on.fold((0, 0, 0), |sum, run| {
-                    (sum.0 + 1, sum.1 + run.load, sum.2 + run.kv)
-                });
+                let sum = on.fold((0, 0, 0), |sum, run| (sum.0 + 1, sum.1 + run.load, sum.2 + run.kv));
                 assert_eq!(
                     sum,
                     (replica.running, replica.load, replica.kv),
@@ -154,9 +141,6 @@ impl Kernel {
                 account.name
             );
         }
-        assert!(
-            accounts <= limits::BUDGETS_MAX,
-            "budget accounts are bounded (I5)"
-        );
+        assert!(accounts <= limits::BUDGETS_MAX, "budget accounts are bounded (I5)");
     }
 }

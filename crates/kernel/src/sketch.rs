@@ -25,32 +25,21 @@ pub(crate) struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            counts: [0; BUCKETS],
-            weight: 0,
-        }
+        Self { counts: [0; BUCKETS], weight: 0 }
     }
 }
 
 fn bucket(tokens: u64) -> usize {
     let tokens = tokens.max(1);
     let power = tokens.ilog2() as usize;
-    let quarter = if power >= 2 {
-        (tokens >> (power - 2)) & 3
-    } else {
-        (tokens << (2 - power)) & 3
-    };
+    let quarter = if power >= 2 { (tokens >> (power - 2)) & 3 } else { (tokens << (2 - power)) & 3 };
     (power * 4 + quarter as usize).min(BUCKETS - 1)
 }
 
 /// The largest length that falls into a bucket.
 fn ceiling(bucket: usize) -> u64 {
     let (power, quarter) = (bucket / 4, bucket as u64 % 4);
-    if power >= 2 {
-        ((5 + quarter) << (power - 2)) - 1
-    } else {
-        (1 << (power + 1)) - 1
-    }
+    if power >= 2 { ((5 + quarter) << (power - 2)) - 1 } else { (1 << (power + 1)) - 1 }
 }
 
 impl Histogram {
@@ -119,11 +108,7 @@ impl Sketches {
                     self.index.remove(&old.key);
                 }
             }
-            let at = self.slab.insert(Sketch {
-                key,
-                histogram: Histogram::default(),
-                used: true,
-            });
+            let at = self.slab.insert(Sketch { key, histogram: Histogram::default(), used: true });
             self.index.insert(key, at);
             at
         };
@@ -146,15 +131,8 @@ impl Sketches {
     }
 
     pub(crate) fn check(&self) {
-        assert!(
-            self.slab.len() <= limits::SKETCHES_MAX,
-            "length sketches are bounded"
-        );
-        assert_eq!(
-            self.slab.len(),
-            self.index.len(),
-            "each sketch is found by its key"
-        );
+        assert!(self.slab.len() <= limits::SKETCHES_MAX, "length sketches are bounded");
+        assert_eq!(self.slab.len(), self.index.len(), "each sketch is found by its key");
     }
 }
 
@@ -167,11 +145,7 @@ mod tests {
         for tokens in (1..5_000).chain([1 << 20, (1 << 26) - 1]) {
             let at = bucket(tokens);
             assert!(tokens <= ceiling(at), "{tokens}");
-            assert!(
-                ceiling(at) <= tokens + tokens / 4 + 1,
-                "{tokens} is kept to a quarter: {}",
-                ceiling(at)
-            );
+            assert!(ceiling(at) <= tokens + tokens / 4 + 1, "{tokens} is kept to a quarter: {}", ceiling(at));
         }
         assert_eq!(bucket(u64::MAX), BUCKETS - 1);
     }

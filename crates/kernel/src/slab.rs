@@ -13,11 +13,7 @@ pub(crate) struct Slab<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            free: Vec::new(),
-            hand: 0,
-        }
+        Self { slots: Vec::new(), free: Vec::new(), hand: 0 }
     }
 }
 
@@ -52,10 +48,7 @@ impl<T> Slab<T> {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         // Indices fit: `insert` never makes one that does not.
-        self.slots
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| Some((at as u32, slot.as_ref()?)))
+        self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at as u32, slot.as_ref()?)))
     }
 
     /// Indices of all that are there, for loops that change them.
@@ -95,17 +88,13 @@ impl<T> Slab<T> {
 impl<T> Index<u32> for Slab<T> {
     type Output = T;
     fn index(&self, at: u32) -> &T {
-        self.slots[at as usize]
-            .as_ref()
-            .expect("an index is held only while its slot is filled")
+        self.slots[at as usize].as_ref().expect("an index is held only while its slot is filled")
     }
 }
 
 impl<T> IndexMut<u32> for Slab<T> {
     fn index_mut(&mut self, at: u32) -> &mut T {
-        self.slots[at as usize]
-            .as_mut()
-            .expect("an index is held only while its slot is filled")
+        self.slots[at as usize].as_mut().expect("an index is held only while its slot is filled")
     }
 }
 
@@ -130,25 +119,13 @@ mod tests {
         for used in [true, true, false] {
             slab.insert(used);
         }
-        assert_eq!(
-            slab.sweep(8, |_| true, |used| used),
-            Some(2),
-            "the one that was not used"
-        );
+        assert_eq!(slab.sweep(8, |_| true, |used| used), Some(2), "the one that was not used");
         slab[0] = true;
-        assert_eq!(
-            slab.sweep(8, |_| true, |used| used),
-            Some(1),
-            "its mark was cleared by the first turn"
-        );
+        assert_eq!(slab.sweep(8, |_| true, |used| used), Some(1), "its mark was cleared by the first turn");
         slab[0] = true;
         slab[1] = true;
         slab[2] = true;
-        assert_eq!(
-            slab.sweep(8, |_| true, |used| used),
-            Some(2),
-            "all are used: the first under the hand"
-        );
+        assert_eq!(slab.sweep(8, |_| true, |used| used), Some(2), "all are used: the first under the hand");
         assert_eq!(slab.sweep(8, |_| false, |used| used), None);
     }
 }

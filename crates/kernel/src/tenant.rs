@@ -90,10 +90,7 @@ impl Node {
     }
 
     pub(crate) fn flow(&self, slot: u32) -> Option<u32> {
-        self.flows
-            .iter()
-            .find(|(at, _)| *at == slot)
-            .map(|(_, flow)| *flow)
+        self.flows.iter().find(|(at, _)| *at == slot).map(|(_, flow)| *flow)
     }
 
     fn idle(&self) -> bool {
@@ -127,17 +124,11 @@ pub(crate) struct Tenants {
 
 impl Tenants {
     pub(crate) fn new(rules: &[TenantRule]) -> Self {
-        Self {
-            rules: by_prefix(rules),
-            ..Self::default()
-        }
+        Self { rules: by_prefix(rules), ..Self::default() }
     }
 
     pub(crate) fn chain(&self, leaf: u32) -> Chain {
-        let mut chain = Chain {
-            nodes: [leaf; CHAIN_MAX],
-            len: 1,
-        };
+        let mut chain = Chain { nodes: [leaf; CHAIN_MAX], len: 1 };
         let mut at = self.nodes[leaf].parent;
         while let Some(node) = at {
             chain.nodes[chain.len] = node;
@@ -294,8 +285,7 @@ impl Tenants {
             // Two rules for one account would reserve twice: the first counts.
             let same = |other: &BudgetRule| (other.meter, other.period) == (rule.meter, rule.period);
             if !budgets[..place].iter().any(same) {
-                node.accounts
-                    .push((*rule, accounts.open(&node.path, rule, now).unwrap_or(0)));
+                node.accounts.push((*rule, accounts.open(&node.path, rule, now).unwrap_or(0)));
             }
         }
     }
@@ -342,10 +332,7 @@ impl Tenants {
     }
 
     pub(crate) fn check(&self) {
-        assert!(
-            self.nodes.len() <= limits::TENANTS_MAX,
-            "tenant nodes are bounded"
-        );
+        assert!(self.nodes.len() <= limits::TENANTS_MAX, "tenant nodes are bounded");
         assert_eq!(
             self.nodes.len(),
             self.leaves.len() + self.prefixes.len(),
@@ -353,9 +340,8 @@ impl Tenants {
         );
         for (at, node) in self.nodes.iter().filter(|(_, node)| !node.leaf) {
             let children = self.nodes.iter().filter(|(_, child)| child.parent == Some(at));
-            let sum = children.fold((0, 0, 0), |sum, (_, c)| {
-                (sum.0 + 1, sum.1 + c.running, sum.2 + c.queued)
-            });
+            let sum =
+                children.fold((0, 0, 0), |sum, (_, c)| (sum.0 + 1, sum.1 + c.running, sum.2 + c.queued));
             assert_eq!(
                 sum,
                 (node.children, node.running, node.queued),
@@ -367,10 +353,7 @@ impl Tenants {
 }
 
 fn by_prefix(rules: &[TenantRule]) -> BTreeMap<Arc<str>, TenantRule> {
-    rules
-        .iter()
-        .map(|rule| (Arc::clone(&rule.prefix), rule.clone()))
-        .collect()
+    rules.iter().map(|rule| (Arc::clone(&rule.prefix), rule.clone())).collect()
 }
 
 /// Sets a bucket's rate, keeping what is owed if it had one.

@@ -20,8 +20,7 @@ impl Kernel {
         };
         let now = self.now;
         let state = &mut self.engines[queued.engine];
-        self.flows
-            .take(queued.flow, at, &mut self.calls, &mut state.runs, &self.tenants);
+        self.flows.take(queued.flow, at, &mut self.calls, &mut state.runs, &self.tenants);
         let call = &mut self.calls[at];
         call.state = State::Fresh;
         state.queued[call.class()] -= 1;
@@ -33,14 +32,7 @@ impl Kernel {
         if waited > 0 {
             let clocks = self.tenants.clocks(call.node, now);
             let passed = state.was_passed(queued.seq, call.node);
-            attribute(
-                &mut call.waits,
-                waited,
-                &queued,
-                state.clocks(now),
-                clocks,
-                passed,
-            );
+            attribute(&mut call.waits, waited, &queued, state.clocks(now), clocks, passed);
         }
         let node = call.node;
         for node in self.tenants.chain(node).nodes() {
@@ -70,12 +62,8 @@ impl Kernel {
         }
         queued.armed = None;
         let state = &self.engines[engine];
-        let hung = state.is_down()
-            && now
-                >= queued
-                    .since
-                    .max(state.down_since.unwrap_or(now))
-                    .plus(DOWN_WAIT_MS);
+        let hung =
+            state.is_down() && now >= queued.since.max(state.down_since.unwrap_or(now)).plus(DOWN_WAIT_MS);
         let (late, expired) = (queued.latest < now, queued.expires <= now);
         if !(late || expired || hung) {
             return self.rearm(at, id);
@@ -95,16 +83,7 @@ impl Kernel {
             _ => Code::QueueTimeout,
         };
         let what = Some(self.blamed(at, engine));
-        self.refuse(
-            at,
-            No {
-                code,
-                retry_after: after,
-                cause: main,
-                what,
-            },
-            out,
-        );
+        self.refuse(at, No { code, retry_after: after, cause: main, what }, out);
     }
 
     /// The alarm rang for an engine that has come back since: from now on only the
@@ -123,17 +102,14 @@ impl Kernel {
 
     /// The tenant prefix whose limit blocks the call, or else the engine.
     fn blamed(&self, at: u32, engine: u32) -> Arc<str> {
-        self.limited_tenant(at)
-            .unwrap_or_else(|| Arc::clone(&self.engines[engine].name))
+        self.limited_tenant(at).unwrap_or_else(|| Arc::clone(&self.engines[engine].name))
     }
 
     /// The shortest tenant prefix above the call that is blocked now.
     fn limited_tenant(&self, at: u32) -> Option<Arc<str>> {
         let chain = self.tenants.chain(self.calls[at].node);
         let mut nodes = chain.nodes().iter().rev().map(|node| &self.tenants.nodes[*node]);
-        nodes
-            .find(|node| node.blocked.is_some())
-            .map(|node| Arc::clone(&node.path))
+        nodes.find(|node| node.blocked.is_some()).map(|node| Arc::clone(&node.path))
     }
 
     /// All who waited since the engine went down are told so.
@@ -141,32 +117,19 @@ impl Kernel {
         let Some(engine) = self.engine_ids.get(&id).copied() else {
             return;
         };
-        let Some(since) = self.engines[engine]
-            .down_since
-            .filter(|since| self.now >= since.plus(DOWN_WAIT_MS))
+        let Some(since) =
+            self.engines[engine].down_since.filter(|since| self.now >= since.plus(DOWN_WAIT_MS))
         else {
             return;
         };
         for at in self.waiting_on(engine) {
-            if self.calls[at]
-                .queued()
-                .is_some_and(|queued| queued.since <= since)
-            {
+            if self.calls[at].queued().is_some_and(|queued| queued.since <= since) {
                 let after = Some(self.patience(engine));
                 self.leave_queue(at);
                 self.leave_run(at, engine);
                 let what = Some(Arc::clone(&self.engines[engine].name));
                 let cause = Some(Cause::EngineDown);
-                self.refuse(
-                    at,
-                    No {
-                        code: Code::EngineDown,
-                        retry_after: after,
-                        cause,
-                        what,
-                    },
-                    out,
-                );
+                self.refuse(at, No { code: Code::EngineDown, retry_after: after, cause, what }, out);
             }
         }
     }
@@ -175,9 +138,7 @@ impl Kernel {
         if self.engines[engine].waiting() == 0 {
             return Vec::new();
         }
-        (0..3)
-            .flat_map(|class| self.flows.waiting(engine * 3 + class, &self.calls))
-            .collect()
+        (0..3).flat_map(|class| self.flows.waiting(engine * 3 + class, &self.calls)).collect()
     }
 
     /// Moves the calls that wait for a dead engine to their next target, where there is
@@ -199,10 +160,7 @@ impl Kernel {
                     Some(target) => self.move_to(at, target, out),
                     None => self.refuse(
                         at,
-                        No {
-                            retry_after: Some(RETRY_AFTER_MIN),
-                            ..No::plain(Code::EngineDown)
-                        },
+                        No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::EngineDown) },
                         out,
                     ),
                 }
@@ -229,15 +187,10 @@ impl Kernel {
         if until > self.now {
             return;
         }
-        self.calls[at]
-            .waits
-            .add(Cause::EngineDown, self.now.micros_since(since));
+        self.calls[at].waits.add(Cause::EngineDown, self.now.micros_since(since));
         self.calls[at].state = State::Fresh;
         let target = self.calls[at].target;
-        let engine = self.calls[at]
-            .targets
-            .get(target)
-            .and_then(|(_, id)| self.engine_ids.get(id));
+        let engine = self.calls[at].targets.get(target).and_then(|(_, id)| self.engine_ids.get(id));
         let well = engine.is_some_and(|engine| !self.engines[*engine].is_down());
         if well {
             self.enqueue_on(at, target, out);
@@ -263,23 +216,10 @@ fn attribute(
         left -= part;
         waits.add(cause, part);
     };
-    take(
-        Cause::EngineDown,
-        engine[0].saturating_sub(queued.engine_clocks[0]),
-    );
+    take(Cause::EngineDown, engine[0].saturating_sub(queued.engine_clocks[0]));
     for (at, cause) in Tenants::causes().into_iter().enumerate() {
         take(cause, tenant[at].saturating_sub(queued.tenant_clocks[at]));
     }
-    take(
-        Cause::RateLimit,
-        engine[1].saturating_sub(queued.engine_clocks[1]),
-    );
-    take(
-        if passed {
-            Cause::TenantShare
-        } else {
-            Cause::EngineFull
-        },
-        u64::MAX,
-    );
+    take(Cause::RateLimit, engine[1].saturating_sub(queued.engine_clocks[1]));
+    take(if passed { Cause::TenantShare } else { Cause::EngineFull }, u64::MAX);
 }

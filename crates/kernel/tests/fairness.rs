@@ -25,44 +25,26 @@ fn plan(places: u32, tenants: Vec<TenantRule>, class_share: [u32; 3]) -> Plan {
             id: EngineId(1),
             name: "engine".into(),
             replicas: vec![Replica { id: ReplicaId(1) }],
-            pace: Pace {
-                calls_max: places,
-                adaptive: false,
-                ..Pace::default()
-            },
+            pace: Pace { calls_max: places, adaptive: false, ..Pace::default() },
             rate: Rate::default(),
             cost: CostRule::default(),
         }],
         models: vec![Model {
             id: ModelId(1),
             targets: vec![EngineId(1)],
-            price: Price {
-                input: 1_000_000,
-                cached: 500_000,
-                cache_written: 1_000_000,
-                output: 3_000_000,
-            },
+            price: Price { input: 1_000_000, cached: 500_000, cache_written: 1_000_000, output: 3_000_000 },
             context_tokens_max: None,
             output_tokens_max: Tokens(OUTPUT_MAX),
         }],
         tenants,
-        queue: QueueRule {
-            wait_ms_max: Millis(100_000_000),
-            ..QueueRule::default()
-        },
+        queue: QueueRule { wait_ms_max: Millis(100_000_000), ..QueueRule::default() },
         class_share,
         retry: Default::default(),
     }
 }
 
 fn weight(prefix: &str, weight: u32) -> TenantRule {
-    TenantRule {
-        prefix: prefix.into(),
-        weight,
-        calls_max: None,
-        rate: Rate::default(),
-        budgets: Vec::new(),
-    }
+    TenantRule { prefix: prefix.into(), weight, calls_max: None, rate: Rate::default(), budgets: Vec::new() }
 }
 
 /// SplitMix64, so that one seed from proptest makes a whole world.
@@ -136,19 +118,11 @@ impl World {
                 Effect::Settle(end) => {
                     self.outcomes.insert(end.call, end.outcome);
                 }
-                Effect::Draw {
-                    account,
-                    window,
-                    ceiling,
-                } => {
+                Effect::Draw { account, window, ceiling } => {
                     let known = self.durable.entry(account.to_string()).or_default();
                     assert!(ceiling >= *known, "ceilings only rise within a window");
                     *known = ceiling;
-                    self.draws.push(Input::Drawn {
-                        account,
-                        window,
-                        ceiling,
-                    });
+                    self.draws.push(Input::Drawn { account, window, ceiling });
                 }
                 _ => {}
             }
@@ -158,12 +132,7 @@ impl World {
     fn ask(&mut self, tenant: &str, class: Class) -> CallId {
         let prompt = 1 + self.dice.below(PROMPT_MAX);
         let output = 1 + self.dice.below(OUTPUT_MAX);
-        self.ask_exactly(Ask {
-            tenant: tenant.into(),
-            class,
-            prompt,
-            output,
-        })
+        self.ask_exactly(Ask { tenant: tenant.into(), class, prompt, output })
     }
 
     fn ask_exactly(&mut self, ask: Ask) -> CallId {
@@ -201,11 +170,7 @@ impl World {
         };
         self.now = self.now.max(at);
         let ask = self.asks[&call].clone();
-        let usage = Usage {
-            input: Tokens(ask.prompt),
-            output: Tokens(ask.output),
-            ..Usage::default()
-        };
+        let usage = Usage { input: Tokens(ask.prompt), output: Tokens(ask.output), ..Usage::default() };
         let cost = ask.prompt + 2 * ask.output;
         *self.served.entry(ask.tenant.clone()).or_default() += cost;
         self.served_class[ask.class as usize] += cost;
@@ -213,11 +178,7 @@ impl World {
         used[0] += ask.prompt + ask.output;
         used[1] += ask.prompt + 3 * ask.output;
         used[2] += 1;
-        self.step(Input::Finished {
-            call,
-            usage,
-            finish: None,
-        });
+        self.step(Input::Finished { call, usage, finish: None });
         true
     }
 
@@ -335,10 +296,7 @@ fn an_idle_tenant_banks_no_credit() {
         world.finish_one();
     });
     let (busy, late) = (world.served("busy") - before, world.served("late"));
-    assert!(
-        busy.abs_diff(late) <= 4 * COST_MAX,
-        "from now on they share: {busy} and {late}"
-    );
+    assert!(busy.abs_diff(late) <= 4 * COST_MAX, "from now on they share: {busy} and {late}");
 }
 
 #[test]
@@ -356,16 +314,10 @@ fn a_flood_leaves_the_others_their_share() {
     for _ in 0..420 {
         world.finish_one();
     }
-    let shares: Vec<u64> = others
-        .iter()
-        .map(|other| world.served(other))
-        .chain([world.served("flood")])
-        .collect();
+    let shares: Vec<u64> =
+        others.iter().map(|other| world.served(other)).chain([world.served("flood")]).collect();
     let (sum, squares) = shares.iter().fold((0_u128, 0_u128), |(sum, squares), share| {
-        (
-            sum + u128::from(*share),
-            squares + u128::from(*share) * u128::from(*share),
-        )
+        (sum + u128::from(*share), squares + u128::from(*share) * u128::from(*share))
     });
     let jain = sum * sum * 1_000 / (squares * shares.len() as u128);
     assert!(jain >= 950, "Jain index {jain}/1000: {shares:?}");
@@ -384,12 +336,6 @@ fn every_class_gets_its_guaranteed_share() {
     }
     let total: u64 = world.served_class.iter().sum();
     let percent = world.served_class.map(|served| served * 100 / total);
-    assert!(
-        percent[0] >= 50 && percent[1] >= 28 && percent[2] >= 13,
-        "{percent:?}"
-    );
-    assert!(
-        percent[0] <= 58,
-        "what is guaranteed to others is not interactive's: {percent:?}"
-    );
+    assert!(percent[0] >= 50 && percent[1] >= 28 && percent[2] >= 13, "{percent:?}");
+    assert!(percent[0] <= 58, "what is guaranteed to others is not interactive's: {percent:?}");
 }

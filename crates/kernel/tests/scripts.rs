@@ -33,10 +33,7 @@
 //! Engines are numbered from 1 in order of first mention, models too; replica R of engine
 //! E is E0R.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "scripts are files, and UPDATE asks for them to be rewritten"
-)]
+#![expect(clippy::disallowed_methods, reason = "scripts are files, and UPDATE asks for them to be rewritten")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -62,10 +59,7 @@ struct Words<'a> {
 
 impl<'a> Words<'a> {
     fn of(line: &'a str) -> Self {
-        Self {
-            line,
-            words: line.split_whitespace().peekable(),
-        }
+        Self { line, words: line.split_whitespace().peekable() }
     }
 
     fn next(&mut self) -> Option<&'a str> {
@@ -73,14 +67,12 @@ impl<'a> Words<'a> {
     }
 
     fn word(&mut self) -> &'a str {
-        self.next()
-            .unwrap_or_else(|| panic!("a word is missing: {}", self.line))
+        self.next().unwrap_or_else(|| panic!("a word is missing: {}", self.line))
     }
 
     fn number(&mut self) -> u64 {
         let word = self.word();
-        word.parse()
-            .unwrap_or_else(|_| panic!("{word} is no number: {}", self.line))
+        word.parse().unwrap_or_else(|_| panic!("{word} is no number: {}", self.line))
     }
 
     /// A number if one comes next.
@@ -124,17 +116,9 @@ impl Player {
         while let Some(line) = lines.next() {
             self.text.push_str(line);
             self.text.push('\n');
-            let said = line
-                .split('#')
-                .next()
-                .filter(|_| !line.trim_start().starts_with('#'))
-                .unwrap_or("");
+            let said = line.split('#').next().filter(|_| !line.trim_start().starts_with('#')).unwrap_or("");
             // An account's name holds a `#` too, but never after a blank.
-            let said = if line.contains(" #") || line.starts_with('#') {
-                said
-            } else {
-                line
-            };
+            let said = if line.contains(" #") || line.starts_with('#') { said } else { line };
             let mut words = Words::of(said);
             let Some(verb) = words.next() else { continue };
             if matches!(verb, "plan" | "reload") {
@@ -179,13 +163,8 @@ impl Player {
         let mut engine = Engine {
             id: EngineId(id),
             name: name.into(),
-            replicas: vec![Replica {
-                id: ReplicaId(id * 100),
-            }],
-            pace: Pace {
-                adaptive: false,
-                ..Pace::default()
-            },
+            replicas: vec![Replica { id: ReplicaId(id * 100) }],
+            pace: Pace { adaptive: false, ..Pace::default() },
             rate: Rate::default(),
             cost: CostRule::default(),
         };
@@ -193,11 +172,7 @@ impl Player {
             match word {
                 "replicas" => {
                     let replicas = 0..words.number() as u32;
-                    engine.replicas = replicas
-                        .map(|r| Replica {
-                            id: ReplicaId(id * 100 + r),
-                        })
-                        .collect();
+                    engine.replicas = replicas.map(|r| Replica { id: ReplicaId(id * 100 + r) }).collect();
                 }
                 "calls" => engine.pace.calls_max = words.number() as u32,
                 "adaptive" => {
@@ -227,12 +202,7 @@ impl Player {
             match word {
                 "price" => {
                     let [input, cached, output] = [0; 3].map(|_| words.number());
-                    model.price = Price {
-                        input,
-                        cached,
-                        cache_written: input,
-                        output,
-                    };
+                    model.price = Price { input, cached, cache_written: input, output };
                 }
                 "output" => model.output_tokens_max = Tokens(words.number()),
                 "context" => model.context_tokens_max = Some(Tokens(words.number())),
@@ -250,60 +220,31 @@ impl Player {
             "show" => return self.show(),
             "serve" => return self.serve(words),
             "submit" => self.submit(words),
-            "first" => Input::FirstToken {
-                call: CallId(words.number()),
-            },
-            "progress" => Input::Progress {
-                call: CallId(words.number()),
-                output: Tokens(words.number()),
-            },
+            "first" => Input::FirstToken { call: CallId(words.number()) },
+            "progress" => Input::Progress { call: CallId(words.number()), output: Tokens(words.number()) },
             "finish" => {
                 let call = CallId(words.number());
-                Input::Finished {
-                    call,
-                    usage: usage(words).0,
-                    finish: None,
-                }
+                Input::Finished { call, usage: usage(words).0, finish: None }
             }
-            "cancel" => Input::Cancelled {
-                call: CallId(words.number()),
-                usage: usage(words).0,
-            },
+            "cancel" => Input::Cancelled { call: CallId(words.number()), usage: usage(words).0 },
             "fail" => {
                 let call = CallId(words.number());
                 let failure = failure(words);
                 let (usage, client_began) = usage(words);
-                Input::Failed {
-                    call,
-                    failure,
-                    client_began,
-                    usage,
-                }
+                Input::Failed { call, failure, client_began, usage }
             }
             "rate" => rate(words),
-            "probed" => Input::Probed {
-                replica: ReplicaId(words.number() as u32),
-                healthy: words.word() == "up",
-            },
+            "probed" => {
+                Input::Probed { replica: ReplicaId(words.number() as u32), healthy: words.word() == "up" }
+            }
             "drawn" => {
                 let account = words.word();
-                let window = *self
-                    .windows
-                    .get(account)
-                    .unwrap_or_else(|| words.unknown(account));
-                Input::Drawn {
-                    account: account.into(),
-                    window,
-                    ceiling: words.number(),
-                }
+                let window = *self.windows.get(account).unwrap_or_else(|| words.unknown(account));
+                Input::Drawn { account: account.into(), window, ceiling: words.number() }
             }
             "restored" => {
                 let account = words.word();
-                Input::Restored {
-                    account: account.into(),
-                    window: At(START),
-                    spent: words.number(),
-                }
+                Input::Restored { account: account.into(), window: At(START), spent: words.number() }
             }
             "drain" => Input::Drain,
             other => words.unknown(other),
@@ -328,11 +269,7 @@ impl Player {
         let (usage, _) = usage(words);
         for _ in 0..times {
             let call = *self.running.first().expect("a call that runs");
-            self.step(Input::Finished {
-                call,
-                usage,
-                finish: None,
-            });
+            self.step(Input::Finished { call, usage, finish: None });
         }
     }
 
@@ -340,11 +277,7 @@ impl Player {
         let call = CallId(words.number());
         let tenant = Tenant::parse(words.word()).expect("a tenant path");
         let name = words.word();
-        let model = self
-            .models
-            .iter()
-            .position(|model| model == name)
-            .map_or(99, |at| at as u32 + 1);
+        let model = self.models.iter().position(|model| model == name).map_or(99, |at| at as u32 + 1);
         let mut submit = Submit {
             call,
             tenant,
@@ -427,11 +360,7 @@ impl Player {
                 end.cost.0,
                 waits(&end.waits)
             ),
-            Effect::Draw {
-                account,
-                window,
-                ceiling,
-            } => {
+            Effect::Draw { account, window, ceiling } => {
                 self.windows.insert(account.to_string(), *window);
                 format!("draw {account} {ceiling}")
             }
@@ -459,17 +388,11 @@ impl Player {
         }
         for tenant in &view.tenants {
             let (queued, running, served) = (tenant.queued, tenant.running, tenant.served);
-            say(format!(
-                "tenant {} queued {queued} running {running} served {served}",
-                tenant.path
-            ));
+            say(format!("tenant {} queued {queued} running {running} served {served}", tenant.path));
         }
         for account in &view.budgets {
             let (spent, reserved, limit) = (account.spent, account.reserved, account.limit);
-            say(format!(
-                "budget {} spent {spent} reserved {reserved} limit {limit}",
-                account.account
-            ));
+            say(format!("budget {} spent {spent} reserved {reserved} limit {limit}", account.account));
         }
     }
 }
@@ -485,25 +408,14 @@ fn number(names: &mut Vec<String>, name: &str) -> u32 {
 
 fn waits(waits: &Waits) -> String {
     let parts = Cause::ALL.into_iter().filter(|cause| waits.of(*cause) > 0);
-    let parts: Vec<_> = parts
-        .map(|cause| format!("{}={}us", cause.as_str(), waits.of(cause)))
-        .collect();
-    if parts.is_empty() {
-        String::new()
-    } else {
-        format!(" waited {}", parts.join(" "))
-    }
+    let parts: Vec<_> = parts.map(|cause| format!("{}={}us", cause.as_str(), waits.of(cause))).collect();
+    if parts.is_empty() { String::new() } else { format!(" waited {}", parts.join(" ")) }
 }
 
 fn tenant(words: &mut Words) -> TenantRule {
     let prefix = words.word().into();
-    let mut rule = TenantRule {
-        prefix,
-        weight: 100,
-        calls_max: None,
-        rate: Rate::default(),
-        budgets: Vec::new(),
-    };
+    let mut rule =
+        TenantRule { prefix, weight: 100, calls_max: None, rate: Rate::default(), budgets: Vec::new() };
     while let Some(word) = words.next() {
         match word {
             "weight" => rule.weight = words.number() as u32,
@@ -526,11 +438,7 @@ fn tenant(words: &mut Words) -> TenantRule {
                     "total" => Period::Total,
                     other => words.unknown(other),
                 };
-                rule.budgets.push(BudgetRule {
-                    meter,
-                    period,
-                    limit: words.number(),
-                });
+                rule.budgets.push(BudgetRule { meter, period, limit: words.number() });
             }
             other => words.unknown(other),
         }
@@ -585,9 +493,7 @@ fn failure(words: &mut Words) -> Failure {
     match words.word() {
         "connect" => Failure::Connect,
         "timeout" => Failure::Timeout,
-        "limited" => Failure::Limited {
-            retry_after: words.maybe().map(Millis),
-        },
+        "limited" => Failure::Limited { retry_after: words.maybe().map(Millis) },
         "server" => Failure::Server { status: 500 },
         "refused" => Failure::Refused { status: 422 },
         "credentials" => Failure::Credentials,

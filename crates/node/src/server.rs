@@ -71,7 +71,8 @@ async fn serve(
         Some(tls) => {
             let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
             match tokio::time::timeout(limit, tls.accept(stream)).await {
-                Ok(Ok(stream)) => speak(&app, StallGuard::new(stream, stall)).await,
+                // Boxed, so that plain connections do not carry the room for it.
+                Ok(Ok(stream)) => Box::pin(speak(&app, StallGuard::new(stream, stall))).await,
                 _ => app.metrics.service.cut("tls_handshake"),
             }
         }

@@ -8,7 +8,7 @@ use seawall_sim::{run, traced};
 #[test]
 fn the_same_seed_gives_the_same_bytes() {
     for (seed, name) in NAMES.iter().enumerate() {
-        let scenario = invent(name, seed as u64, Some(Millis(2_000))).expect("a known kind of world");
+        let scenario = invent(name, seed as u64, Some(Millis(1_000))).expect("a known kind of world");
         let (first, broken) = traced(&scenario);
         assert!(broken.is_none(), "{}", broken.expect("it broke"));
         let (second, _) = traced(&scenario);
@@ -19,7 +19,7 @@ fn the_same_seed_gives_the_same_bytes() {
 
 #[test]
 fn another_seed_gives_another_history_and_the_hash_shows_it() {
-    let of = |seed| invent("calm", seed, Some(Millis(2_000))).expect("a known kind of world");
+    let of = |seed| invent("calm", seed, Some(Millis(1_000))).expect("a known kind of world");
     let hash = |seed| run(&of(seed)).unwrap_or_else(|broken| panic!("{broken}")).hash;
     assert_eq!(hash(1), hash(1));
     assert_ne!(hash(1), hash(2));

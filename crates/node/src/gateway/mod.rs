@@ -78,7 +78,9 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
     let served = match route(&path) {
         Route::Call(protocol) => {
             if parts.method == Method::POST {
-                return call(&app, protocol, parts, body, trace, received).await;
+                // Boxed, like the next one: a connection keeps room for this future for life,
+                // and the large part of it is only needed until the answer begins.
+                return Box::pin(call(&app, protocol, parts, body, trace, received)).await;
             }
             // The responses API also has stored objects; those pass through.
             Err(method_not_allowed("POST"))
@@ -87,7 +89,7 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
             ask::caller(&app, &parts.headers, received)?;
             catalogue::models(&app, &parts.headers, name)
         }),
-        Route::Through => return through::serve(&app, parts, body, trace, received).await,
+        Route::Through => return Box::pin(through::serve(&app, parts, body, trace, received)).await,
         Route::Health => get(&parts.method).map(|()| ops::health()),
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
         Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
@@ -112,7 +114,7 @@ async fn call(
         return reject(app, protocol, &trace, protocol.path(), &Fault::plain(Code::Draining));
     }
     match ask::read(app, protocol, parts, body, trace.clone(), received).await {
-        Ok(ask) => Box::pin(call::serve(app, ask)).await,
+        Ok(ask) => call::serve(app, ask).await,
         Err(fault) => reject(app, protocol, &trace, protocol.path(), &fault),
     }
 }
