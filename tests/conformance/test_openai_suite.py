@@ -60,7 +60,7 @@ class Run:
         self.report = report
         parts = [str(path) for part in PARTS if (path := suite / "tests" / "api_resources" / part).exists()]
         assert len(parts) > 20, "the suite's layout has changed"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "1", "--durations", "0", f"--junit-xml={report}", *parts]
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "1", "--tb", "line", "--maxfail", "100", f"--junit-xml={report}", *parts]
         environment = {**os.environ, "TEST_API_BASE_URL": base_url, "PYTHONDONTWRITEBYTECODE": "1"}
         with report.with_suffix(".log").open("w") as log:
             self.child = subprocess.Popen(command, cwd=suite, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -102,4 +102,4 @@ def test_the_suite_passes_through_the_gateway_as_it_does_without_it(suite: pathl
     assert len(passed) > 2_000, "the mock answers the suite"
     lost = {name: found.get(name, "not run") for name in sorted(passed) if found.get(name) != "passed"}
     print(f"{len(passed)} of {len(expected)} pass straight, {len(passed) - len(lost)} of these through the gateway")
-    assert not lost, "\n".join(f"{name}: {message[:300]}" for name, message in list(lost.items())[:40])
+    assert not lost, "\n".join(f"{name}: {message[:300]}" for name, message in sorted(lost.items(), key=lambda item: item[1] == "not run")[:40])

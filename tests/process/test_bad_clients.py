@@ -188,7 +188,7 @@ def test_half_closed_clients_still_get_their_answer_or_are_left(world: tuple[har
 def test_slow_readers_cost_little(world: tuple[harness.Gateway, Witness]) -> None:
     """Each takes 2 KB/s of a 600 MB answer: memory stays, and the engine is made to wait."""
     gateway, witness = world
-    wanted = "tokens=6000 token_bytes=100000"
+    wanted = "tokens=37500 token_bytes=16000"
     warm = Caller(gateway, "chat", "[[id=warm tokens=2000 token_bytes=1000]]", stream=True)
     warm.whole()
     before, callers = gateway.rss_bytes(), []

@@ -25,7 +25,9 @@ impl Flags {
     }
 
     pub(crate) fn number(&self, name: &str, default: u64) -> Result<u64, String> {
-        self.0.get(name).map_or(Ok(default), |text| text.parse().map_err(|_| format!("--{name} must be a whole number")))
+        self.0
+            .get(name)
+            .map_or(Ok(default), |text| text.parse().map_err(|_| format!("--{name} must be a whole number")))
     }
 
     pub(crate) fn seconds(&self, name: &str, default: u64) -> Result<Duration, String> {

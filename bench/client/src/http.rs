@@ -89,10 +89,12 @@ impl Connection {
                 self.take(here);
                 self.left -= here;
             } else if let Some(line) = memmem::find(self.rest(), b"\r\n") {
-                let text = std::str::from_utf8(&self.rest()[..line]).map_err(|_| io::ErrorKind::InvalidData)?;
+                let text =
+                    std::str::from_utf8(&self.rest()[..line]).map_err(|_| io::ErrorKind::InvalidData)?;
                 // an empty line ends the chunk before
                 if !text.is_empty() {
-                    self.left = usize::from_str_radix(text.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+                    self.left =
+                        usize::from_str_radix(text.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
                     if self.left == 0 {
                         return Ok(false);
                     }

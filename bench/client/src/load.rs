@@ -92,7 +92,13 @@ impl Loop {
         let warm = Duration::from_millis(flags.number("warm-ms", 0)?);
         let from = Instant::now() + warm;
         let pause = Duration::from_millis(flags.number("pause-ms", 100)?);
-        Ok(Self { to: flags.to()?, requests: Vec::new(), from, until: from + flags.seconds("secs", 10)?, pause })
+        Ok(Self {
+            to: flags.to()?,
+            requests: Vec::new(),
+            from,
+            until: from + flags.seconds("secs", 10)?,
+            pause,
+        })
     }
 
     fn span(&self) -> f64 {
@@ -124,7 +130,8 @@ pub(crate) async fn unary(flags: &Flags) -> Result<Value, String> {
     let mut plan = Loop::read(flags)?;
     plan.requests.push(flags.one_request(false));
     let span = plan.span();
-    let running: Vec<_> = (0..flags.number("conns", 64)?).map(|_| tokio::spawn(plan.clone().run(0))).collect();
+    let running: Vec<_> =
+        (0..flags.number("conns", 64)?).map(|_| tokio::spawn(plan.clone().run(0))).collect();
     let mut tally = Tally::default();
     for one in running {
         tally.join(one.await.map_err(|error| error.to_string())?);
@@ -229,7 +236,8 @@ pub(crate) async fn tenants(flags: &Flags) -> Result<Value, String> {
         .map(|text| text.parse().map_err(|_| "--conns takes numbers with commas".to_owned()))
         .collect::<Result<_, String>>()?;
     let (model, models) = (flags.text("model", "sim-small"), flags.number("models", 0)?);
-    let names: Vec<String> = if models == 0 { vec![model] } else { (0..models).map(|n| format!("{model}{n}")).collect() };
+    let names: Vec<String> =
+        if models == 0 { vec![model] } else { (0..models).map(|n| format!("{model}{n}")).collect() };
     let span = plan.span();
     let mut running = Vec::new();
     for (number, key) in keys.lines().filter(|key| !key.is_empty()).enumerate() {

@@ -33,7 +33,9 @@ pub(crate) async fn run(flags: &Flags) -> Result<Value, String> {
         let wait = ramp.mul_f64(number as f64 / count as f64);
         running.push(tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            tokio::time::timeout(limit, one(&to, &request)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            tokio::time::timeout(limit, one(&to, &request))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         }));
     }
     let (mut first, mut transit) = (Spread::default(), Spread::default());
@@ -113,7 +115,10 @@ mod tests {
 
     #[test]
     fn stamps_are_found() {
-        assert_eq!(stamp(b"data: {\"x_sim\":{\"t_us\":1700000000000001,\"i\":3}}"), Some(1_700_000_000_000_001));
+        assert_eq!(
+            stamp(b"data: {\"x_sim\":{\"t_us\":1700000000000001,\"i\":3}}"),
+            Some(1_700_000_000_000_001)
+        );
         assert_eq!(stamp(b"data: {\"t_us\":}"), None);
         assert_eq!(stamp(b"data: {}"), None);
     }

@@ -2,15 +2,15 @@
 //! codes. Every other crate speaks in these words; nothing here performs or
 //! decides anything, and nothing here is serialised (wire and store own formats).
 
-pub mod call;
-pub mod code;
-pub mod fault;
+pub mod unit;
 pub mod id;
 pub mod limits;
-pub mod protocol;
+pub mod code;
+pub mod fault;
 pub mod tenant;
-pub mod unit;
+pub mod protocol;
 pub mod usage;
+pub mod call;
 
 pub use call::{Cause, Class, Outcome, Record, Waits};
 pub use code::{Blame, Code, Retry};
