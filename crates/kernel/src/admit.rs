@@ -53,7 +53,9 @@ impl Kernel {
             && let Some(queued) = self.calls[at].queued()
             && let Some(no) = self.overfull(queued.engine, at, 0)
         {
+            let engine = queued.engine;
             self.leave_queue(at);
+            self.leave_run(at, engine);
             self.refuse(at, no, out);
         }
     }
@@ -110,7 +112,7 @@ impl Kernel {
                     continue;
                 };
                 account.roll(self.now);
-                let need = need(account.meter, &call.price, Tokens(call.prompt()), Tokens(call.output_max));
+                let need = need(account.meter, &call.price, Tokens(call.prompt_max()), Tokens(call.output_max));
                 if account.room(need) == Room::Exhausted {
                     return Some(self.spent_out(serial));
                 }
@@ -164,10 +166,11 @@ impl Kernel {
         state.lasts(state.waiting()).unwrap_or(RETRY_AFTER_MIN).clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
     }
 
-    /// The target to wait for: the first that is not down, else the first at all.
+    /// The target to wait for: the first that is not down, else the first at all. Where
+    /// the provider of that first one asked for a pause, another with room goes before it.
     pub(crate) fn best_target(&self, at: u32) -> Option<usize> {
         let call = &self.calls[at];
-        let mut fallback = None;
+        let (mut paused, mut fallback) = (None, None);
         for (target, (_, id)) in call.targets.iter().enumerate() {
             let Some(engine) = self.engine_ids.get(id) else {
                 continue;
@@ -179,12 +182,15 @@ impl Kernel {
             {
                 continue;
             }
-            if !engine.is_down() {
+            if engine.is_down() {
+                fallback = fallback.or(Some(target));
+            } else if paused.is_none() && !engine.is_paused(self.now) || engine.has_spare(self.now) {
                 return Some(target);
+            } else {
+                paused = paused.or(Some(target));
             }
-            fallback = fallback.or(Some(target));
         }
-        fallback
+        paused.or(fallback)
     }
 
     /// Queues a call that is in no queue at its best target, or refuses it.
@@ -248,7 +254,7 @@ impl Kernel {
     }
 
     /// The last moment at which starting the call makes sense.
-    fn latest_start(&self, engine: u32, at: u32) -> At {
+    pub(crate) fn latest_start(&self, engine: u32, at: u32) -> At {
         let call = &self.calls[at];
         let Some(deadline) = call.submit.deadline else {
             return At::MAX;
@@ -315,11 +321,10 @@ fn turn_away(call: CallId, no: No, out: &mut Vec<Effect>) {
 fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
     let mut targets: Vec<(u8, seawall_model::EngineId)> =
         Vec::with_capacity(submit.targets.len().min(limits::TARGETS_MAX));
-    for target in submit.targets.iter().take(limits::TARGETS_MAX) {
-        if let Some(engine) = model.targets.get(usize::from(*target))
-            && !targets.iter().any(|(known, _)| known == target)
-        {
-            targets.push((*target, *engine));
+    for (place, target) in submit.targets.iter().take(limits::TARGETS_MAX).enumerate() {
+        if !targets.iter().any(|(_, known)| known == target) {
+            // The list has at most TARGETS_MAX entries, so its length fits.
+            targets.push((place as u8, *target));
         }
     }
     let most = submit.output_max.map_or(model.output_tokens_max, |max| max.min(Tokens(TOKENS_MAX)));

@@ -18,8 +18,8 @@ pub(crate) const TOKENS_MAX: u64 = 1 << 26;
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) submit: Box<Submit>,
-    /// Engines that can serve it, in order of preference, with their place among the
-    /// model's targets when it was submitted.
+    /// Engines that can serve it, in order of preference, with their place in the list
+    /// that it was submitted with.
     pub(crate) targets: Vec<(u8, EngineId)>,
     /// Targets that must not be tried again, as bits over `targets`.
     pub(crate) barred: u32,
@@ -130,6 +130,11 @@ impl Call {
 
     pub(crate) fn prompt(&self) -> u64 {
         self.submit.prompt.0.min(TOKENS_MAX)
+    }
+
+    /// The most its prompt can have.
+    pub(crate) fn prompt_max(&self) -> u64 {
+        self.submit.prompt_max.max(self.submit.prompt).0.min(TOKENS_MAX)
     }
 
     pub(crate) fn class(&self) -> usize {

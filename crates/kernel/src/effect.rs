@@ -49,7 +49,7 @@ pub struct Grant {
     pub engine: EngineId,
     /// The replica.
     pub replica: ReplicaId,
-    /// Which of the model's targets this is.
+    /// Which of the targets this is, as an index into [`crate::Submit::targets`].
     pub target: u8,
     /// Waiting so far, by cause.
     pub waits: Waits,

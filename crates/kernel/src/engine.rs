@@ -192,7 +192,11 @@ impl Engine {
         }
         for planned in &plan.replicas {
             match self.replicas.binary_search_by_key(&planned.id, |replica| replica.id) {
-                Ok(at) => self.replicas[at].gone = false,
+                Ok(at) => {
+                    self.replicas[at].gone = false;
+                    // A new key or plan may have lifted the provider's limit: one call tells.
+                    self.replicas[at].paused = At(0);
+                }
                 Err(at) => self.replicas.insert(at, Replica::new(planned.id, &self.pace, now)),
             }
         }
@@ -219,6 +223,19 @@ impl Engine {
     /// Is no circuit closed?
     pub(crate) fn is_down(&self) -> bool {
         self.gone || self.down_since.is_some()
+    }
+
+    /// Has its provider asked for a pause on every replica that could take calls?
+    pub(crate) fn is_paused(&self, now: At) -> bool {
+        let mut open = self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits());
+        open.next().is_some_and(|first| first.paused > now) && open.all(|replica| replica.paused > now)
+    }
+
+    /// Has it room at once for one call more than wait for it already?
+    pub(crate) fn has_spare(&self, now: At) -> bool {
+        let usable = self.replicas.iter().filter(|replica| replica.usable(now));
+        let free = usable.map(|replica| replica.limit.calls().saturating_sub(replica.running) as usize);
+        !self.is_down() && free.sum::<usize>() > self.waiting()
     }
 
     /// Notes whether the engine is down. Says whether it went down just now.

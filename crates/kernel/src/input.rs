@@ -1,6 +1,6 @@
 //! Everything that can happen to the kernel, closed in one enum.
 
-use seawall_model::{At, Bytes, CallId, Class, Finish, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage};
+use seawall_model::{At, Bytes, CallId, Class, EngineId, Finish, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage};
 
 use crate::plan::Plan;
 
@@ -98,15 +98,18 @@ pub struct Submit {
     pub tenant: Tenant,
     /// The alias.
     pub model: ModelId,
-    /// Engines that can serve its protocol, as indices into the model's targets; the
-    /// shell leaves out those that cannot. At least one.
-    pub targets: Vec<u8>,
+    /// Engines that can serve its protocol, in order of preference, as the shell knew
+    /// them when the client asked: a reload meanwhile changes nothing. At least one.
+    pub targets: Vec<EngineId>,
     /// Priority.
     pub class: Class,
     /// The run it belongs to.
     pub run: Option<RunId>,
-    /// Estimated prompt tokens.
+    /// Estimated prompt tokens: what fairness, rates and placement go by.
     pub prompt: Tokens,
+    /// Prompt tokens that it surely does not exceed: what budgets reserve by, so that an
+    /// estimate that is too low overspends nothing. Counts as `prompt` where lower.
+    pub prompt_max: Tokens,
     /// The client's own limit of output tokens, times the choices asked for.
     pub output_max: Option<Tokens>,
     /// Does it generate at all (embeddings and pass-through do not)?

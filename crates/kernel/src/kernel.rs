@@ -24,6 +24,9 @@ use crate::timer::{Alarm, Timers};
 pub(crate) const DOWN_WAIT_MS: Millis = Millis(5_000);
 /// Pause after a provider's "too many" that names no time.
 pub(crate) const PAUSE_MS: Millis = Millis(1_000);
+/// The longest pause that a provider can ask for: no client waits longer, one call a
+/// minute costs nothing, and a header gone wrong must not shut an engine for days.
+pub(crate) const PAUSE_MAX_MS: Millis = Millis(60_000);
 /// What is spent is told at most this often per account.
 const SPENT_MS: Millis = Millis(1_000);
 
@@ -120,7 +123,7 @@ impl Kernel {
                 self.failed(call, failure, client_began, &usage, out);
             }
             Input::Finished { call, usage, finish } => self.finished(call, &usage, finish, out),
-            Input::Rate { replica, report } => self.rate(replica, report),
+            Input::Rate { replica, report } => self.rate(replica, report, out),
             Input::Probed { replica, healthy } => self.probed(replica, healthy, out),
             Input::Drawn { account, window, ceiling } => self.drawn(&account, window, ceiling),
             Input::Restored { account, window, spent } => {
@@ -245,15 +248,14 @@ impl Kernel {
         }
     }
 
-    fn rate(&mut self, replica: ReplicaId, report: RateReport) {
+    fn rate(&mut self, replica: ReplicaId, report: RateReport, out: &mut Vec<Effect>) {
         let Some(at) = self.replica_homes.get(&replica).copied() else {
             return;
         };
         let wanted = self.wanted(at);
         let spent = report.calls_left == Some(0) || report.tokens_left.is_some_and(|left| left < wanted);
         if spent {
-            let until = self.now.plus(report.reset.unwrap_or(PAUSE_MS));
-            self.pause(at, replica, until);
+            self.pause(at, replica, report.reset, out);
         }
     }
 
@@ -265,15 +267,26 @@ impl Kernel {
         heads.map(|(_, at)| self.calls[at].prompt() + self.calls[at].expected).min().unwrap_or(1)
     }
 
-    /// No more calls to this replica until then.
-    pub(crate) fn pause(&mut self, engine: u32, replica: ReplicaId, until: At) {
-        let state = &mut self.engines[engine];
+    /// No more calls to this replica for as long as its provider says.
+    pub(crate) fn pause(
+        &mut self,
+        engine: u32,
+        replica: ReplicaId,
+        pause: Option<Millis>,
+        out: &mut Vec<Effect>,
+    ) {
+        let (now, state) = (self.now, &mut self.engines[engine]);
         let Some(place) = state.find(replica) else { return };
+        let was_paused = state.is_paused(now);
         let replica = &mut state.replicas[place];
-        replica.paused = replica.paused.max(until);
+        replica.paused = replica.paused.max(now.plus(pause_of(pause)));
         let until = replica.paused;
+        let paused = state.is_paused(now);
         self.wake_engine(engine, until);
         self.mark(engine);
+        if paused && !was_paused {
+            self.spill(engine, out);
+        }
     }
 
     /// Pumps the engine again at that time.
@@ -392,4 +405,9 @@ impl Kernel {
             self.unhold(serial);
         }
     }
+}
+
+/// How long a provider's pause is taken to be.
+pub(crate) fn pause_of(asked: Option<Millis>) -> Millis {
+    asked.unwrap_or(PAUSE_MS).min(PAUSE_MAX_MS)
 }

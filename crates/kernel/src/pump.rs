@@ -203,7 +203,7 @@ impl Kernel {
             // It was counted with its first attempt.
             return 0;
         }
-        need(account.meter, &call.price, Tokens(call.prompt()), Tokens(call.output_max))
+        need(account.meter, &call.price, Tokens(call.prompt_max()), Tokens(call.output_max))
     }
 
     fn hold(&mut self, node: u32, serial: u64) {

@@ -10,7 +10,7 @@ use crate::budget::used;
 use crate::call::{Running, State, TOKENS_MAX, cost};
 use crate::effect::{Effect, Settlement};
 use crate::input::Failure;
-use crate::kernel::{Kernel, PAUSE_MS};
+use crate::kernel::{Kernel, pause_of};
 use crate::plan::Meter;
 use crate::timer::Alarm;
 
@@ -193,7 +193,7 @@ impl Kernel {
             return self.settle(at, Outcome::Failed(code), None, out);
         }
         let retry_after = match failure {
-            Failure::Limited { retry_after } => Some(retry_after.unwrap_or(PAUSE_MS)),
+            Failure::Limited { retry_after } => Some(pause_of(retry_after)),
             _ if code.row().retry == seawall_model::Retry::After => Some(self.patience(run.engine)),
             _ => None,
         };
@@ -217,7 +217,7 @@ impl Kernel {
                 }
                 // It answers, so a half-open circuit has its verdict.
                 self.replica_succeeded(run.engine, run.replica, true);
-                self.pause(run.engine, run.replica, now.plus(retry_after.unwrap_or(PAUSE_MS)));
+                self.pause(run.engine, run.replica, retry_after, out);
             }
             // The request or our key is at fault; the replica answered.
             Failure::Refused { .. } | Failure::Credentials => {
@@ -272,7 +272,7 @@ impl Kernel {
             return false;
         };
         let waited: u64 = self.calls[at].waits.0.iter().sum();
-        waited.saturating_add(pause.micros()) > self.queue.wait_ms_max.micros()
+        waited.saturating_add(pause_of(Some(pause)).micros()) > self.queue.wait_ms_max.micros()
     }
 
     fn target_is_up(&self, at: u32, target: usize) -> bool {

@@ -1,6 +1,8 @@
 //! Looking at the kernel: pictures for metrics, and the checks that tests and the
 //! simulation run after every step.
 
+use std::collections::BTreeMap;
+
 use seawall_model::limits;
 
 use crate::call::State;
@@ -111,6 +113,18 @@ impl Kernel {
                 replica.limit.check(&engine.pace);
             }
             engine.runs.check();
+            let mut live = BTreeMap::<u32, u32>::new();
+            for (_, call) in self.calls.iter() {
+                let on = call.queued().map(|wait| wait.engine).or(call.running().map(|run| run.engine));
+                assert!(on.is_some() || call.run.is_none(), "a call that is nowhere has left its run");
+                if let Some(run) = call.run.filter(|_| on == Some(at)) {
+                    *live.entry(run).or_default() += 1;
+                }
+            }
+            for (run, record) in engine.runs.slab.iter() {
+                assert_eq!(record.live, live.remove(&run).unwrap_or(0), "a run counts its calls");
+            }
+            assert!(live.is_empty(), "{} knows the runs of its calls", engine.name);
         }
     }
 

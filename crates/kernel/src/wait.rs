@@ -168,6 +168,28 @@ impl Kernel {
         }
     }
 
+    /// Every replica of an engine pauses: those who wait for it and have another target
+    /// with room go there at once. The rest wait as they did.
+    pub(crate) fn spill(&mut self, engine: u32, out: &mut Vec<Effect>) {
+        for at in self.waiting_on(engine) {
+            let Some(target) = self.best_target(at) else {
+                continue;
+            };
+            let Some(other) = self.engine_ids.get(&self.calls[at].targets[target].1).copied() else {
+                continue;
+            };
+            let fits = other != engine
+                && self.engines[other].has_spare(self.now)
+                && self.latest_start(other, at) >= self.now
+                && self.overfull(other, at, 1).is_none();
+            if fits {
+                self.leave_queue(at);
+                self.leave_run(at, engine);
+                self.enqueue_on(at, target, out);
+            }
+        }
+    }
+
     fn move_to(&mut self, at: u32, target: usize, out: &mut Vec<Effect>) {
         let engine = self.engine_ids[&self.calls[at].targets[target].1];
         match self.overfull(engine, at, 1) {
@@ -191,7 +213,10 @@ impl Kernel {
         self.calls[at].state = State::Fresh;
         let target = self.calls[at].target;
         let engine = self.calls[at].targets.get(target).and_then(|(_, id)| self.engine_ids.get(id));
-        let well = engine.is_some_and(|engine| !self.engines[*engine].is_down());
+        let well = engine.is_some_and(|engine| {
+            let engine = &self.engines[*engine];
+            !engine.is_down() && !engine.is_paused(self.now)
+        });
         if well {
             self.enqueue_on(at, target, out);
         } else {

@@ -203,10 +203,11 @@ impl Shell {
             call,
             tenant: Tenant::parse(TENANTS[(a % 8) as usize]).expect("valid"),
             model: ModelId(if (a >> 8).is_multiple_of(32) { 0 } else { 1 + (a >> 13) as u32 % 3 }),
-            targets: vec![0, 1, 2, (a >> 12) as u8],
+            targets: [1 + (a >> 5) as u32 % 3, 1, 2, 3, (a >> 12) as u32 % 6].map(EngineId).to_vec(),
             class: Class::ALL[(a >> 16) as usize % 3],
             run: (a & (1 << 20) != 0).then_some(RunId((a >> 21) % 5)),
             prompt: Tokens(b % 900),
+            prompt_max: Tokens(b % 900 + (a >> 30) % 100),
             output_max: (b & (1 << 12) != 0).then_some(Tokens((b >> 13) % 700)),
             generates: b & (1 << 24) != 0,
             bytes: Bytes(b % 5_000),
@@ -214,7 +215,7 @@ impl Shell {
             prefix: (0..(b >> 40) % 6).map(|block| (b >> 50) * 10 + block).collect(),
         };
         let output = if submit.generates { submit.output_max.map_or(1_000, |max| max.0) } else { 0 };
-        self.most.insert(call, (submit.prompt.0, output));
+        self.most.insert(call, (submit.prompt_max.0, output));
         self.step(Input::Submit(Box::new(submit)));
     }
 

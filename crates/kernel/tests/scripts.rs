@@ -14,8 +14,8 @@
 //!   share INTERACTIVE AGENT BATCH
 //!   retry [attempts N] [percent N] [pause MS] [open AFTER MS] [seed N]
 //! at MS                              time passes, with a tick whenever the kernel asks
-//! submit CALL TENANT MODEL [prompt N] [max N] [class NAME] [run N] [deadline MS]
-//!        [bytes N] [prefix H..] [embed]
+//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N]
+//!        [deadline MS] [bytes N] [prefix H..] [embed]
 //! first CALL
 //! progress CALL OUTPUT
 //! finish CALL [in N] [cached N] [out N]
@@ -93,6 +93,8 @@ struct Player {
     now: At,
     engines: Vec<String>,
     models: Vec<String>,
+    /// Targets of each model in the last plan.
+    targets: BTreeMap<u32, Vec<EngineId>>,
     windows: BTreeMap<String, At>,
     running: Vec<CallId>,
     text: String,
@@ -105,6 +107,7 @@ impl Player {
             now: At(START),
             engines: Vec::new(),
             models: Vec::new(),
+            targets: BTreeMap::new(),
             windows: BTreeMap::new(),
             running: Vec::new(),
             text: String::new(),
@@ -211,6 +214,7 @@ impl Player {
                 }
             }
         }
+        self.targets.insert(model.id.0, model.targets.clone());
         plan.models.push(model);
     }
 
@@ -282,10 +286,11 @@ impl Player {
             call,
             tenant,
             model: ModelId(model),
-            targets: vec![0, 1, 2, 3],
+            targets: self.targets.get(&model).cloned().unwrap_or_default(),
             class: Class::Interactive,
             run: None,
             prompt: Tokens(100),
+            prompt_max: Tokens::ZERO,
             output_max: Some(Tokens(100)),
             generates: true,
             bytes: Bytes(400),
@@ -295,6 +300,7 @@ impl Player {
         while let Some(word) = words.next() {
             match word {
                 "prompt" => submit.prompt = Tokens(words.number()),
+                "atmost" => submit.prompt_max = Tokens(words.number()),
                 "max" => submit.output_max = Some(Tokens(words.number())),
                 "class" => submit.class = Class::from_name(words.word()).expect("a class"),
                 "run" => submit.run = Some(RunId(words.number())),

@@ -81,6 +81,9 @@ table! {
     ModelForbidden "model_forbidden" 403 Caller Never
         "This key may not use that model."
         "Ask for the model to be added to the tenant's `models` list."
+    AdminOnly "admin_only" 403 Caller Never
+        "This path is for admin keys only."
+        "Send an admin key; make one with `seawall key add --admin`."
     ModelUnknown "model_unknown" 404 Caller Never
         "No model of that name is configured or discovered."
         "`seawall models` and `GET /v1/models` list the names that work."

@@ -56,6 +56,7 @@ impl KeyTable {
     /// `BadKey`, saying whether the key is missing, unknown, revoked or expired.
     pub fn caller(&self, headers: &HeaderMap, now: At) -> Result<Caller, Fault> {
         if !self.closed() {
+            check_local(headers)?;
             return Ok(Caller {
                 tenant: Tenant::local(),
                 class: None,
@@ -84,6 +85,26 @@ impl KeyTable {
             key: Some(entry.id.clone()),
         })
     }
+}
+
+/// An open server answers programs on this machine, not web pages that a browser on it
+/// has open: those come with an `Origin`, or with a `Host` that only points here.
+fn check_local(headers: &HeaderMap) -> Result<(), Fault> {
+    let foreign = |name: http::HeaderName| {
+        let value = headers.get(name)?.to_str().ok()?;
+        let authority = value.split_once("://").map_or(value, |(_, rest)| rest);
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next()?,
+            None => authority.split(':').next()?,
+        };
+        (!crate::upstream::is_loopback(host)).then_some(())
+    };
+    if foreign(http::header::ORIGIN).or_else(|| foreign(http::header::HOST)).is_some() {
+        let message =
+            "Without an API key only programs on this machine are served, not web pages of other hosts.";
+        return Err(Fault::new(Code::BadKey, message).at("origin"));
+    }
+    Ok(())
 }
 
 /// The secret in `Authorization: Bearer`, `x-api-key` (Anthropic) or `api-key` (Azure).

@@ -1,7 +1,7 @@
 //! `seawall serve`: puts the rooms together, serves, and leaves in good order.
 
 use std::future::Future;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use crate::log::AccessLog;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::operator::{self, Operator};
+use crate::process;
 use crate::scout;
 use crate::seat::{Errand, Seat};
 use crate::server;
@@ -103,6 +104,7 @@ fn start_log(log: LogConfig) {
     let filter = format!("{0},hyper=warn,rustls=warn", log.level.as_str());
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
     // A second start in one process (tests) keeps the first log.
     let _ = match log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -152,10 +154,10 @@ async fn serve(config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<()
     let kept = app.live.load().config.limits.records_kept_max;
     let clerk = app.disk.start(&tasks, store, app.keys.clone(), kept, news(&app));
     let clerk = clerk.map_err(|why| refused(70, format!("cannot start the disk thread: {why}")))?;
-    tasks.spawn(Kind::Timer, app.seat.clone().run_timer());
-    tasks.spawn(Kind::Probe, scout::run_probes(app.clone(), probes));
-    tasks.spawn(Kind::Operator, operator.watch(app.clone()));
-    tasks.spawn(Kind::Accept, server::accept(app.clone(), listener, tls));
+    tasks.spawn(Kind::Timer, process::vital("timer", app.seat.clone().run_timer()));
+    tasks.spawn(Kind::Probe, process::vital("prober", scout::run_probes(app.clone(), probes)));
+    tasks.spawn(Kind::Operator, process::vital("operator", operator.watch(app.clone())));
+    tasks.spawn(Kind::Accept, process::vital("acceptor", server::accept(app.clone(), listener, tls)));
     announce(&app.live.load(), address, &notices);
 
     operator::asked_to_end().await;
@@ -217,7 +219,7 @@ fn restore_budgets(seat: &Seat, store: &Store) -> Result<(), Refused> {
 
 /// Has everything that is left written down. A disk that hangs must not hang the exit.
 async fn write_down(app: &App, clerk: std::thread::JoinHandle<()>) {
-    app.disk.stop();
+    app.disk.stop(app.seat.idle());
     let log = app.log.clone();
     let (done, ended) = oneshot::channel();
     let waiter = app.tasks.thread(Kind::Disk, move || {

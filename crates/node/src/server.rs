@@ -6,23 +6,30 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use seawall_model::limits;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Phase};
 use crate::gateway;
+use crate::gateway::handed::Streams;
+use crate::gateway::reply::Reply;
 use crate::io::{StallGuard, tune};
 use crate::tasks::{Executor, Kind};
 
 /// A pause after the system refuses to give a connection (out of descriptors, say):
 /// trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a connection that is cut may take to say so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Accepts until the process drains.
 pub async fn accept(app: Arc<App>, listener: TcpListener, tls: Option<TlsAcceptor>) {
@@ -81,14 +88,14 @@ async fn serve(
 
 async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App>, stream: StallGuard<T>) {
     let builder = protocol(app.tasks.executor(Kind::Stream));
-    let service = service_fn(|request| {
-        let app = app.clone();
-        async move { Ok::<_, Infallible>(gateway::answer(app, request).await) }
-    });
+    let streams = Arc::new(Streams::default());
+    let service = service_fn(|request| answer(app.clone(), streams.clone(), request));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let (mut draining, mut cutting) = (app.phase.clone(), app.phase.clone());
     let mut leaving = false;
+    let stall_max = app.live.load().config.limits.client_stall_ms_max;
+    let mut look = tokio::time::interval(Duration::from_millis(stall_max.0 / 2 + 1));
     loop {
         tokio::select! {
             // The connection first: this is the path of every token.
@@ -99,16 +106,44 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App
                 }
                 return;
             }
-            _ = draining.wait_for(|phase| *phase >= Phase::Draining), if !leaving => {
+            _ = look.tick() => {
+                if streams.stalled(stall_max) {
+                    app.metrics.service.cut("client_stalled");
+                    return;
+                }
+            }
+            () = reached(&mut draining, Phase::Draining), if !leaving => {
                 leaving = true;
                 connection.as_mut().graceful_shutdown();
             }
-            _ = cutting.wait_for(|phase| *phase >= Phase::Cutting), if leaving => {
+            () = reached(&mut cutting, Phase::Cutting), if leaving => {
                 app.metrics.service.cut("drain_deadline");
+                // Polled on for a moment: each stream then ends with a word.
+                let _ = tokio::time::timeout(LAST_WORDS, connection.as_mut()).await;
                 return;
             }
         }
     }
+}
+
+/// Answers one request, and watches what becomes of it where the socket does not tell.
+async fn answer(
+    app: Arc<App>,
+    streams: Arc<Streams>,
+    request: Request<Incoming>,
+) -> Result<Response<Reply>, Infallible> {
+    let multiplexed = request.version() == Version::HTTP_2;
+    let response = gateway::answer(app, request).await;
+    if let (true, Reply::Relay(relay)) = (multiplexed, response.body()) {
+        streams.watch(relay.handed());
+    }
+    Ok(response)
+}
+
+/// Resolves when the shutdown has come this far.
+async fn reached(phase: &mut watch::Receiver<Phase>, at: Phase) {
+    // An error is the end of the process itself.
+    let _ = phase.wait_for(|phase| *phase >= at).await;
 }
 
 fn protocol(executor: Executor) -> auto::Builder<Executor> {
@@ -119,7 +154,7 @@ fn protocol(executor: Executor) -> auto::Builder<Executor> {
         .header_read_timeout(Duration::from_millis(limits::HEADER_WAIT_MS_MAX))
         // Head and body in one plain write: cheaper than a vector of two small pieces.
         .writev(false)
-        .max_buf_size(limits::STREAM_WINDOW_BYTES);
+        .max_buf_size(limits::STREAM_WINDOW_BYTES / 2);
     builder
         .http2()
         .timer(TokioTimer::new())

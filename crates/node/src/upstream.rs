@@ -28,7 +28,7 @@ use crate::memory::Hold;
 use crate::tasks::{Kind, Tasks};
 
 /// A pooled client of one engine.
-pub type Client = hyper_util::client::legacy::Client<HttpsConnector<Dial>, Sending>;
+pub type Client = hyper_util::client::legacy::Client<Timed, Sending>;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -43,6 +43,9 @@ pub struct Options {
     pub proxy_from_env: bool,
 }
 
+/// Bytes read from an engine at a time.
+const READ_BYTES: usize = 4 << 10;
+
 /// Makes a client for one engine.
 ///
 /// # Errors
@@ -51,7 +54,6 @@ pub fn client(options: &Options, tasks: &Tasks) -> Result<Client, String> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    http.set_connect_timeout(Some(Duration::from_millis(options.connect.0)));
     http.set_keepalive(Some(Duration::from_secs(15)));
     // Bounds what the kernel buffers for a client that reads slowly: with hyper's
     // window on either side one stream stays under 256 KiB.
@@ -61,6 +63,7 @@ pub fn client(options: &Options, tasks: &Tasks) -> Result<Client, String> {
     let matcher = options.proxy_from_env.then(|| Arc::new(Matcher::from_env()));
     let dial = Dial { http, matcher };
     let https = HttpsConnector::from((dial, tls(options.extra_roots.as_deref())?));
+    let timed = Timed { https, limit: Duration::from_millis(options.connect.0) };
     let mut builder = hyper_util::client::legacy::Client::builder(tasks.executor(Kind::Upstream));
     builder
         .pool_timer(TokioTimer::new())
@@ -68,14 +71,10 @@ pub fn client(options: &Options, tasks: &Tasks) -> Result<Client, String> {
         .pool_max_idle_per_host(limits::POOL_IDLE_MAX)
         .pool_idle_timeout(Duration::from_millis(limits::POOL_IDLE_MS_MAX))
         .http1_writev(false)
-        .http1_max_buf_size(limits::STREAM_WINDOW_BYTES)
-        // One slow reader must not use up the window that all streams of a connection
-        // share; each stream's own window bounds the memory.
-        .http2_initial_stream_window_size(limits::STREAM_WINDOW_BYTES as u32)
-        .http2_initial_connection_window_size((1_u32 << 31) - 1)
-        .http2_keep_alive_interval(Duration::from_secs(15))
-        .http2_keep_alive_timeout(Duration::from_secs(10));
-    Ok(builder.build(https))
+        // Read in small pieces: a token is a few hundred bytes, and what is read ahead of
+        // a slow client is held for it.
+        .http1_read_buf_exact_size(READ_BYTES);
+    Ok(builder.build(timed))
 }
 
 fn tls(extra_roots: Option<&[u8]>) -> Result<rustls::ClientConfig, String> {
@@ -90,7 +89,9 @@ fn tls(extra_roots: Option<&[u8]>) -> Result<rustls::ClientConfig, String> {
         .map_err(|why| why.to_string())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // HTTP/1.1 on purpose: over HTTP/2 all calls to a provider would share one connection,
+    // whose limit of streams is a queue that the kernel cannot see, attribute or order.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
@@ -111,7 +112,9 @@ impl Service<Uri> for Dial {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let proxy = self.matcher.as_ref().and_then(|matcher| matcher.intercept(&to));
+        // What runs on this machine is never behind a proxy.
+        let matcher = self.matcher.as_ref().filter(|_| !is_loopback(to.host().unwrap_or_default()));
+        let proxy = matcher.and_then(|matcher| matcher.intercept(&to));
         let Some(proxy) = proxy else {
             let dialling = self.http.call(to);
             return Box::pin(async move { dialling.await.map_err(Into::into) });
@@ -125,20 +128,60 @@ impl Service<Uri> for Dial {
     }
 }
 
+/// Is this host this machine?
+#[must_use]
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Bounds the whole of a connect: name look-up, TCP, proxy and TLS together.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    https: HttpsConnector<Dial>,
+    limit: Duration,
+}
+
+impl Service<Uri> for Timed {
+    type Response = <HttpsConnector<Dial> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.https.poll_ready(cx)
+    }
+
+    fn call(&mut self, to: Uri) -> Self::Future {
+        let (limit, connecting) = (self.limit, self.https.call(to));
+        Box::pin(async move {
+            match tokio::time::timeout(limit, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => Err("the connect took too long".into()),
+            }
+        })
+    }
+}
+
 /// A request body on its way to an engine.
 #[derive(Debug)]
 pub enum Sending {
     /// Held whole, so that it can be sent again.
     Whole(Option<Bytes>),
-    /// Passed through as the client sends it, up to a limit.
-    Through {
-        /// The client's body.
-        body: Incoming,
-        /// Bytes it may still send.
-        left: u64,
-        /// What it holds of the byte budget.
-        hold: Hold,
-    },
+    /// Passed through as the client sends it. Boxed: most bodies are held whole, and a
+    /// connection keeps room for several requests.
+    Through(Box<Through>),
+}
+
+/// A body passed through up to a limit.
+#[derive(Debug)]
+pub struct Through {
+    /// The client's body.
+    pub body: Incoming,
+    /// Bytes it may still send.
+    pub left: u64,
+    /// What it holds of the byte budget.
+    pub hold: Hold,
 }
 
 impl Sending {
@@ -159,12 +202,13 @@ impl Body for Sending {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Through { body, left, .. } => {
-                let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+            Self::Through(through) => {
+                let frame = std::task::ready!(Pin::new(&mut through.body).poll_frame(cx));
                 Poll::Ready(frame.map(|frame| {
                     let frame = frame?;
                     let len = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    *left = left.checked_sub(len).ok_or("the upload is larger than the limit")?;
+                    let left = through.left.checked_sub(len);
+                    through.left = left.ok_or("the upload is larger than the limit")?;
                     Ok(frame)
                 }))
             }
@@ -174,14 +218,14 @@ impl Body for Sending {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::Through { body, .. } => body.is_end_stream(),
+            Self::Through(through) => through.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Through { body, .. } => body.size_hint(),
+            Self::Through(through) => through.body.size_hint(),
         }
     }
 }
@@ -206,12 +250,13 @@ const HOP: [http::HeaderName; 10] = [
 #[must_use]
 pub fn forwarded(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(headers.len() + 2);
+    let hop = named_in_connection(headers);
     for (name, value) in headers {
         let ours = name.as_str().starts_with("x-seawall-");
         let secret = matches!(name.as_str(), "authorization" | "x-api-key" | "cookie" | "api-key");
         let coding = *name == http::header::ACCEPT_ENCODING || *name == http::header::EXPECT;
         let account = matches!(name.as_str(), "openai-organization" | "openai-project");
-        if !(ours || secret || coding || account || HOP.contains(name)) {
+        if !(ours || secret || coding || account || HOP.contains(name) || hop(name)) {
             out.append(name.clone(), value.clone());
         }
     }
@@ -222,13 +267,27 @@ pub fn forwarded(headers: &HeaderMap) -> HeaderMap {
 #[must_use]
 pub fn returned(headers: &HeaderMap) -> HeaderMap {
     let mut out = HeaderMap::with_capacity(headers.len() + 6);
+    let hop = named_in_connection(headers);
     for (name, value) in headers {
-        let private = *name == http::header::SET_COOKIE || *name == http::header::SERVER;
-        if !(private || HOP.contains(name)) {
+        // The operator's account with the provider is not the tenant's business.
+        let account =
+            matches!(name.as_str(), "openai-organization" | "openai-project" | "anthropic-organization-id");
+        let private = account || *name == http::header::SET_COOKIE || *name == http::header::SERVER;
+        if !(private || HOP.contains(name) || hop(name)) {
             out.append(name.clone(), value.clone());
         }
     }
     out
+}
+
+/// Does `Connection` name this header as one of the hop (RFC 9110 section 7.6.1)?
+fn named_in_connection(headers: &HeaderMap) -> impl Fn(&http::HeaderName) -> bool {
+    let values = headers.get_all(http::header::CONNECTION);
+    move |name| {
+        let texts = values.iter().filter_map(|value| value.to_str().ok());
+        let mut tokens = texts.flat_map(|text| text.split(','));
+        tokens.any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
+    }
 }
 
 /// A header value from text that may not be one.

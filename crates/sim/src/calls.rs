@@ -29,8 +29,6 @@ pub struct Call {
     pub submit: Submit,
     /// When.
     pub submitted: At,
-    /// Its model's targets at that time: a reload does not renumber what was granted.
-    pub targets: Vec<EngineId>,
     /// Prompt tokens by the engine's own count.
     pub prompt: u64,
     /// Output tokens the engine will generate.
@@ -81,7 +79,6 @@ impl Call {
             prompt: submit.prompt.0,
             submit,
             submitted,
-            targets: Vec::new(),
             output: 0,
             stream: false,
             demand: 0,
@@ -259,14 +256,10 @@ impl Calls {
             grant.replica
         );
         assert_eq!(
-            call.targets.get(usize::from(grant.target)),
+            call.submit.targets.get(usize::from(grant.target)),
             Some(&grant.engine),
-            "I6: {id:?} has target {} which is another engine",
+            "I6: {id:?} has target {} which is another engine, or none that can serve it",
             grant.target
-        );
-        assert!(
-            call.submit.targets.contains(&grant.target),
-            "I6: {id:?} went to a target that cannot serve it"
         );
         let waited = now.micros_since(call.submitted) - call.ran_us;
         let told: u64 = grant.waits.0.iter().sum();
@@ -465,17 +458,18 @@ mod tests {
             call: id,
             tenant: Tenant::parse("acme").expect("valid"),
             model: ModelId(0),
-            targets: vec![0],
+            targets: vec![EngineId(0)],
             class: Class::Interactive,
             run: None,
             prompt: Tokens(10),
+            prompt_max: Tokens(10),
             output_max: None,
             generates: true,
             bytes: Bytes(40),
             deadline: None,
             prefix: Box::default(),
         };
-        calls.enter(Call { targets: vec![EngineId(0)], ..Call::new(submit, At(1_000)) });
+        calls.enter(Call::new(submit, At(1_000)));
         (calls, Scenario::quiet("test", 1, 1, &Spec::default()).plan, id)
     }
 

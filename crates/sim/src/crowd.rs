@@ -4,7 +4,7 @@ use seawall_kernel::input::Submit;
 use seawall_kernel::plan::{Model, Plan};
 use seawall_load::arrive::Arrivals;
 use seawall_load::rng::{Rng, mix};
-use seawall_model::{At, Bytes, CallId, Millis, RunId, Tokens};
+use seawall_model::{At, Bytes, CallId, EngineId, Millis, RunId, Tokens};
 
 use crate::calls::{Call, Whim};
 use crate::scenario::{Cap, Demand, Law, Scenario};
@@ -119,10 +119,11 @@ impl Crowd {
         if !strict && rng.below(1_000) < overrun {
             output = output * 2 + 10;
         }
-        // Seawall counts tokens by bytes: too high at times, and too low where nothing
-        // depends on an upper bound.
-        let (least, span) = if strict { (prompt, prompt / 8) } else { (prompt * 3 / 4, prompt / 2) };
-        let estimate = (least + rng.below(span + 1)).max(1);
+        // Seawall counts tokens by bytes: too high or too low at times. The upper bound is
+        // one where something depends on it.
+        let estimate = (prompt * 3 / 4 + rng.below(prompt / 2 + 1)).max(1);
+        let bound = if strict { prompt.max(estimate) } else { estimate };
+        let prompt_max = if rng.chance(0.5) { bound } else { bound + rng.below(prompt / 2 + 1) };
         let run = (demand.runs > 0).then(|| run(now, index as u64, rng.below(demand.runs)));
         let (odds, most) = demand.deadline;
         let deadline = (rng.below(100) < odds).then(|| At(now.0 + 1_000 + rng.below(most.micros().max(1))));
@@ -132,10 +133,11 @@ impl Crowd {
             call: id,
             tenant: demand.tenant.clone(),
             model,
-            targets: targets(known.map_or(1, |model| model.targets.len()), demand.narrow, rng),
+            targets: targets(known.map_or(&[], |model| &model.targets), demand.narrow, rng),
             class: pick(&demand.classes, rng),
             run,
             prompt: Tokens(estimate),
+            prompt_max: Tokens(prompt_max),
             output_max,
             generates,
             bytes: Bytes(prompt * TOKEN_BYTES),
@@ -144,7 +146,6 @@ impl Crowd {
         };
         let (leaves, whim) = patience(now, demand, rng);
         let call = Call {
-            targets: known.map(|model| model.targets.clone()).unwrap_or_default(),
             prompt,
             output: if generates { output } else { 0 },
             stream: generates && rng.below(100) < demand.stream,
@@ -168,13 +169,12 @@ fn run(now: At, demand: u64, nth: u64) -> RunId {
 
 /// The targets that can serve a call: now and then not all, as when a protocol has no
 /// translation, but always one.
-fn targets(count: usize, narrow: u64, rng: &mut Rng) -> Vec<u8> {
-    let every: Vec<u8> = (0..u8::try_from(count).expect("models have few targets")).collect();
-    if rng.below(100) >= narrow {
-        return every;
+fn targets(every: &[EngineId], narrow: u64, rng: &mut Rng) -> Vec<EngineId> {
+    if rng.below(100) >= narrow || every.is_empty() {
+        return every.to_vec();
     }
-    let kept = pick(&every, rng);
-    every.into_iter().filter(|target| *target == kept || rng.chance(0.5)).collect()
+    let kept = pick(every, rng);
+    every.iter().copied().filter(|target| *target == kept || rng.chance(0.5)).collect()
 }
 
 impl Stream {

@@ -66,6 +66,7 @@ impl Lie {
             | (Self::HideRates, Input::Rate { .. }) => Input::Tick,
             (Self::ShrinkCalls, Input::Submit(mut submit)) => {
                 submit.prompt = Tokens(submit.prompt.0 / 4 + 1);
+                submit.prompt_max = Tokens(submit.prompt_max.0 / 4 + 1);
                 submit.output_max = submit.output_max.map(|most| Tokens(most.0 / 4 + 1));
                 Input::Submit(submit)
             }

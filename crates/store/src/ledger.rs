@@ -33,14 +33,15 @@ const ACCOUNTS_READ_MAX: usize = limits::BUDGETS_MAX * limits::ACCOUNT_WINDOWS_K
 const _: () = assert!(limits::ACCOUNT_WINDOWS_KEPT == 2, "the pruning statement keeps two windows");
 
 impl Store {
-    /// All accounts as of now, by name and window. Beyond the kernel's limit the newest
-    /// windows win.
+    /// All accounts as of now, by name and window. Beyond the kernel's limit those whose
+    /// window never ends win, then the newest windows.
     ///
     /// # Errors
     /// If the disk fails.
     pub fn accounts(&self) -> Result<Vec<Account>, Error> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT account, window, ceiling, spent FROM accounts ORDER BY window DESC, account LIMIT ?1",
+            "SELECT account, window, ceiling, spent FROM accounts
+             ORDER BY window = 0 DESC, window DESC, account LIMIT ?1",
         )?;
         let rows = statement.query_map(params![column::count(ACCOUNTS_READ_MAX)], |row| {
             Ok(Account {
@@ -56,7 +57,9 @@ impl Store {
     }
 
     /// Raises the ceilings of these accounts in one transaction, durable on return. A
-    /// ceiling never falls here. Windows two behind the drawn one are forgotten.
+    /// ceiling never falls here, and what a known account has spent is left as it is:
+    /// `spent` counts only for an account's first draw in a window. Windows two behind
+    /// the drawn one are forgotten.
     ///
     /// # Errors
     /// If the disk fails; then nothing was drawn, and nothing of it may be spent.
@@ -126,8 +129,9 @@ impl Store {
     }
 
     /// Forgets accounts whose window began before `before`: budgets that were taken out
-    /// of the config, tenants that never came back. Returns how many; call again while
-    /// it returns [`limits::PRUNE_ROWS_MAX`].
+    /// of the config, tenants that never came back. A window that began at the epoch is
+    /// that of a budget for good, which never ends: it stays. Returns how many went; call
+    /// again while it returns [`limits::PRUNE_ROWS_MAX`].
     ///
     /// # Errors
     /// If the disk fails.
@@ -135,7 +139,7 @@ impl Store {
         self.write(Sync::Normal, |transaction| {
             let deleted = transaction.execute(
                 "DELETE FROM accounts WHERE (account, window) IN
-                     (SELECT account, window FROM accounts WHERE window < ?1 LIMIT ?2)",
+                     (SELECT account, window FROM accounts WHERE window > 0 AND window < ?1 LIMIT ?2)",
                 params![column::time(before), column::count(limits::PRUNE_ROWS_MAX)],
             )?;
             Ok(deleted)
@@ -154,10 +158,10 @@ impl Store {
 }
 
 fn draw_one(transaction: &Transaction<'_>, account: &Account) -> Result<(), Error> {
+    // A draw knows nothing of what was spent: that is for `settle` to say.
     let mut statement = transaction.prepare_cached(
         "INSERT INTO accounts (account, window, ceiling, spent, clean) VALUES (?1, ?2, max(?3, ?4), ?4, 0)
-         ON CONFLICT (account, window) DO UPDATE SET
-             ceiling = max(ceiling, excluded.ceiling), spent = excluded.spent, clean = 0",
+         ON CONFLICT (account, window) DO UPDATE SET ceiling = max(ceiling, excluded.ceiling), clean = 0",
     )?;
     statement.execute(params![
         account.account,

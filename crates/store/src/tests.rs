@@ -276,6 +276,33 @@ fn a_crash_counts_ceilings_and_a_clean_stop_counts_what_was_spent() {
 }
 
 #[test]
+fn a_draw_forgets_nothing_that_was_spent() {
+    let folder = Folder::new();
+    let mut store = Store::open(&folder.0).expect("opens");
+    store.draw(&[account("a#usd/day", 10, 100, 0)]).expect("drawn");
+    store.settle(&[account("a#usd/day", 10, 0, 90)]).expect("settled");
+    store.draw(&[account("a#usd/day", 10, 200, 0)]).expect("drawn again");
+    let accounts = store.accounts().expect("read");
+    assert_eq!(accounts, [account("a#usd/day", 10, 200, 90)]);
+    store.close_clean(&accounts).expect("closed");
+    store.close().expect("closes");
+
+    let store = Store::open(&folder.0).expect("opens");
+    assert_eq!(store.recovered(), 0);
+    assert_eq!(store.accounts().expect("read"), [account("a#usd/day", 10, 90, 90)]);
+}
+
+#[test]
+fn memory_given_back_takes_nothing_with_it() {
+    let mut store = Store::in_memory().expect("opens");
+    store.draw(&[account("a", 1, 5, 2)]).expect("drawn");
+    store.record(&vec![record("acme", 1, Outcome::Done); 500]).expect("kept");
+    store.shrink().expect("shrinks");
+    assert_eq!(store.calls_kept().expect("read"), 500);
+    assert_eq!(store.accounts().expect("read"), [account("a", 1, 5, 2)]);
+}
+
+#[test]
 fn a_command_beside_the_owner_does_not_count_ceilings() {
     let folder = Folder::new();
     let mut store = Store::open(&folder.0).expect("opens");
@@ -299,6 +326,10 @@ fn two_windows_of_an_account_are_kept_and_old_accounts_are_pruned() {
     assert_eq!(windows(&store), [name("a", 20), name("a", 25), name("a", 30), name("b", 3)]);
     assert_eq!(store.prune_accounts(At(21)).expect("pruned"), 2);
     assert_eq!(windows(&store), [name("a", 25), name("a", 30)]);
+    // A budget for good has one window, as old as time; it is never forgotten.
+    store.draw(&[account("c#usd/total", 0, 5, 0)]).expect("drawn");
+    assert_eq!(store.prune_accounts(At(30)).expect("pruned"), 1);
+    assert_eq!(windows(&store), [name("a", 30), name("c#usd/total", 0)]);
 }
 
 #[test]
@@ -524,7 +555,8 @@ proptest! {
                 [account(&name.to_string(), 1, ceiling, spent)]
             };
             match event {
-                Event::Draw(name, _) => store.draw(&row(*name)),
+                // As the owner does it: a draw does not know what was spent.
+                Event::Draw(name, _) => store.draw(&row(*name).map(|row| Account { spent: 0, ..row })),
                 Event::Settle(name, _) => store.settle(&row(*name)),
                 Event::Close(name) if state[*name as usize].is_some() => store.close_clean(&row(*name)),
                 Event::Close(_) => Ok(()),

@@ -63,6 +63,8 @@ pub struct Routes {
     replicas: BTreeMap<ReplicaId, ReplicaRoute>,
     models: BTreeMap<ModelId, ModelRoute>,
     names: BTreeMap<Arc<str>, ModelId>,
+    /// What calls to an engine's other paths are to the kernel: a model without a name.
+    paths: BTreeMap<EngineId, ModelId>,
     listed: Vec<ModelId>,
     tenants: BTreeMap<Arc<str>, TenantRoute>,
 }
@@ -187,10 +189,18 @@ impl Routes {
     }
 
     /// The first engine that takes other paths through, for `/v1/*` calls that name no
-    /// model.
+    /// model; a simulated one only where there is no other.
     #[must_use]
     pub fn pass_through(&self) -> Option<&EngineRoute> {
-        self.engines.values().find(|engine| engine.speaks(Protocol::Other))
+        let takes = |engine: &&EngineRoute| engine.speaks(Protocol::Other);
+        let real = |engine: &&EngineRoute| engine.kind != EngineKind::Sim;
+        self.engines.values().filter(takes).find(real).or_else(|| self.engines.values().find(takes))
+    }
+
+    /// What calls to this engine's other paths are to the kernel.
+    #[must_use]
+    pub fn paths(&self, engine: EngineId) -> Option<&ModelRoute> {
+        self.models.get(self.paths.get(&engine)?)
     }
 
     /// May this tenant ask for this model? Every rule on its path must agree; the rule
@@ -264,6 +274,9 @@ pub fn plan(config: &Config, ids: &mut Ids, discovered: &Discovered) -> (Plan, R
     }
     for target in config.models.iter().flat_map(|model| &model.targets) {
         namer.add_direct(target);
+    }
+    for engine in config.engines.iter().filter(|engine| engine.speaks(Protocol::Other)) {
+        namer.add_paths(&engine.name);
     }
     for tenant in &config.tenants {
         let route = TenantRoute { models: tenant.models.clone(), class: tenant.class };
@@ -370,6 +383,17 @@ impl Namer<'_> {
         let direct = direct_name(target);
         if !self.routes.names.contains_key(&direct) {
             self.add_like(&direct, target.clone());
+        }
+    }
+
+    /// An engine's other paths: a model that no name leads to, so that they go through the
+    /// kernel like any call and no client can ask for them as a model.
+    fn add_paths(&mut self, engine: &Arc<str>) {
+        let target = TargetConfig { engine: engine.clone(), upstream: "*".into() };
+        let name = direct_name(&target);
+        if let Some(id) = self.add_like(&name, target) {
+            self.routes.names.remove(&name);
+            self.routes.paths.insert(self.engines[engine], id);
         }
     }
 

@@ -48,35 +48,67 @@ pub struct Ask {
     pub received: At,
 }
 
-/// Reads and checks a request for one of the served protocols.
+/// A body received whole, from somebody known.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Who sent it.
+    pub caller: Caller,
+    /// The configuration it is served under.
+    pub live: Arc<Live>,
+    /// The body.
+    pub body: Bytes,
+    /// Its bytes in the byte budget.
+    pub hold: Hold,
+}
+
+/// Finds out who asks and receives the body.
 ///
 /// # Errors
-/// A fault with its own code for each thing that can be wrong.
-pub async fn read(
-    app: &Arc<App>,
-    protocol: Protocol,
-    parts: Parts,
-    body: Incoming,
-    trace: Arc<str>,
-    received: At,
-) -> Result<Ask, Fault> {
+/// `BadKey`, or what [`whole_body`] says.
+pub async fn receive(app: &Arc<App>, parts: &Parts, body: Incoming, received: At) -> Result<Receipt, Fault> {
     let live = app.live.load_full();
-    let caller = caller(app, &parts.headers, received)?;
+    let caller = match caller(app, &parts.headers, received) {
+        Ok(caller) => caller,
+        Err(fault) => {
+            drain(body).await;
+            return Err(fault);
+        }
+    };
     let (body, hold) = whole_body(app, &live, body).await?;
-    let seen = seawall_wire::inspect(protocol, &body)?;
-    let model = resolve(&live, &seen.model)?;
-    let tenant = sub_tenant(&caller.tenant, &parts.headers)?;
-    allowed(&live, &caller, &tenant, &model)?;
-    let class = class(&live, &caller, &tenant, &parts.headers)?;
-    let run = run(&tenant, &parts.headers)?;
-    let deadline = deadline(&parts.headers, received)?;
+    Ok(Receipt { caller, live, body, hold })
+}
+
+/// Checks a request for one of the served protocols.
+///
+/// # Errors
+/// A fault with its own code for each thing that can be wrong, and the receipt back where
+/// the body is at fault.
+pub fn read(
+    app: &App,
+    protocol: Protocol,
+    parts: &Parts,
+    receipt: Receipt,
+    trace: &Arc<str>,
+    received: At,
+) -> Result<Ask, (Fault, Option<Receipt>)> {
+    let seen = match seawall_wire::inspect(protocol, &receipt.body) {
+        Ok(seen) => seen,
+        Err(fault) => return Err((fault, Some(receipt))),
+    };
+    let Receipt { caller, live, body, hold } = receipt;
+    let model = resolve(&live, &seen.model).map_err(bare)?;
+    let tenant = sub_tenant(&caller.tenant, &parts.headers).map_err(bare)?;
+    allowed(&live, &caller, &tenant, &model).map_err(bare)?;
+    let class = class(&live, &caller, &tenant, &parts.headers).map_err(bare)?;
+    let run = run(&tenant, &parts.headers).map_err(bare)?;
+    let deadline = deadline(&parts.headers, received).map_err(bare)?;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, received);
     }
     Ok(Ask {
         live,
         protocol,
-        headers: parts.headers,
+        headers: parts.headers.clone(),
         body,
         hold,
         seen,
@@ -85,9 +117,14 @@ pub async fn read(
         run,
         deadline,
         model,
-        trace,
+        trace: trace.clone(),
         received,
     })
+}
+
+/// A fault that has nothing to do with the body.
+fn bare(fault: Fault) -> (Fault, Option<Receipt>) {
+    (fault, None)
 }
 
 /// Who sent these headers.
@@ -119,10 +156,12 @@ async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Byte
     };
     let hint = body.size_hint();
     if hint.lower() > len_max {
+        drain(body).await;
         return Err(too_large());
     }
     let full = || Fault::plain(Code::MemoryFull).after(Millis(1_000));
-    let mut hold = app.memory.hold(hint.lower()).ok_or_else(full)?;
+    // Grown as bytes come: a length that is only claimed holds nothing.
+    let mut hold = app.memory.hold(0).ok_or_else(full)?;
     let mut whole = BytesMut::new();
     let mut only: Option<Bytes> = None;
     while let Some(frame) = body.frame().await {
@@ -130,9 +169,10 @@ async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Byte
         let Ok(data) = frame.into_data() else { continue };
         let len = whole.len() as u64 + only.as_ref().map_or(0, |only| only.len() as u64) + data.len() as u64;
         if len > len_max {
+            drain(body).await;
             return Err(too_large());
         }
-        if len > hint.lower() && !hold.grow(data.len() as u64) {
+        if !hold.grow(data.len() as u64) {
             return Err(full());
         }
         // Most bodies come in one piece, which is then kept as it is.
@@ -148,6 +188,27 @@ async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Byte
         }
     }
     Ok((only.unwrap_or_else(|| whole.freeze()), hold))
+}
+
+/// Most bytes that are read and thrown away so that a client hears why.
+const DRAINED_BYTES_MAX: usize = 64 << 20;
+/// And the longest that may take.
+const DRAIN_WAIT: Duration = Duration::from_secs(3);
+
+/// Reads on for a while without keeping anything: a client that is still sending does
+/// not hear an answer, it only sees the connection break.
+pub async fn drain(mut body: Incoming) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > DRAINED_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Given up after a while: the answer then goes out as it can.
+    let _ = tokio::time::timeout(DRAIN_WAIT, reading).await;
 }
 
 /// What a model's name stands for.
@@ -167,9 +228,15 @@ pub fn resolve(live: &Live, name: &str) -> Result<ModelRoute, Fault> {
     })
 }
 
-fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> Result<(), Fault> {
+/// May this caller use this model, by its key and by its tenant's rules?
+#[must_use]
+pub fn may_use(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> bool {
     let by_key = caller.models.is_empty() || live.routes.names_one(&caller.models, model.id);
-    if by_key && live.routes.allows(tenant, model.id) {
+    by_key && live.routes.allows(tenant, model.id)
+}
+
+fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> Result<(), Fault> {
+    if may_use(live, caller, tenant, model) {
         return Ok(());
     }
     let message = format!("`{tenant}` may not use the model `{}`.", model.name);
@@ -191,18 +258,19 @@ pub fn sub_tenant(tenant: &Tenant, headers: &HeaderMap) -> Result<Tenant, Fault>
         .map_err(|why| Fault::new(Code::BadHeader, format!("`x-seawall-user`: {why}.")).at("x-seawall-user"))
 }
 
-/// The class: the header's, else the key's, else the tenant's, else interactive.
+/// The class: the key's, else the tenant's, else interactive; the header may lower it,
+/// never raise it above what the key or tenant has.
 ///
 /// # Errors
 /// `BadHeader` for a class that does not exist.
 pub fn class(live: &Live, caller: &Caller, tenant: &Tenant, headers: &HeaderMap) -> Result<Class, Fault> {
-    let Some(name) = text(headers, "x-seawall-class")? else {
-        return Ok(caller.class.or_else(|| live.routes.class_of(tenant)).unwrap_or_default());
-    };
-    Class::from_name(name).ok_or_else(|| {
+    let own = caller.class.or_else(|| live.routes.class_of(tenant)).unwrap_or_default();
+    let Some(name) = text(headers, "x-seawall-class")? else { return Ok(own) };
+    let asked = Class::from_name(name).ok_or_else(|| {
         let message = "The class is one of interactive, agent and batch.";
         Fault::new(Code::BadHeader, message).at("x-seawall-class")
-    })
+    })?;
+    Ok(own.max(asked))
 }
 
 /// The run, as a digest of tenant and name, so that two tenants' runs never meet.

@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use seawall_kernel::{Failure, Grant, Input};
-use seawall_model::{Code, EngineKind, Fault, Millis, Usage, limits};
+use seawall_model::{Code, EngineKind, Fault, Millis, Protocol, Usage, limits};
 use seawall_wire::meter::Meter;
 use seawall_wire::translate;
 
+use crate::app::App;
 use crate::clock;
 use crate::config::Secret;
 use crate::config::plan::EngineRoute;
@@ -105,12 +106,16 @@ pub async fn attempt(
 
 /// Sends the request and waits for the head and the first byte.
 async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result<Begun, Stop> {
-    let routes = &ask.live.routes;
+    // A replica that a reload brought is not in the configuration the call began under.
+    let newer = journey.app().live.load_full();
+    let known = ask.live.routes.replica(grant.replica).is_some();
+    let live = if known { &ask.live } else { &newer };
+    let routes = &live.routes;
     let (Some(engine), Some(replica)) = (routes.engine(grant.engine), routes.replica(grant.replica)) else {
         // A reload took the engine away between the grant and now.
         return Err(Stop::plain(Failure::Connect));
     };
-    let Some(client) = ask.live.clients.get(&grant.engine) else {
+    let Some(client) = live.clients.get(&grant.engine) else {
         return Err(Stop::plain(Failure::Connect));
     };
     let protocol = match way {
@@ -121,7 +126,7 @@ async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result
     let target = &ask.model.targets[usize::from(grant.target)];
     let body = match way {
         Way::Same => {
-            let want_usage = ask.seen.stream && !ask.seen.include_usage;
+            let want_usage = asks_for_usage(ask);
             seawall_wire::rewrite::request(&ask.body, &ask.seen, &target.upstream, want_usage)
         }
         Way::Translated(way) => way.body.clone(),
@@ -140,6 +145,13 @@ async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result
         return Ok(begun);
     }
     Err(not_ok(ask, way, engine, begun).await)
+}
+
+/// Is usage asked for in the client's stead, and kept from it? Only these two protocols
+/// leave it out of a stream unless asked.
+fn asks_for_usage(ask: &Ask) -> bool {
+    let leaves_out = matches!(ask.protocol, Protocol::Chat | Protocol::Completions);
+    leaves_out && ask.seen.stream && !ask.seen.include_usage
 }
 
 async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun, Stop> {
@@ -269,12 +281,12 @@ async fn same(
     *response.status_mut() = begun.status;
     *response.headers_mut() = upstream::returned(&begun.headers);
     if events {
-        let hide_usage = ask.seen.stream && !ask.seen.include_usage;
+        let hide_usage = asks_for_usage(ask);
         let flow = Flow::Same(Box::new(Meter::stream(ask.protocol, hide_usage)));
         *response.body_mut() = relay(ask, begun.rest, begun.first, flow, stall_max, events, journey);
         return Ok(response);
     }
-    match hold(begun.first, begun.rest, HELD_BYTES_MAX, stall_max).await {
+    match hold(journey.app(), begun.first, begun.rest, HELD_BYTES_MAX, stall_max).await {
         Ok(Held::Whole(body)) => {
             let (usage, finish) = seawall_wire::meter::usage(ask.protocol, &body);
             let mut journey = journey;
@@ -335,7 +347,7 @@ async fn translated(
     mut journey: Journey,
 ) -> Result<Response<Reply>, Box<Failed>> {
     let len_max = usize::try_from(ask.live.config.limits.answer_bytes_max.0).unwrap_or(usize::MAX);
-    let body = match hold(begun.first, begun.rest, len_max, stall_max).await {
+    let body = match hold(journey.app(), begun.first, begun.rest, len_max, stall_max).await {
         Ok(Held::Whole(body)) => body,
         Ok(Held::More(..)) => return Err(broken(journey, Failure::TooLarge)),
         Err(failure) => return Err(broken(journey, failure)),
@@ -368,13 +380,21 @@ enum Held {
 }
 
 /// Holds a body up to a length; silence longer than `stall_max` is a failure.
-async fn hold(first: Bytes, mut rest: Incoming, len_max: usize, stall_max: Millis) -> Result<Held, Failure> {
+async fn hold(
+    app: &App,
+    first: Bytes,
+    mut rest: Incoming,
+    len_max: usize,
+    stall_max: Millis,
+) -> Result<Held, Failure> {
     use http_body::Body;
     let stall = Duration::from_millis(stall_max.0);
     let mut whole: Option<BytesMut> = None;
     if rest.is_end_stream() {
         return Ok(Held::Whole(first));
     }
+    // Gone when the body is whole: from then on it is what hyper is writing.
+    let mut held = app.memory.hold(first.len() as u64).ok_or(Failure::TooLarge)?;
     loop {
         let frame = tokio::time::timeout(stall, rest.frame()).await.map_err(|_| Failure::Timeout)?;
         let data = match frame {
@@ -382,6 +402,9 @@ async fn hold(first: Bytes, mut rest: Incoming, len_max: usize, stall_max: Milli
             Some(Err(_)) => return Err(Failure::Cut),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
+        if !held.grow(data.len() as u64) {
+            return Err(Failure::TooLarge);
+        }
         let whole = whole.get_or_insert_with(|| BytesMut::from(&first[..]));
         whole.extend_from_slice(&data);
         if whole.len() > len_max {

@@ -41,19 +41,24 @@ pub struct Translated {
 
 /// Serves a call.
 pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
-    let ways = match ways(&ask) {
+    let ways = match ways(app, &ask) {
         Ok(ways) => ways,
         Err(fault) => return super::reject(app, ask.protocol, &ask.trace, ask.protocol.path(), &fault),
     };
     if ways.iter().all(Option::is_none) {
         return count_here(&ask);
     }
-    let mut journey = admit(app, &ask, &ways);
+    let (mut journey, places) = admit(app, &ask, &ways);
     let mut said = None;
     loop {
         let grant = match journey.verdict().await {
-            Verdict::Go(grant) => grant,
-            Verdict::No(no) => return refused(&ask, &no.0, said),
+            // Its target counts among the engines submitted; here it is the place of a way.
+            Some(Verdict::Go(grant)) => {
+                let target = places.get(usize::from(grant.target)).copied().unwrap_or(u8::MAX);
+                Grant { target, ..grant }
+            }
+            Some(Verdict::No(no)) => return refused(&ask, &no.0, said),
+            None => return reply::fault(ask.protocol, &Fault::plain(Code::Internal), &ask.trace),
         };
         let Some(way) = ways.get(usize::from(grant.target)).and_then(Option::as_ref) else {
             // The kernel chooses among the targets it was given, so this is a bug; the
@@ -80,7 +85,7 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
 ///
 /// # Errors
 /// No target can serve the request: the reason of the first one that cannot.
-fn ways(ask: &Ask) -> Result<Vec<Option<Way>>, Fault> {
+fn ways(app: &App, ask: &Ask) -> Result<Vec<Option<Way>>, Fault> {
     let mut first_fault = None;
     let mut ways = Vec::with_capacity(ask.model.targets.len());
     for target in &ask.model.targets {
@@ -88,7 +93,7 @@ fn ways(ask: &Ask) -> Result<Vec<Option<Way>>, Fault> {
             ways.push(None);
             continue;
         };
-        match way(ask, engine, &target.upstream) {
+        match way(app, ask, engine, &target.upstream) {
             Ok(way) => ways.push(way),
             Err(fault) => {
                 first_fault.get_or_insert(fault);
@@ -106,7 +111,7 @@ fn ways(ask: &Ask) -> Result<Vec<Option<Way>>, Fault> {
     }))
 }
 
-fn way(ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Option<Way>, Fault> {
+fn way(app: &App, ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Option<Way>, Fault> {
     let Some(protocol) = translate::target(ask.protocol, &engine.speaks) else {
         return Ok(None);
     };
@@ -115,15 +120,18 @@ fn way(ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Option<Way>, F
     }
     let (body, mut context) = translate::request_to(ask.protocol, protocol, &ask.body, upstream)?;
     context.model = ask.model.name.to_string();
-    context.id = ask.trace.chars().take(24).collect();
+    // Of its own, not the trace's: a client may give all calls of a run one trace.
+    context.id = app.traces.fresh()[8..].to_owned();
     context.created = ask.received.0 / 1_000_000;
     Ok(Some(Way::Translated(Box::new(Translated { protocol, body: body.into(), context }))))
 }
 
-/// Submits the call to the kernel.
-fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> Journey {
+/// Submits the call to the kernel. With it come the places among `ways` of the engines
+/// that were named to the kernel.
+fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) {
     let targets = ways.iter().enumerate().filter(|(_, way)| way.is_some());
-    let targets = targets.filter_map(|(at, _)| u8::try_from(at).ok()).collect();
+    let places: Vec<u8> = targets.filter_map(|(at, _)| u8::try_from(at).ok()).collect();
+    let targets = places.iter().map(|at| ask.model.targets[usize::from(*at)].engine).collect();
     let generates = !matches!(ask.protocol, Protocol::Embeddings | Protocol::CountTokens | Protocol::Other);
     let choices = u64::from(ask.seen.choices.max(1));
     let ticket = app.seat.submit(|call| Submit {
@@ -134,6 +142,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> Journey {
         class: ask.class,
         run: ask.run,
         prompt: ask.seen.prompt_tokens,
+        prompt_max: ask.seen.prompt_tokens,
         output_max: ask.seen.output_max.map(|max| Tokens(max.0.saturating_mul(choices))),
         generates,
         bytes: seawall_model::Bytes(ask.body.len() as u64),
@@ -152,7 +161,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> Journey {
         received: ask.received,
         prompt: ask.seen.prompt_tokens,
     };
-    Journey::new(app.clone(), origin, ticket)
+    (Journey::new(app.clone(), origin, ticket), places)
 }
 
 /// Tokens counted by estimate, where no engine counts them.
@@ -201,7 +210,8 @@ fn refused(ask: &Ask, refusal: &Refusal, said: Option<Said>) -> Response<Reply> 
 }
 
 /// A refusal in words.
-fn refusal_fault(refusal: &Refusal, said: Option<&Said>) -> Fault {
+#[must_use]
+pub fn refusal_fault(refusal: &Refusal, said: Option<&Said>) -> Fault {
     let mut message = refusal.code.row().says.to_owned();
     if let Some(what) = &refusal.what {
         message.push_str(&format!(" ({what})"));
@@ -216,7 +226,9 @@ fn refusal_fault(refusal: &Refusal, said: Option<&Said>) -> Fault {
             Cause::Budget => " It waited for its budget.",
         });
     }
-    if let Some(words) = said.and_then(|said| said.message.as_deref()) {
+    // What a provider says of our own key is not for the tenant.
+    let words = said.and_then(|said| said.message.as_deref());
+    if let Some(words) = words.filter(|_| refusal.code != Code::EngineRejectedKey) {
         message.push_str(&format!(" The engine said: {words}"));
     }
     let fault = Fault::new(refusal.code, message);

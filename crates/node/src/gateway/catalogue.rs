@@ -5,18 +5,27 @@ use seawall_model::Fault;
 
 use crate::app::App;
 
+use crate::config::plan::ModelRoute;
+use crate::keys::Caller;
+
 use super::ask;
 use super::reply::{self, Reply};
 
-/// `GET /v1/models` and `GET /v1/models/NAME`.
+/// `GET /v1/models`, with what this caller may use, and `GET /v1/models/NAME`.
 ///
 /// # Errors
 /// `ModelUnknown` for a name that does not exist.
-pub fn models(app: &App, headers: &HeaderMap, name: Option<&str>) -> Result<Response<Reply>, Fault> {
+pub fn models(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    name: Option<&str>,
+) -> Result<Response<Reply>, Fault> {
     let live = app.live.load();
     let created = live.since.0 / 1_000_000;
     let anthropic = headers.contains_key("anthropic-version");
-    let owner = |model: &crate::config::plan::ModelRoute| {
+    let may_use = |model: &ModelRoute| ask::may_use(&live, caller, &caller.tenant, model);
+    let owner = |model: &ModelRoute| {
         model.targets.first().map_or_else(|| "seawall".into(), |target| live.engine_name(target.engine))
     };
     let body = match name {
@@ -30,8 +39,8 @@ pub fn models(app: &App, headers: &HeaderMap, name: Option<&str>) -> Result<Resp
             }
         }
         None => {
-            let owners: Vec<_> =
-                live.routes.listed().map(|model| (model.name.clone(), owner(model))).collect();
+            let listed = live.routes.listed().filter(|model| may_use(model));
+            let owners: Vec<_> = listed.map(|model| (model.name.clone(), owner(model))).collect();
             let list: Vec<_> = owners.iter().map(|(name, owner)| (&**name, created, &**owner)).collect();
             match anthropic {
                 true => seawall_wire::models::models_anthropic(&list),

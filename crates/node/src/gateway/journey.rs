@@ -47,6 +47,10 @@ pub struct Journey {
     engine_name: Option<Arc<str>>,
     first_byte: Option<At>,
     status: u16,
+    /// Did an engine refuse the request, so that the client sees the engine's status?
+    refused: bool,
+    /// Is an engine at work on it?
+    at_work: bool,
     over: bool,
 }
 
@@ -54,7 +58,17 @@ impl Journey {
     /// Sets out.
     #[must_use]
     pub fn new(app: Arc<App>, origin: Origin, ticket: Ticket) -> Self {
-        Self { app, origin, ticket, engine_name: None, first_byte: None, status: 499, over: false }
+        Self {
+            app,
+            origin,
+            ticket,
+            engine_name: None,
+            first_byte: None,
+            status: 499,
+            refused: false,
+            at_work: false,
+            over: false,
+        }
     }
 
     /// What is known from the start.
@@ -75,26 +89,23 @@ impl Journey {
         self.engine_name.clone()
     }
 
-    /// Waits for the kernel's word; a refusal ends the journey.
-    pub async fn verdict(&mut self) -> Verdict {
-        loop {
-            // `None` would be a kernel that forgot the call; it never does, but a client
-            // must not hang on it: the caller turns a missing word into `Internal`.
-            match self.ticket.verdict().await {
-                Some(Verdict::Go(grant)) => return Verdict::Go(grant),
-                Some(Verdict::No(no)) => {
-                    self.status = no.0.code.status();
-                    self.end(&no.1);
-                    return Verdict::No(no);
-                }
-                None => std::future::pending().await,
+    /// Waits for the kernel's word; a refusal ends the journey. `None` would be a kernel
+    /// that forgot the call.
+    pub async fn verdict(&mut self) -> Option<Verdict> {
+        let verdict = self.ticket.verdict().await;
+        if let Some(Verdict::No(no)) = &verdict {
+            if !self.refused {
+                self.status = no.0.code.status();
             }
+            self.end(&no.1);
         }
+        verdict
     }
 
     /// The present attempt goes to this engine.
     pub fn goes_to(&mut self, engine: Arc<str>) {
         self.engine_name = Some(engine);
+        self.at_work = true;
     }
 
     /// The first byte of the answer is here; streamed answers tell the kernel, which
@@ -120,6 +131,11 @@ impl Journey {
 
     /// The present attempt failed before the client saw anything.
     pub fn failed(&mut self, failure: Failure, usage: Usage) {
+        self.at_work = false;
+        if let Failure::Refused { status } = failure {
+            self.refused = true;
+            self.status = status;
+        }
         self.ticket.failed(failure, usage);
     }
 
@@ -209,7 +225,9 @@ impl Journey {
 impl Drop for Journey {
     fn drop(&mut self) {
         if !self.over {
-            self.cancelled(Usage::default());
+            // An engine that was at work has read the prompt: leaving early is not free.
+            let usage = if self.at_work { self.estimate(0) } else { Usage::default() };
+            self.cancelled(usage);
         }
     }
 }

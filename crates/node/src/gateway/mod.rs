@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod journey;
 pub mod ops;
 pub mod rates;
+pub mod handed;
 pub mod relay;
 pub mod reply;
 pub mod through;
@@ -24,6 +25,7 @@ use crate::clock;
 use crate::log::Line;
 
 use reply::Reply;
+use through::Upload;
 
 /// What a path stands for.
 enum Route<'a> {
@@ -59,10 +61,14 @@ fn route(path: &str) -> Route<'_> {
         "/metrics" => Route::Metrics,
         "/seawall/state" => Route::State,
         _ => match path.strip_prefix("/v1/") {
-            Some(rest) => match rest.strip_prefix("models/") {
-                Some(model) if !model.is_empty() => Route::Models(Some(model)),
-                _ => Route::Through,
-            },
+            // What an engine might take for another path than it says would pass the
+            // kernel unpriced.
+            Some(rest) if rest.split('/').any(|part| part.is_empty() || part.starts_with('.')) => {
+                Route::Nowhere
+            }
+            Some(rest) => {
+                rest.strip_prefix("models/").map_or(Route::Through, |model| Route::Models(Some(model)))
+            }
             None => Route::Nowhere,
         },
     }
@@ -76,20 +82,26 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
     let path = parts.uri.path().to_owned();
     let protocol = shape(&path, &parts.headers);
     let served = match route(&path) {
-        Route::Call(protocol) => {
-            if parts.method == Method::POST {
-                // Boxed, like the next one: a connection keeps room for this future for life,
-                // and the large part of it is only needed until the answer begins.
-                return Box::pin(call(&app, protocol, parts, body, trace, received)).await;
-            }
-            // The responses API also has stored objects; those pass through.
-            Err(method_not_allowed("POST"))
+        // Boxed, like the next one: a connection keeps room for this future for life, and
+        // the large part of it is only needed until the answer begins.
+        Route::Call(protocol) if parts.method == Method::POST => {
+            return Box::pin(call(&app, protocol, parts, body, trace, received)).await;
         }
+        Route::Models(_) if parts.method == Method::DELETE => {
+            return Box::pin(through::serve(&app, parts, Upload::Coming(body), trace, received)).await;
+        }
+        // Stored objects of the same APIs (`GET /v1/chat/completions`) are the engine's.
+        Route::Call(_) if parts.method == Method::GET => {
+            return Box::pin(through::serve(&app, parts, Upload::Coming(body), trace, received)).await;
+        }
+        Route::Through => {
+            return Box::pin(through::serve(&app, parts, Upload::Coming(body), trace, received)).await;
+        }
+        Route::Call(_) => Err(method_not_allowed("POST")),
         Route::Models(name) => get(&parts.method).and_then(|()| {
-            ask::caller(&app, &parts.headers, received)?;
-            catalogue::models(&app, &parts.headers, name)
+            let caller = ask::caller(&app, &parts.headers, received)?;
+            catalogue::models(&app, &caller, &parts.headers, name)
         }),
-        Route::Through => return Box::pin(through::serve(&app, parts, body, trace, received)).await,
         Route::Health => get(&parts.method).map(|()| ops::health()),
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
         Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
@@ -113,9 +125,25 @@ async fn call(
     if *app.phase.borrow() >= Phase::Draining {
         return reject(app, protocol, &trace, protocol.path(), &Fault::plain(Code::Draining));
     }
-    match ask::read(app, protocol, parts, body, trace.clone(), received).await {
+    let read = match ask::receive(app, &parts, body, received).await {
+        Ok(receipt) => ask::read(app, protocol, &parts, receipt, &trace, received),
+        Err(fault) => Err((fault, None)),
+    };
+    match read {
         Ok(ask) => call::serve(app, ask).await,
-        Err(fault) => reject(app, protocol, &trace, protocol.path(), &fault),
+        // A response may take its model from a stored prompt, which only the engine knows.
+        Err((fault, Some(receipt)))
+            if protocol == Protocol::Responses && fault.param.as_deref() == Some("model") =>
+        {
+            let upload = Upload::Here(receipt.body, receipt.hold);
+            match app.live.load().routes.pass_through() {
+                Some(_) if fault.code == Code::BadField => {
+                    through::serve(app, parts, upload, trace, received).await
+                }
+                _ => reject(app, protocol, &trace, protocol.path(), &fault),
+            }
+        }
+        Err((fault, _)) => reject(app, protocol, &trace, protocol.path(), &fault),
     }
 }
 

@@ -7,13 +7,19 @@ use seawall_model::{At, Class, Code, Fault};
 use serde_json::{Value, json};
 
 use crate::app::{App, Phase};
+use crate::config::Config;
+use crate::process;
 
 use super::ask;
 use super::reply::{self, Reply};
 
-/// `GET /healthz`: the process answers.
+/// `GET /healthz`: the process answers, and every part it cannot do without runs.
 #[must_use]
 pub fn health() -> Response<Reply> {
+    if let Some(part) = process::lost() {
+        let body = json!({"status": format!("{part} ended")});
+        return reply::json(StatusCode::SERVICE_UNAVAILABLE, body.to_string());
+    }
     reply::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ok\"}"))
 }
 
@@ -30,12 +36,13 @@ pub fn ready(app: &App) -> Response<Reply> {
     }
 }
 
-/// `GET /metrics`.
+/// `GET /metrics`. Asks for an admin key if the config says so, and always where other
+/// machines can reach it: the page names tenants and what they spend.
 ///
 /// # Errors
-/// `BadKey` where an admin key is asked for and this is none.
+/// `BadKey` or `AdminOnly` where an admin key is asked for and this is none.
 pub fn metrics(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>, Fault> {
-    if app.live.load().config.metrics.require_admin {
+    if metrics_closed(&app.live.load().config, app.keys.load().closed()) {
         admin(app, headers, now)?;
     }
     let mut response = Response::new(Reply::whole(app.metrics.page(app)));
@@ -44,10 +51,14 @@ pub fn metrics(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply
     Ok(response)
 }
 
+fn metrics_closed(config: &Config, keys: bool) -> bool {
+    config.metrics.require_admin || (!config.listen.ip().is_loopback() && keys)
+}
+
 /// `GET /seawall/state`: engines, replicas and models as the kernel sees them.
 ///
 /// # Errors
-/// `BadKey` without an admin key, once there are keys.
+/// `BadKey` without a key, once there are keys; `AdminOnly` with one that is no admin's.
 pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>, Fault> {
     admin(app, headers, now)?;
     let live = app.live.load();
@@ -124,6 +135,23 @@ fn admin(app: &App, headers: &HeaderMap, now: At) -> Result<(), Fault> {
     if ask::caller(app, headers, now)?.admin {
         return Ok(());
     }
-    Err(Fault::new(Code::BadKey, "This path needs an admin key (`seawall key add --admin`).")
-        .at("authorization"))
+    Err(Fault::plain(Code::AdminOnly).at("authorization"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_ask_for_an_admin_key_where_other_machines_can_come() {
+        let mut config = Config::bare("data".into());
+        config.listen = ([127, 0, 0, 1], 8_080).into();
+        assert!(!metrics_closed(&config, true));
+        config.metrics.require_admin = true;
+        assert!(metrics_closed(&config, true));
+        config.metrics.require_admin = false;
+        config.listen = ([0, 0, 0, 0], 8_080).into();
+        assert!(metrics_closed(&config, true));
+        assert!(!metrics_closed(&config, false), "without keys nothing can be asked for");
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use seawall_model::{At, Code, Fault, Finish, Millis, Tokens, Usage};
 use seawall_wire::meter::Meter;
 use tokio::time::Sleep;
 
+use crate::app::Phase;
 use crate::clock;
 use crate::memory::Hold;
 
+use super::handed::Handed;
 use super::journey::Journey;
 use super::reply::BoxError;
 
@@ -80,6 +83,7 @@ pub struct Relay {
     reported: u64,
     /// Is it an event stream (whose end and errors have a form), or a plain body?
     events: bool,
+    handed: Arc<Handed>,
     _hold: Option<Hold>,
 }
 
@@ -105,6 +109,7 @@ impl Relay {
             heard: clock::now(),
             reported: 0,
             events,
+            handed: Arc::default(),
             _hold: hold,
         }
     }
@@ -124,11 +129,29 @@ impl Relay {
         }
     }
 
+    /// When the client last took something.
+    #[must_use]
+    pub fn handed(&self) -> &Arc<Handed> {
+        &self.handed
+    }
+
     /// The next piece for the client.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Piece {
+        self.handed.asked();
+        let piece = self.next(cx);
+        if piece.is_ready() {
+            self.handed.gave();
+        }
+        piece
+    }
+
+    fn next(&mut self, cx: &mut Context<'_>) -> Piece {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            if self.upstream.is_some() && *self.journey.app().phase.borrow() >= Phase::Cutting {
+                return self.break_off(Failure::Deadline, Code::Draining);
             }
             let Some(upstream) = self.upstream.as_mut() else {
                 return Poll::Ready(None);

@@ -11,9 +11,10 @@ use seawall_kernel::{Failure, Grant, Submit};
 use seawall_model::{At, Bytes, Code, Fault, Millis, Protocol, Tokens, Usage, limits};
 
 use crate::app::{App, Live, Phase};
-use crate::config::plan::{EngineRoute, ModelRoute};
+use crate::config::plan::EngineRoute;
+use crate::memory::Hold;
 use crate::seat::Verdict;
-use crate::upstream::{self, Sending};
+use crate::upstream::{self, Sending, Through};
 
 use super::ask;
 use super::attempt;
@@ -21,11 +22,30 @@ use super::journey::{Journey, Origin};
 use super::relay::{Flow, Relay};
 use super::reply::{self, Reply};
 
+/// The body of a request that passes through.
+#[derive(Debug)]
+pub enum Upload {
+    /// Still to come from the client.
+    Coming(Incoming),
+    /// Already here, with what it holds of the byte budget.
+    Here(bytes::Bytes, Hold),
+}
+
+impl Upload {
+    /// The least number of bytes it has.
+    fn len_min(&self) -> u64 {
+        match self {
+            Self::Coming(body) => body.size_hint().lower(),
+            Self::Here(body, _) => body.len() as u64,
+        }
+    }
+}
+
 /// Serves one request to any other path.
 pub async fn serve(
     app: &Arc<App>,
     parts: http::request::Parts,
-    body: Incoming,
+    upload: Upload,
     trace: Arc<str>,
     received: At,
 ) -> Response<Reply> {
@@ -35,21 +55,21 @@ pub async fn serve(
         return super::reject(app, protocol, &trace, &path, &Fault::plain(Code::Draining));
     }
     let live = app.live.load_full();
-    let admitted = admit(app, &live, &parts, &body, &trace, received);
-    let (model, mut journey) = match admitted {
+    let sending = sending(app, &live, &parts, upload).await;
+    let admitted = sending.and_then(|sending| Ok((sending, admit(app, &live, &parts, &trace, received)?)));
+    let (sending, mut journey) = match admitted {
         Ok(admitted) => admitted,
         Err(fault) => return super::reject(app, protocol, &trace, &path, &fault),
     };
     let grant = match journey.verdict().await {
-        Verdict::Go(grant) => grant,
-        Verdict::No(no) => {
-            let mut fault = Fault::plain(no.0.code);
-            fault.retry_after = no.0.retry_after;
-            return reply::fault(protocol, &fault, &trace);
+        Some(Verdict::Go(grant)) => grant,
+        None => return reply::fault(protocol, &Fault::plain(Code::Internal), &trace),
+        Some(Verdict::No(no)) => {
+            return reply::fault(protocol, &super::call::refusal_fault(&no.0, None), &trace);
         }
     };
     // The body is gone once it is sent, so there is one attempt.
-    match send(app, &live, &model, &grant, parts, body, &mut journey, &trace).await {
+    match send(app, &grant, parts, sending, &mut journey, &trace).await {
         Ok(response) => {
             let mut answer = relay(&live, response, &grant, journey);
             answer.headers_mut().insert("x-seawall-engine", upstream::value(&live.engine_name(grant.engine)));
@@ -64,23 +84,44 @@ pub async fn serve(
     }
 }
 
+/// The body as it will be sent, bounded; nothing is taken from the client yet.
+async fn sending(
+    app: &Arc<App>,
+    live: &Live,
+    parts: &http::request::Parts,
+    upload: Upload,
+) -> Result<Sending, Fault> {
+    let left = live.config.limits.upload_bytes_max.0;
+    if upload.len_min() > left {
+        if let Upload::Coming(body) = upload {
+            ask::drain(body).await;
+        }
+        let message = format!("The upload is larger than the limit of {left} bytes.");
+        return Err(Fault::new(Code::BodyTooLarge, message));
+    }
+    let carries = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+    match upload {
+        Upload::Here(body, _) => Ok(Sending::whole(body)),
+        Upload::Coming(body) if body.is_end_stream() && !carries => Ok(Sending::Whole(None)),
+        Upload::Coming(body) => {
+            let full = || Fault::plain(Code::MemoryFull).after(Millis(1_000));
+            let hold = app.memory.hold(limits::STREAM_WINDOW_BYTES as u64).ok_or_else(full)?;
+            Ok(Sending::Through(Box::new(Through { body, left, hold })))
+        }
+    }
+}
+
 /// Checks who asks, finds the engine, and asks the kernel.
 fn admit(
     app: &Arc<App>,
     live: &Arc<Live>,
     parts: &http::request::Parts,
-    body: &Incoming,
     trace: &Arc<str>,
     received: At,
-) -> Result<(ModelRoute, Journey), Fault> {
+) -> Result<Journey, Fault> {
     let caller = ask::caller(app, &parts.headers, received)?;
-    let upload_max = live.config.limits.upload_bytes_max.0;
-    if body.size_hint().lower() > upload_max {
-        let message = format!("The upload is larger than the limit of {upload_max} bytes.");
-        return Err(Fault::new(Code::BodyTooLarge, message));
-    }
     let engine = engine(live, &parts.headers)?;
-    let model = ask::resolve(live, &format!("{}/*", engine.name))?;
+    let model = live.routes.paths(engine.id).ok_or_else(|| Fault::plain(Code::PathUnknown))?;
     let tenant = ask::sub_tenant(&caller.tenant, &parts.headers)?;
     // A key or tenant tied to certain models has no business beside them.
     if !caller.models.is_empty() || !live.routes.allows(&tenant, model.id) {
@@ -94,10 +135,11 @@ fn admit(
         call,
         tenant: tenant.clone(),
         model: model.id,
-        targets: vec![0],
+        targets: model.targets.iter().map(|target| target.engine).collect(),
         class,
         run,
         prompt: Tokens::ZERO,
+        prompt_max: Tokens::ZERO,
         output_max: None,
         generates: false,
         bytes: Bytes::ZERO,
@@ -116,7 +158,7 @@ fn admit(
         received,
         prompt: Tokens::ZERO,
     };
-    Ok((model, Journey::new(app.clone(), origin, ticket)))
+    Ok(Journey::new(app.clone(), origin, ticket))
 }
 
 /// The engine named in `x-seawall-engine`, or the first that takes other paths.
@@ -132,36 +174,26 @@ fn engine<'a>(live: &'a Live, headers: &HeaderMap) -> Result<&'a EngineRoute, Fa
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is needed once, by name, at the one call")]
 async fn send(
     app: &Arc<App>,
-    live: &Live,
-    model: &ModelRoute,
     grant: &Grant,
     parts: http::request::Parts,
-    body: Incoming,
+    sending: Sending,
     journey: &mut Journey,
     trace: &str,
 ) -> Result<Response<Incoming>, (Failure, Code)> {
-    let connect = (Failure::Connect, Code::EngineDown);
-    debug_assert_eq!(model.targets.len(), 1, "a path model has its engine as only target");
-    let engine = live.routes.engine(grant.engine).ok_or(connect)?;
-    let replica = live.routes.replica(grant.replica).ok_or(connect)?;
-    let client = live.clients.get(&grant.engine).ok_or(connect)?;
+    // No replica to blame: a reload took it away between the grant and now.
+    let gone = (Failure::Refused { status: 503 }, Code::EngineDown);
+    let live = app.live.load_full();
+    let engine = live.routes.engine(grant.engine).ok_or(gone)?;
+    let replica = live.routes.replica(grant.replica).ok_or(gone)?;
+    let client = live.clients.get(&grant.engine).ok_or(gone)?;
     journey.goes_to(engine.name.clone());
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let uri = replica.url.join(path).map_err(|_| connect)?;
-    let sending =
-        if body.is_end_stream() && !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
-            Sending::Whole(None)
-        } else {
-            let hold = app.memory.hold(limits::STREAM_WINDOW_BYTES as u64);
-            let hold = hold.ok_or((Failure::Connect, Code::MemoryFull))?;
-            Sending::Through { body, left: live.config.limits.upload_bytes_max.0, hold }
-        };
+    let bad_path = (Failure::Refused { status: 400 }, Code::PathUnknown);
     let mut request = Request::new(sending);
     *request.method_mut() = parts.method;
-    *request.uri_mut() = uri;
+    *request.uri_mut() = replica.url.join(path).map_err(|_| bad_path)?;
     let mut headers = upstream::forwarded(&parts.headers);
     attempt::credentials(&mut headers, engine);
     headers.insert("traceparent", super::trace::parent(trace, grant.call.0, grant.attempt));
@@ -172,10 +204,18 @@ async fn send(
             app.metrics.calls.attempt(&engine.name, "answered");
             Ok(response)
         }
-        Ok(Err(why)) if why.is_connect() => Err(connect),
+        Ok(Err(why)) if why.is_connect() => Err((Failure::Connect, Code::EngineDown)),
+        // The client's body broke the limit or broke off: the engine is well.
+        Ok(Err(why)) if is_body(&why) => Err((Failure::Refused { status: 413 }, Code::BodyTooLarge)),
         Ok(Err(_)) => Err((Failure::Cut, Code::EngineFailed)),
         Err(_) => Err((Failure::Timeout, Code::EngineTimeout)),
     }
+}
+
+/// Did the request's own body fail, rather than the engine?
+fn is_body(why: &hyper_util::client::legacy::Error) -> bool {
+    let hyper = std::error::Error::source(why).and_then(|source| source.downcast_ref::<hyper::Error>());
+    hyper.is_some_and(hyper::Error::is_user)
 }
 
 /// The engine's answer as it comes, whatever its status.

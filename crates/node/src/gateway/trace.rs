@@ -29,7 +29,9 @@ impl Traces {
         given.map_or_else(|| self.fresh(), Into::into)
     }
 
-    fn fresh(&self) -> Arc<str> {
+    /// A new id, unlike any other of this process.
+    #[must_use]
+    pub fn fresh(&self) -> Arc<str> {
         let count = self.next.fetch_add(1, Ordering::Relaxed);
         format!("{:016x}{count:016x}", self.process).into()
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use seawall_kernel::view::{Circuit, EngineView, View};
-use seawall_model::Class;
+use seawall_kernel::view::{BudgetView, Circuit, EngineView, View};
+use seawall_model::{Class, limits};
 
 use crate::app::{App, Live};
 use crate::clock;
@@ -47,9 +47,13 @@ impl Looks {
             tenant_queued: gauges(r, "seawall_tenant_queued", "Calls waiting, by tenant (busiest)"),
             tenant_running: gauges(r, "seawall_tenant_running", "Calls in flight, by tenant (busiest)"),
             tenant_served: gauges(r, "seawall_tenant_served", "Cost units served, by tenant (busiest)"),
-            budget_spent: gauges(r, "seawall_budget_spent", "Settled, by account"),
-            budget_reserved: gauges(r, "seawall_budget_reserved", "Reserved by calls in flight, by account"),
-            budget_limit: gauges(r, "seawall_budget_limit", "Limit, by account"),
+            budget_spent: gauges(r, "seawall_budget_spent", "Settled, by account (largest)"),
+            budget_reserved: gauges(
+                r,
+                "seawall_budget_reserved",
+                "Reserved by calls in flight, by account (largest)",
+            ),
+            budget_limit: gauges(r, "seawall_budget_limit", "Limit, by account (largest)"),
             connections: gauges(r, "seawall_connections", "Open connections from clients"),
             held: gauges(r, "seawall_memory_bytes", "The byte budget of calls in flight: held and limit"),
             tasks: gauges(r, "seawall_tasks", "Live tasks and threads, by kind"),
@@ -114,7 +118,7 @@ impl Looks {
             self.tenant_running.get_or_create(&labels).set(f64::from(tenant.running));
             self.tenant_served.get_or_create(&labels).set(tenant.served as f64);
         }
-        for budget in &view.budgets {
+        for budget in largest(&view.budgets) {
             let labels = one("account", budget.account.clone());
             self.budget_spent.get_or_create(&labels).set(budget.spent as f64);
             self.budget_reserved.get_or_create(&labels).set(budget.reserved as f64);
@@ -141,5 +145,38 @@ impl Looks {
             let live = app.tasks.count(*kind) as f64;
             self.tasks.get_or_create(&one("kind", kind.as_str())).set(live);
         }
+    }
+}
+
+/// The accounts that get a label of their own: a client that invents users makes accounts
+/// as well. Those that have spent most, by name where they are equal.
+fn largest(budgets: &[BudgetView]) -> Vec<&BudgetView> {
+    let mut largest: Vec<_> = budgets.iter().collect();
+    largest.sort_unstable_by(|a, b| b.spent.cmp(&a.spent).then_with(|| a.account.cmp(&b.account)));
+    largest.truncate(limits::TENANT_LABELS_MAX);
+    largest
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::At;
+
+    use super::*;
+
+    #[test]
+    fn accounts_that_spent_most_get_the_labels() {
+        let budget = |at: usize| BudgetView {
+            account: format!("user-{at:04}#usd/day").into(),
+            window: At(0),
+            limit: 1_000,
+            spent: (at % 250) as u64,
+            reserved: 0,
+        };
+        let budgets: Vec<_> = (0..500).map(budget).collect();
+        let largest = largest(&budgets);
+        assert_eq!(largest.len(), limits::TENANT_LABELS_MAX);
+        assert_eq!(&*largest[0].account, "user-0249#usd/day");
+        assert_eq!(&*largest[1].account, "user-0499#usd/day");
+        assert!(largest.iter().all(|budget| budget.spent >= 150), "none of the small ones");
     }
 }

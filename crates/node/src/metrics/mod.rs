@@ -8,6 +8,7 @@ mod looks;
 mod service;
 
 use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::registry::Registry;
 
@@ -26,6 +27,9 @@ pub struct Metrics {
     /// What the process did.
     pub service: Service,
     looks: Looks,
+    /// Held while a page is made: a look clears gauges that may be gone and sets them
+    /// anew, and a second page in between would miss some.
+    page: Mutex<()>,
 }
 
 impl Metrics {
@@ -36,13 +40,14 @@ impl Metrics {
         let calls = Calls::register(&mut registry);
         let service = Service::register(&mut registry);
         let looks = Looks::register(&mut registry);
-        Self { registry, calls, service, looks }
+        Self { registry, calls, service, looks, page: Mutex::new(()) }
     }
 
     /// Renders the page, in OpenMetrics text. The kernel's and the process's figures are
     /// read now.
     #[must_use]
     pub fn page(&self, app: &App) -> String {
+        let _alone = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         self.looks.look(app);
         let mut page = String::with_capacity(16 << 10);
         if prometheus_client::encoding::text::encode(&mut page, &self.registry).is_err() {
