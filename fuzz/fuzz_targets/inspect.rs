@@ -12,6 +12,6 @@ fuzz_target!(|body: &[u8]| {
             assert!(body[seen.model_span].starts_with(b"\""));
         }
         let _ = meter::usage(protocol, body);
+        let _ = tokens::estimate_answer(protocol, body);
     }
-    let _ = tokens::estimate(body);
 });

@@ -10,11 +10,11 @@ fuzz_target!(|body: &[u8]| {
     let body = Bytes::copy_from_slice(body);
     for protocol in Protocol::ALL {
         if let Ok(seen) = inspect(protocol, &body) {
-            let out = rewrite::request(&body, &seen, "other \"name\"", true);
+            let out = rewrite::request(&body, &seen, "other \"name\"", true, None);
             let again = inspect(protocol, &out).expect("still a good request");
             assert_eq!(again.model, "other \"name\"");
             assert_eq!(again.prefix, seen.prefix);
-            assert_eq!(again.include_usage, seen.include_usage || seen.stream);
+            assert_eq!(again.include_usage, seen.include_usage || (seen.stream && matches!(protocol, Protocol::Chat | Protocol::Completions)));
         }
     }
 });

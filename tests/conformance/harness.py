@@ -44,6 +44,7 @@ def until(what: str, done: typing.Callable[[], typing.Any], seconds: float = 10.
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {seconds} s: {what}")
+        # sleeps because a condition of another process is polled, within a limit
         time.sleep(every)
 
 

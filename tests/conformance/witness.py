@@ -107,6 +107,7 @@ class Pipe:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self.held and self.reading is None:
+                # sleeps because time itself is what the fault asks for
                 await asyncio.sleep(left)  # a pipelined request: nothing to learn from more bytes
             else:
                 await self._more(left)

@@ -37,7 +37,7 @@ class Caller:
     def send(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         """Sends the request, whole."""
         more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.raw.sendall(f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode() + body)
+        self.raw.sendall(f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}\r\n".encode() + body)
 
     def until(self, mark: bytes, count: int = 1) -> bytes:
         """Reads until the mark has come that often."""

@@ -60,7 +60,7 @@ def complete(said: bytes) -> bool:
 
 def post(path: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
     """A request's bytes."""
-    lines = [f"POST {path} HTTP/1.1", "host: x", "content-type: application/json", *headers]
+    lines = [f"POST {path} HTTP/1.1", "host: 127.0.0.1", "content-type: application/json", *headers]
     if length is not None or not any("transfer-encoding" in header for header in headers):
         lines.append(f"content-length: {len(body) if length is None else length}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
@@ -76,14 +76,14 @@ HOSTILE: list[tuple[str, bytes, tuple[int, ...]]] = [
     ("tls on a plain port", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n", (400,)),
     ("no version", b"GET /v1/models\r\n\r\n", (400,)),
     ("bad version", b"GET /v1/models HTTP/9.9\r\n\r\n", (400, 505)),
-    ("bad header name", b"GET /v1/models HTTP/1.1\r\nhost: x\r\nbad header: 1\r\n\r\n", (400,)),
-    ("a header of 100 KB", b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 100_000 + b"\r\n\r\n", (431, 400)),
-    ("5,000 headers", b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(5000)) + b"\r\n", (431, 400)),
-    ("a path of 100 KB", b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n", (414, 431, 400)),
-    ("negative length", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", (400,)),
-    ("length that is no number", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: many\r\n\r\n", (400,)),
-    ("two lengths", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcdef", (400,)),
-    ("length and chunked", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
+    ("bad header name", b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nbad header: 1\r\n\r\n", (400,)),
+    ("a header of 100 KB", b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"a" * 100_000 + b"\r\n\r\n", (431, 400)),
+    ("5,000 headers", b"GET /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(5000)) + b"\r\n", (431, 400)),
+    ("a path of 100 KB", b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", (414, 431, 400)),
+    ("negative length", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: -1\r\n\r\n", (400,)),
+    ("length that is no number", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: many\r\n\r\n", (400,)),
+    ("two lengths", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcdef", (400,)),
+    ("length and chunked", b"POST " + CHAT.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", (400,)),
     ("bad chunk size", post(CHAT, b"zz\r\nabc\r\n0\r\n\r\n", "transfer-encoding: chunked"), (400,)),
     ("a chunk too big for any number", post(CHAT, b"fffffffffffffffff\r\nabc", "transfer-encoding: chunked"), (400, 413)),
     ("chunk of 1 GB", post(CHAT, b"40000000\r\n" + b"a" * (2 << 20), "transfer-encoding: chunked"), (413,)),
@@ -99,9 +99,9 @@ HOSTILE: list[tuple[str, bytes, tuple[int, ...]]] = [
     ("bad deadline", post(CHAT, GOOD, "x-seawall-deadline-ms: -1"), (400,)),
     ("bad class", post(CHAT, GOOD, "x-seawall-class: emperor"), (400,)),
     ("a run's name of 10 KB", post(CHAT, GOOD, "x-seawall-run: " + "r" * 10_000), (400, 200)),
-    ("key that is not ascii", post(CHAT, GOOD).replace(b"host: x", b"host: x\r\nauthorization: Bearer \xff\xfe"), (200, 400, 401)),
-    ("path with dots", b"GET /v1/../../etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n", (404, 400, 200)),
-    ("method that is not one", b"BREW /v1/models HTTP/1.1\r\nhost: x\r\n\r\n", (405, 400, 404, 501)),
+    ("key that is not ascii", post(CHAT, GOOD).replace(b"host: 127.0.0.1", b"host: 127.0.0.1\r\nauthorization: Bearer \xff\xfe"), (200, 400, 401)),
+    ("path with dots", b"GET /v1/../../etc/passwd HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", (404, 400, 200)),
+    ("method that is not one", b"BREW /v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", (405, 400, 404, 501)),
 ]
 
 
@@ -201,6 +201,7 @@ def test_slow_readers_cost_little(world: tuple[harness.Gateway, Witness]) -> Non
         for caller in callers:
             caller.raw.recv(2048 // 4)
         peak = max(peak, gateway.rss_bytes())
+        # sleeps because that is the reading speed
         time.sleep(0.25)  # the reading speed, not a wait for anything
     sent = [witness.call(f"slow-{number}").sent_bytes for number in range(SLOW_READERS)]
     for caller in callers:
@@ -231,7 +232,7 @@ def test_slow_headers_are_cut(tmp_path: pathlib.Path, gateways: list[harness.Gat
     held = []
     for _ in range(1000):
         raw = gateway.connect()
-        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow: ")
+        raw.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nx-slow: ")
         held.append(raw)
     assert gateway.is_alive(), "others are served meanwhile"
     # 15 s is limits::HEADER_WAIT_MS_MAX
@@ -247,7 +248,7 @@ def test_connections_over_the_limit_are_told_or_closed(tmp_path: pathlib.Path, g
     gateways.append(gateway)
     held = [gateway.connect() for _ in range(40)]
     for raw in held:
-        raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        raw.sendall(b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
         raw.settimeout(0.5)
     served = 0
     for raw in held:

@@ -184,6 +184,7 @@ def test_crashes_never_overspend_a_budget(tmp_path: pathlib.Path, witness: Witne
         spenders = [threading.Thread(target=spend, args=(number,), daemon=True) for number in range(4)]
         for thread in spenders:
             thread.start()
+        # sleeps because the random moment of death is the test
         time.sleep(chance.uniform(0.01, 0.15))  # the random point at which it dies
         gateway.kill()
         over.set()

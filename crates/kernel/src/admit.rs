@@ -7,6 +7,7 @@ use seawall_model::{At, CallId, Cause, Code, MicroUsd, Millis, Outcome, Tokens, 
 
 use crate::budget::{Room, need};
 use crate::call::{Call, Link, Queued, State, TOKENS_MAX};
+use crate::crowd::root;
 use crate::effect::{Effect, Refusal, Settlement};
 use crate::input::Submit;
 use crate::kernel::Kernel;
@@ -49,14 +50,41 @@ impl Kernel {
         self.enqueue(at, out);
         self.pump_all(out);
         // Only what really has to wait counts against the bounds of waiting.
-        if self.calls.get(at).is_some_and(|call| call.submit.call == id)
-            && let Some(queued) = self.calls[at].queued()
-            && let Some(no) = self.overfull(queued.engine, at, 0)
+        if self.calls.get(at).is_some_and(|call| call.submit.call == id) {
+            self.keep_bounds(at, out);
+        }
+    }
+
+    /// Counts a call that has come to wait, and turns calls away until the bounds of its
+    /// queue hold: others where it has less than its even share, else itself.
+    pub(crate) fn keep_bounds(&mut self, at: u32, out: &mut Vec<Effect>) {
+        let Some(engine) = self.calls[at].queued().map(|queued| queued.engine) else {
+            return;
+        };
+        self.count_in(at);
+        while let Some(no) = self.overfull(engine, at) {
+            let crowd = &self.engines[engine].crowd;
+            let instead = crowd.gives_way(&self.calls[at].submit.tenant, &self.queue);
+            let instead = instead.filter(|_| no.code == Code::QueueFull);
+            let victim = instead.and_then(|id| self.index.get(&id).copied()).unwrap_or(at);
+            self.leave_queue(victim);
+            self.leave_run(victim, engine);
+            let cause = self.calls[victim].waits.main();
+            self.refuse(victim, No { cause, ..no }, out);
+            if victim == at {
+                return;
+            }
+        }
+    }
+
+    /// Counts a call among those who wait for its engine.
+    pub(crate) fn count_in(&mut self, at: u32) {
+        let call = &mut self.calls[at];
+        if let State::Queued(queued) = &mut call.state
+            && !std::mem::replace(&mut queued.counted, true)
         {
-            let engine = queued.engine;
-            self.leave_queue(at);
-            self.leave_run(at, engine);
-            self.refuse(at, no, out);
+            let crowd = &mut self.engines[queued.engine].crowd;
+            crowd.join(&call.submit.tenant, call.submit.call, call.submit.bytes.0);
         }
     }
 
@@ -80,6 +108,9 @@ impl Kernel {
         let leaf = self.tenants.leaf(&tenant, &mut self.accounts, self.now, &mut self.evicted);
         while let Some(node) = self.evicted.pop() {
             self.flows.forget(&node);
+        }
+        while let Some(covered) = self.tenants.uncovered.pop() {
+            self.cover(covered);
         }
         let Some(leaf) = leaf else {
             return Err(No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::QueueFull) });
@@ -112,7 +143,8 @@ impl Kernel {
                     continue;
                 };
                 account.roll(self.now);
-                let need = need(account.meter, &call.price, Tokens(call.prompt_max()), Tokens(call.output_max));
+                let need =
+                    need(account.meter, &call.price, Tokens(call.prompt_max()), Tokens(call.output_max));
                 if account.room(need) == Room::Exhausted {
                     return Some(self.spent_out(serial));
                 }
@@ -134,29 +166,21 @@ impl Kernel {
         }
     }
 
-    /// Is there no room in the queue of this engine for `more` calls like this one?
-    pub(crate) fn overfull(&self, engine: u32, at: u32, more: usize) -> Option<No> {
-        let (state, call) = (&self.engines[engine], &self.calls[at]);
+    /// Does the queue of this engine break a bound, now that this call waits in it?
+    fn overfull(&self, engine: u32, at: u32) -> Option<No> {
+        let (state, tenant) = (&self.engines[engine], &self.calls[at].submit.tenant);
         let after = Some(self.patience(engine));
-        let bytes = if more > 0 {
-            state.queued_bytes.saturating_add(call.submit.bytes.0)
-        } else {
-            state.queued_bytes
-        };
-        if state.waiting() + more > self.queue.len_max || bytes > self.queue.bytes_max.0 {
+        if state.crowd.len_of(tenant) > self.queue.tenant_len_max {
             return Some(No {
                 retry_after: after,
-                what: Some(Arc::clone(&state.name)),
-                ..No::plain(Code::QueueFull)
+                what: Some(root(tenant).into()),
+                ..No::plain(Code::TenantQueueFull)
             });
         }
-        let node = &self.tenants.nodes[call.node];
-        let flows = (0..3).filter_map(|class| node.flow(engine * 3 + class));
-        let own: usize = flows.map(|flow| self.flows.get(flow).queued).sum();
-        (own + more > self.queue.tenant_len_max).then(|| No {
+        state.crowd.is_over(&self.queue).then(|| No {
             retry_after: after,
-            what: Some(Arc::clone(&node.path)),
-            ..No::plain(Code::TenantQueueFull)
+            what: Some(Arc::clone(&state.name)),
+            ..No::plain(Code::QueueFull)
         })
     }
 
@@ -242,6 +266,7 @@ impl Kernel {
             expires: At(now.0.saturating_add(self.queue.wait_ms_max.micros().saturating_sub(waited))),
             latest,
             armed: None,
+            counted: false,
         });
         let id = call.submit.call;
         let node = call.node;

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use seawall_model::{At, Tokens, Usage, limits};
+use seawall_model::{At, Millis, Tokens, Usage, limits};
 
 use crate::calendar::window;
 use crate::plan::{BudgetRule, Meter, Period, Price};
@@ -18,6 +18,11 @@ use crate::view::BudgetView;
 /// A slice is this part of the limit: small enough that a crash wastes little, large
 /// enough that drawing is rare.
 const SLICES: u64 = 64;
+/// Accounts that one root tenant can open through users that no rule names: an eighth of
+/// the table, so that whoever invents users shuts out only new ones of its own.
+const INVENTED_MAX: usize = limits::BUDGETS_MAX / 8;
+/// A table without room is swept at most this often: a sweep looks at every account.
+const SWEEP_MS: Millis = Millis(1_000);
 
 /// One account.
 #[derive(Clone, Debug)]
@@ -35,6 +40,8 @@ pub(crate) struct Account {
     ceiling: u64,
     asked: Option<u64>,
     told: u64,
+    /// Does it stand under the rule `*`, for a path that no rule names?
+    invented: bool,
     /// The tenant node that waits for this account.
     pub(crate) held: Option<u32>,
 }
@@ -124,8 +131,16 @@ pub(crate) struct Accounts {
     names: BTreeMap<Arc<str>, u64>,
     map: BTreeMap<u64, Account>,
     serial: u64,
+    /// Accounts under the rule `*`, by root tenant.
+    invented: BTreeMap<Arc<str>, usize>,
+    swept: Option<At>,
     /// Accounts whose spending has changed since it was last told.
     pub(crate) untold: BTreeSet<u64>,
+}
+
+/// The root tenant of a path or of an account's name.
+fn root(path: &str) -> &str {
+    path.split(['/', '#']).next().unwrap_or_default()
 }
 
 /// The name of an account: `prefix#meter/period`.
@@ -172,17 +187,27 @@ impl Accounts {
         self.names.get(name).copied()
     }
 
-    /// The account of a rule, made if need be. `None` when the table is full of accounts
-    /// whose windows still count.
-    pub(crate) fn open(&mut self, prefix: &str, rule: &BudgetRule, now: At) -> Option<u64> {
+    /// The account of a rule, made if need be; `invented` where it is the rule `*`. `None`
+    /// when the table, or the part of it that the root tenant may fill so, is full of
+    /// accounts whose windows still count.
+    pub(crate) fn open(&mut self, prefix: &str, rule: &BudgetRule, invented: bool, now: At) -> Option<u64> {
         let name = name(prefix, rule);
-        if let Some(serial) = self.find(&name) {
-            let account = self.map.get_mut(&serial)?;
-            account.limit = rule.limit;
-            account.active = true;
-            return Some(serial);
+        let serial = if let Some(serial) = self.find(&name) {
+            serial
+        } else {
+            let full = |accounts: &Self| accounts.invented.get(root(prefix)) >= Some(&INVENTED_MAX);
+            if invented && full(self) && (!self.make_room(now) || full(self)) {
+                return None;
+            }
+            self.insert(name, rule.meter, rule.period, rule.limit, true, now)?
+        };
+        let account = self.map.get_mut(&serial)?;
+        account.limit = rule.limit;
+        account.active = true;
+        if invented && !std::mem::replace(&mut account.invented, true) {
+            *self.invented.entry(root(prefix).into()).or_default() += 1;
         }
-        self.insert(name, rule.meter, rule.period, rule.limit, true, now)
+        Some(serial)
     }
 
     fn insert(
@@ -212,6 +237,7 @@ impl Accounts {
             ceiling: 0,
             asked: None,
             told: 0,
+            invented: false,
             held: None,
         };
         self.names.insert(name, self.serial);
@@ -222,12 +248,25 @@ impl Accounts {
     /// Drops the accounts that hold nothing: their window is over or nothing was spent.
     /// The tenant nodes that knew them open them again when they need them.
     fn make_room(&mut self, now: At) -> bool {
+        if self.swept.is_some_and(|swept| now < swept.plus(SWEEP_MS)) {
+            return false;
+        }
+        self.swept = Some(now);
         let before = self.map.len();
+        let invented = &mut self.invented;
         self.map.retain(|_, account| {
             let over = now >= account.end;
             let empty = account.spent == 0 && account.ceiling == 0 && account.asked.is_none();
-            !((over || empty) && account.reserved == 0 && account.held.is_none())
+            let keep = !((over || empty) && account.reserved == 0 && account.held.is_none());
+            if !keep
+                && account.invented
+                && let Some(count) = invented.get_mut(root(&account.name))
+            {
+                *count -= 1;
+            }
+            keep
         });
+        invented.retain(|_, count| *count > 0);
         let map = &self.map;
         self.names.retain(|_, serial| map.contains_key(serial));
         self.untold.retain(|serial| map.contains_key(serial));
@@ -311,6 +350,12 @@ impl Accounts {
             .collect()
     }
 
+    pub(crate) fn check(&self) {
+        assert!(self.map.len() <= limits::BUDGETS_MAX, "budget accounts are bounded (I5)");
+        let invented = self.map.values().filter(|account| account.invented).count();
+        assert_eq!(invented, self.invented.values().sum::<usize>(), "accounts under `*` are counted");
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Account)> {
         self.map.iter().map(|(serial, account)| (*serial, account))
     }
@@ -348,7 +393,7 @@ mod tests {
 
     fn opened() -> (Accounts, u64) {
         let mut accounts = Accounts::default();
-        let serial = accounts.open("acme", &RULE, At(0)).expect("room");
+        let serial = accounts.open("acme", &RULE, false, At(0)).expect("room");
         (accounts, serial)
     }
 
@@ -393,7 +438,7 @@ mod tests {
         accounts.restore(&name, At(0), 500, At(30_000_000));
         accounts.restore(&"nonsense".into(), At(0), 500, At(0));
         accounts.restore(&"old#calls/minute".into(), At(0), 500, At(70_000_000));
-        let serial = accounts.open("acme", &RULE, At(30_000_000)).expect("room");
+        let serial = accounts.open("acme", &RULE, false, At(30_000_000)).expect("room");
         assert_eq!(accounts.find(&name), Some(serial));
         assert_eq!(accounts.get(serial).map(|account| (account.spent, account.limit)), Some((500, 6_400)));
         assert_eq!(accounts.view(At(30_000_000)).len(), 1);
@@ -403,10 +448,29 @@ mod tests {
     fn the_table_is_bounded_and_forgets_the_empty_first() {
         let mut accounts = Accounts::default();
         for at in 0..limits::BUDGETS_MAX {
-            let serial = accounts.open(&format!("t{at}"), &RULE, At(0)).expect("room");
+            let serial = accounts.open(&format!("t{at}"), &RULE, false, At(0)).expect("room");
             accounts.get_mut(serial).expect("open").spent = 1;
         }
-        assert_eq!(accounts.open("late", &RULE, At(1)), None);
-        assert!(accounts.open("late", &RULE, At(60_000_000)).is_some(), "old windows make room");
+        assert_eq!(accounts.open("late", &RULE, false, At(1)), None);
+        assert!(accounts.open("late", &RULE, false, At(60_000_000)).is_some(), "old windows make room");
+    }
+
+    #[test]
+    fn inventing_users_fills_an_eighth_and_no_more() {
+        let mut accounts = Accounts::default();
+        for at in 0..INVENTED_MAX {
+            let serial = accounts.open(&format!("acme/u{at}"), &RULE, true, At(0)).expect("room");
+            accounts.get_mut(serial).expect("open").spent = 1;
+        }
+        assert_eq!(accounts.open("acme/late", &RULE, true, At(1)), None);
+        assert!(accounts.open("acme/u0", &RULE, true, At(1)).is_some(), "a known one stays");
+        assert!(
+            accounts.open("acme/named", &RULE, false, At(1)).is_some(),
+            "a rule of its own has its place"
+        );
+        assert!(accounts.open("beta/u0", &RULE, true, At(1)).is_some(), "others are not shut out");
+        accounts.check();
+        assert!(accounts.open("acme/late", &RULE, true, At(60_000_000)).is_some(), "old windows make room");
+        accounts.check();
     }
 }

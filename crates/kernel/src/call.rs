@@ -88,6 +88,8 @@ pub(crate) struct Queued {
     /// It cannot be answered in time when started after this.
     pub(crate) latest: At,
     pub(crate) armed: Option<At>,
+    /// Is it counted among those who wait for the engine?
+    pub(crate) counted: bool,
 }
 
 /// A call on a replica.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use seawall_model::{At, CallId, Cause, Code, EngineId, Finish, MicroUsd, Millis, Outcome, ReplicaId, Tokens, Usage, Waits};
+use seawall_model::{
+    At, CallId, Cause, Code, EngineId, Finish, MicroUsd, Millis, Outcome, ReplicaId, Tokens, Usage, Waits,
+};
 
 /// One thing to do. Effects are performed in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

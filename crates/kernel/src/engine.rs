@@ -6,6 +6,7 @@ use std::sync::Arc;
 use seawall_model::{At, Bytes, Cause, EngineId, Millis, ReplicaId};
 
 use crate::circuit::Breaker;
+use crate::crowd::Crowd;
 use crate::pace::Limit;
 use crate::plan::{self, CostRule, Pace};
 use crate::prefix::Prefixes;
@@ -120,6 +121,9 @@ pub(crate) struct Engine {
     pub(crate) roots: [u32; 3],
     pub(crate) queued: [usize; 3],
     pub(crate) queued_bytes: u64,
+    /// Who of them really waits: a call that is dispatched in the step it came in is not
+    /// counted here.
+    pub(crate) crowd: Crowd,
     pub(crate) running: u32,
     pub(crate) runs: Runs,
     pub(crate) allowance: Allowance,
@@ -157,6 +161,7 @@ impl Engine {
             roots,
             queued: [0; 3],
             queued_bytes: 0,
+            crowd: Crowd::default(),
             running: 0,
             runs: Runs::default(),
             allowance: Allowance::new(now),

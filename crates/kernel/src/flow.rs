@@ -361,15 +361,17 @@ impl Flows {
         }
     }
 
+    /// The waiting calls of a leaf, in order of arrival.
+    pub(crate) fn calls_of(&self, flow: u32, calls: &Slab<Call>) -> Vec<u32> {
+        let next = |at: &u32| Some(calls[*at].arrival.next).filter(|next| *next != crate::call::NONE);
+        std::iter::successors(self.slab[flow].arrivals.head(), next).collect()
+    }
+
     /// All waiting calls of a tree, leaf by leaf, in order of arrival.
     pub(crate) fn waiting(&self, slot: u32, calls: &Slab<Call>) -> Vec<u32> {
         let mut all = Vec::new();
-        for (_, flow) in self.slab.iter().filter(|(_, flow)| flow.slot == slot) {
-            let mut at = flow.arrivals.head();
-            while let Some(call) = at {
-                all.push(call);
-                at = Some(calls[call].arrival.next).filter(|next| *next != crate::call::NONE);
-            }
+        for (at, _) in self.slab.iter().filter(|(_, flow)| flow.slot == slot) {
+            all.extend(self.calls_of(at, calls));
         }
         all.sort_unstable_by_key(|at| id_of(calls, *at));
         all

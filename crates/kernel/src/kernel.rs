@@ -198,6 +198,9 @@ impl Kernel {
     /// calls are dispatched at once and never need one.
     fn arm_waiting(&mut self) {
         while let Some((at, id)) = self.unarmed.pop() {
+            if self.calls.get(at).is_some_and(|call| call.submit.call == id) {
+                self.count_in(at);
+            }
             let Some(call) = self.calls.get_mut(at).filter(|call| call.submit.call == id) else {
                 continue;
             };

@@ -21,6 +21,7 @@ mod tenant;
 mod rate;
 mod budget;
 mod engine;
+mod crowd;
 mod place;
 mod pace;
 mod prefix;

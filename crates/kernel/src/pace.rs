@@ -1,5 +1,5 @@
 //! How many calls a replica takes at once. The signal is queueing inside the engine:
-//! time to first token above the least ever seen for a prompt of that length. It is
+//! time to first token above the least that a prompt of that length takes. It is
 //! learned from traffic as it comes, never by throttling to probe (which is what makes
 //! Vegas and Gradient limiters fail on language models: shared/anchors, scheduling,
 //! section 7). Queueing cuts the limit by 7 % a window; a well-used limit without it
@@ -20,12 +20,74 @@ const WINDOW_START_MS: Millis = Millis(250);
 /// slows each of its calls, before the rest counts as queueing.
 const UNARY_SLACK: u64 = 3;
 
+/// The least time seen in one power of two of prompt length; 0 is unknown.
+#[derive(Clone, Copy, Debug, Default)]
+struct Point {
+    micros: u64,
+    /// The prompt it was seen at: the longest, of equals.
+    prompt: u64,
+}
+
+/// Time that a replica without a queue takes for a prompt, by its length.
+#[derive(Clone, Debug, Default)]
+struct Curve([Point; LENGTHS]);
+
+impl Curve {
+    fn learn(&mut self, prompt: u64, micros: u64) {
+        let (point, micros) = (&mut self.0[length(prompt)], micros.max(1));
+        if point.micros == 0 || micros < point.micros {
+            *point = Point { micros, prompt };
+        } else if micros == point.micros {
+            point.prompt = point.prompt.max(prompt);
+        }
+    }
+
+    /// The time that a prompt of this length takes, by linear interpolation between the
+    /// points known; beyond the last in proportion to its length, which is also the most
+    /// that it can be.
+    fn at(&self, prompt: u64) -> Option<u64> {
+        let own = length(prompt);
+        let longer = self.0[own + 1..].iter().filter(|point| point.micros > 0);
+        // A longer prompt is never faster: its best time bounds this one's.
+        let bound = longer.clone().map(|point| point.micros).min();
+        let here = self.0[own];
+        if here.micros == 0 {
+            return bound;
+        }
+        let over = prompt.saturating_sub(here.prompt);
+        let most = here.micros.saturating_mul(prompt.max(1)) / here.prompt.max(1);
+        let slope = longer.clone().next().map(|next| {
+            let rise = next.micros.saturating_sub(here.micros);
+            // The next point lies in a higher power of two, so it is longer.
+            here.micros.saturating_add(rise.saturating_mul(over) / (next.prompt - here.prompt).max(1))
+        });
+        let due = if over == 0 { here.micros } else { most.min(slope.unwrap_or(most)) };
+        Some(due.min(bound.unwrap_or(due)))
+    }
+
+    /// The best time of the nearest prompt known that was no longer: no prompt is faster
+    /// than a shorter one.
+    fn least(&self, prompt: u64) -> Option<u64> {
+        let known = self.0[..=length(prompt)].iter().rev();
+        known.filter(|point| point.micros > 0 && point.prompt <= prompt).map(|point| point.micros).next()
+    }
+
+    /// What was learned fades by a thousandth.
+    fn fade(&mut self) {
+        for point in &mut self.0 {
+            point.micros += point.micros / 1_024;
+        }
+    }
+}
+
 /// What is known of one replica's speed, and the limit that follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Limit {
     limit: u64,
-    /// Least time to first token by prompt length, in microseconds; 0 is unknown.
-    first: [u64; LENGTHS],
+    /// Time to first token by prompt length.
+    first: Curve,
+    /// The part of an unstreamed answer's time that is not generation, likewise.
+    lead: Curve,
     /// Least time per generated token in microseconds; 0 is unknown.
     token: u64,
     seeking: bool,
@@ -44,7 +106,8 @@ impl Limit {
     pub(crate) fn new(pace: &Pace, now: At) -> Self {
         let mut limit = Self {
             limit: u64::from(pace.calls_start) * ONE,
-            first: [0; LENGTHS],
+            first: Curve::default(),
+            lead: Curve::default(),
             token: 0,
             seeking: true,
             start: now,
@@ -76,27 +139,26 @@ impl Limit {
 
     /// The least time to first token that a prompt of this length can expect.
     pub(crate) fn expected(&self, prompt: u64) -> Option<u64> {
-        // A longer prompt is never faster: its best time bounds this one's.
-        self.first[length(prompt)..].iter().copied().filter(|least| *least > 0).min()
+        self.first.least(prompt)
     }
 
     /// The first token of a prompt that had to be computed to this length came.
     pub(crate) fn first_token(&mut self, prompt: u64, micros: u64, pace: &Pace, now: At) {
-        let least = &mut self.first[length(prompt)];
-        if *least == 0 || micros < *least {
-            *least = micros.max(1);
-        }
-        let delay = micros.saturating_sub(self.expected(prompt).unwrap_or(micros));
-        self.sample(delay, pace, now);
+        self.first.learn(prompt, micros);
+        let due = self.first.at(prompt).unwrap_or(micros);
+        self.sample(micros.saturating_sub(due), pace, now);
     }
 
-    /// An unstreamed answer of so many tokens came in one piece.
-    pub(crate) fn whole(&mut self, output: u64, micros: u64, pace: &Pace, now: At) {
-        let per_token = micros / output.max(1);
-        if self.token == 0 || per_token < self.token {
-            self.token = per_token.max(1);
+    /// An answer of so many tokens (none where nothing is generated) came in one piece,
+    /// to a prompt that had to be computed to this length.
+    pub(crate) fn whole(&mut self, prompt: u64, output: u64, micros: u64, pace: &Pace, now: At) {
+        if output > 0 && (self.token == 0 || micros / output < self.token) {
+            self.token = (micros / output).max(1);
         }
-        let due = self.token.saturating_mul(output).saturating_mul(UNARY_SLACK);
+        let generating = self.token.saturating_mul(output);
+        self.lead.learn(prompt, micros.saturating_sub(generating));
+        let lead = self.lead.at(prompt).unwrap_or(0);
+        let due = generating.saturating_mul(UNARY_SLACK).saturating_add(lead);
         self.sample(micros.saturating_sub(due), pace, now);
     }
 
@@ -124,11 +186,9 @@ impl Limit {
         self.clamp(pace);
         // What was learned fades by a thousandth a window, so that an engine that
         // became slower for good is not taken for a saturated one for ever.
-        for least in self.first.iter_mut().chain([&mut self.token]) {
-            if *least > 0 {
-                *least += *least / 1_024;
-            }
-        }
+        self.first.fade();
+        self.lead.fade();
+        self.token += self.token / 1_024;
         self.start = now;
         (self.delays, self.samples, self.peak) = (0, 0, 0);
     }
@@ -209,7 +269,62 @@ mod tests {
         limit.first_token(10_000, 2_000_000, &pace(), At(1));
         assert_eq!(limit.expected(100), Some(50_000));
         assert_eq!(limit.expected(10_000), Some(2_000_000));
-        assert_eq!(limit.expected(2_000), Some(2_000_000), "the nearest longer one known");
-        assert_eq!(limit.expected(1 << 20), None);
+        assert_eq!(limit.expected(2_000), Some(50_000), "the nearest shorter one known");
+        assert_eq!(limit.expected(99), None, "a longer one's time says nothing of a shorter");
+        assert_eq!(limit.expected(9_999), Some(50_000), "even one of the same power of two");
+    }
+
+    #[test]
+    fn long_prompts_are_not_taken_for_a_queue() {
+        // 10 ms and half a millisecond a token: within one power of two the times differ
+        // by more than the delay that counts as queueing.
+        let mut limit = Limit::new(&pace(), At(0));
+        for tick in 0..200_u64 {
+            limit.began(limit.calls());
+            let prompt = 8_200 + tick * 1_237 % 8_000;
+            limit.first_token(prompt, 10_000 + prompt * 500, &pace(), At(tick * 100_000));
+        }
+        assert_eq!(limit.calls(), 200);
+    }
+
+    #[test]
+    fn long_prompts_of_unstreamed_answers_are_no_queue_either() {
+        let mut limit = Limit::new(&pace(), At(0));
+        for tick in 0..200_u64 {
+            limit.began(limit.calls());
+            let (prompt, output) = if tick % 2 == 0 { (100, 500) } else { (16_000 + tick * 40, 5) };
+            let micros = 10_000 + prompt * 500 + output * 20_000;
+            limit.whole(prompt, output, micros, &pace(), At(tick * 100_000));
+        }
+        assert_eq!(limit.calls(), 200);
+    }
+
+    #[test]
+    fn answers_without_generation_move_the_limit() {
+        let mut limit = Limit::new(&pace(), At(0));
+        for tick in 0..100_u64 {
+            limit.began(limit.calls());
+            limit.whole(500, 0, 40_000, &pace(), At(tick * 100_000));
+        }
+        let grown = limit.calls();
+        assert!(grown > 20, "{grown}");
+        for tick in 100..200_u64 {
+            limit.began(limit.calls());
+            limit.whole(500, 0, 900_000, &pace(), At(tick * 100_000));
+        }
+        assert!(limit.calls() < grown, "{} after {grown}", limit.calls());
+    }
+
+    #[test]
+    fn times_are_drawn_between_the_points_known() {
+        let mut curve = Curve::default();
+        assert_eq!((curve.at(10), curve.least(10)), (None, None));
+        curve.learn(1_100, 100);
+        assert_eq!(curve.at(1_650), Some(150), "in proportion, with nothing beyond");
+        curve.learn(3_100, 200);
+        assert_eq!(curve.at(2_000), Some(145), "on the line to the next");
+        assert_eq!(curve.at(1_024), Some(100));
+        assert_eq!(curve.at(10), Some(100), "a longer one bounds it");
+        assert_eq!(curve.least(1_024), None);
     }
 }

@@ -179,7 +179,7 @@ pub enum Period {
 pub struct QueueRule {
     /// Calls waiting.
     pub len_max: usize,
-    /// Calls waiting of one tenant path.
+    /// Calls waiting of one root tenant: all paths with the same first segment together.
     pub tenant_len_max: usize,
     /// Bytes of bodies waiting.
     pub bytes_max: Bytes,

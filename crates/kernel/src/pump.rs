@@ -11,6 +11,7 @@ use crate::engine::Gate;
 use crate::kernel::Kernel;
 use crate::place::{Place, place};
 use crate::retry::pause;
+use crate::tenant::Node;
 use crate::timer::Alarm;
 
 /// Replicas beyond which an engine-wide index of prefixes is kept.
@@ -187,8 +188,9 @@ impl Kernel {
         if self.accounts.get(serial).is_some() {
             return Some(serial);
         }
-        let path = self.tenants.nodes[node].path.clone();
-        let serial = self.accounts.open(&path, &rule, self.now)?;
+        let Node { path, leaf, .. } = &self.tenants.nodes[node];
+        // A leaf's own rule can only be `*`.
+        let serial = self.accounts.open(path, &rule, *leaf, self.now)?;
         self.tenants.nodes[node].accounts[place].1 = serial;
         Some(serial)
     }
@@ -235,8 +237,7 @@ impl Kernel {
 
     fn dispatch(&mut self, choice: Choice, replica: usize, uncached: u64, out: &mut Vec<Effect>) {
         let Choice { engine, flow, at, class, by_share, ready } = choice;
-        let now = self.now;
-        let before = self.calls[at].waits;
+        let (now, before) = (self.now, self.calls[at].waits);
         let Some(queued) = self.leave_queue(at) else {
             return;
         };

@@ -76,19 +76,39 @@ impl Kernel {
         self.accounts.deactivate();
         let engines = self.engines.indices();
         let waiting: Vec<u32> = engines.iter().flat_map(|engine| self.waiting_on(*engine)).collect();
-        for at in &waiting {
-            if let Some(queued) = self.calls[*at].queued().copied() {
-                let runs = &mut self.engines[queued.engine].runs;
-                self.flows.take(queued.flow, *at, &mut self.calls, runs, &self.tenants);
-            }
-        }
+        self.take_out(&waiting);
         for node in self.tenants.reload(rules, &mut self.accounts, self.now) {
             self.flows.detach(node, &mut self.tenants);
         }
         for node in self.tenants.nodes.indices() {
             self.regate(node);
         }
+        self.put_back(&waiting);
+    }
+
+    /// The path of this leaf has become a prefix of others: it moves below that node, and
+    /// with it go its calls.
+    pub(crate) fn cover(&mut self, leaf: u32) {
+        let flows = self.tenants.nodes[leaf].flows.iter();
+        let waiting: Vec<u32> = flows.flat_map(|(_, flow)| self.flows.calls_of(*flow, &self.calls)).collect();
+        self.take_out(&waiting);
+        self.tenants.cover(leaf);
+        self.flows.detach(leaf, &mut self.tenants);
+        self.put_back(&waiting);
+    }
+
+    /// Takes waiting calls out of their trees, which may then change.
+    fn take_out(&mut self, waiting: &[u32]) {
         for at in waiting {
+            if let Some(queued) = self.calls[*at].queued().copied() {
+                let runs = &mut self.engines[queued.engine].runs;
+                self.flows.take(queued.flow, *at, &mut self.calls, runs, &self.tenants);
+            }
+        }
+    }
+
+    fn put_back(&mut self, waiting: &[u32]) {
+        for at in waiting.iter().copied() {
             let Some(queued) = self.calls[at].queued().copied() else {
                 continue;
             };

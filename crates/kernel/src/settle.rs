@@ -130,11 +130,17 @@ impl Kernel {
         let output = usage.output.0.min(TOKENS_MAX);
         let call = &self.calls[at];
         let (generates, node, model) = (call.submit.generates, call.node, call.submit.model);
-        if in_one_piece && generates && !run.sampled {
+        if in_one_piece && !run.sampled {
             let state = &mut self.engines[run.engine];
             if let Some(place) = state.find(run.replica) {
                 let limit = &mut state.replicas[place].limit;
-                limit.whole(output, now.micros_since(run.since), &state.pace, now);
+                limit.whole(
+                    run.uncached,
+                    if generates { output } else { 0 },
+                    now.micros_since(run.since),
+                    &state.pace,
+                    now,
+                );
             }
         } else {
             self.learn_first(at, &run);

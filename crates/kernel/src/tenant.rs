@@ -1,7 +1,8 @@
 //! The tree of tenants over all engines: limits, what blocks each node, and its budget
 //! accounts. A tenant path is a leaf below the nodes of its proper prefixes; where a
-//! rule hangs on the path itself, below the node of that prefix too, so that a rule
-//! always covers the whole subtree and the rule `*` only exact paths.
+//! rule hangs on the path itself or other paths lie below it, below the node of that
+//! prefix too. So a rule always covers the whole subtree and the rule `*` only exact
+//! paths, and a tenant with its users below it has one share, not two.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,6 +121,8 @@ pub(crate) struct Tenants {
     prefixes: BTreeMap<Arc<str>, u32>,
     rules: BTreeMap<Arc<str>, TenantRule>,
     serial: u64,
+    /// Leaves whose path has become a prefix of others just now: they are to be covered.
+    pub(crate) uncovered: Vec<u32>,
 }
 
 impl Tenants {
@@ -198,10 +201,8 @@ impl Tenants {
 
     /// The node that the leaf of `path` hangs under.
     fn ancestors(&mut self, path: &str, accounts: &mut Accounts, now: At) -> Option<u32> {
-        let ends = path
-            .match_indices('/')
-            .map(|(at, _)| at)
-            .chain(self.rules.contains_key(path).then_some(path.len()));
+        let ends =
+            path.match_indices('/').map(|(at, _)| at).chain(self.is_prefix(path).then_some(path.len()));
         let ends: Vec<usize> = ends.collect();
         let mut parent = None;
         for end in ends {
@@ -212,6 +213,19 @@ impl Tenants {
             });
         }
         parent
+    }
+
+    /// Does a rule hang on this very path, or do others lie below it?
+    fn is_prefix(&self, path: &str) -> bool {
+        self.rules.contains_key(path) || self.prefixes.contains_key(path)
+    }
+
+    /// Hangs a leaf below the node of its own path.
+    pub(crate) fn cover(&mut self, leaf: u32) {
+        let parent = self.prefixes.get(&self.nodes[leaf].path).copied();
+        if parent.is_some() && parent != self.nodes[leaf].parent {
+            self.reparent(leaf, parent);
+        }
     }
 
     fn insert(
@@ -250,6 +264,7 @@ impl Tenants {
         if leaf {
             self.leaves.insert(name, at)
         } else {
+            self.uncovered.extend(self.leaves.get(&name));
             self.prefixes.insert(name, at)
         };
         if let Some(parent) = parent {
@@ -285,7 +300,9 @@ impl Tenants {
             // Two rules for one account would reserve twice: the first counts.
             let same = |other: &BudgetRule| (other.meter, other.period) == (rule.meter, rule.period);
             if !budgets[..place].iter().any(same) {
-                node.accounts.push((*rule, accounts.open(&node.path, rule, now).unwrap_or(0)));
+                // A leaf's own rule can only be `*`.
+                let account = accounts.open(&node.path, rule, node.leaf, now);
+                node.accounts.push((*rule, account.unwrap_or(0)));
             }
         }
     }
@@ -306,6 +323,8 @@ impl Tenants {
                 }
             }
         }
+        // Each leaf has just found its place.
+        self.uncovered.clear();
         for at in self.nodes.indices() {
             self.apply_rule(at, accounts, now);
         }
@@ -338,6 +357,12 @@ impl Tenants {
             self.leaves.len() + self.prefixes.len(),
             "each node is found by its path"
         );
+        assert!(self.uncovered.is_empty(), "a step leaves nothing over");
+        for (_, node) in self.nodes.iter().filter(|(_, node)| node.leaf) {
+            if let Some(prefix) = self.prefixes.get(&node.path) {
+                assert_eq!(node.parent, Some(*prefix), "{} and its users are one share", node.path);
+            }
+        }
         for (at, node) in self.nodes.iter().filter(|(_, node)| !node.leaf) {
             let children = self.nodes.iter().filter(|(_, child)| child.parent == Some(at));
             let sum =

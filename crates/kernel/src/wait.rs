@@ -22,6 +22,9 @@ impl Kernel {
         let state = &mut self.engines[queued.engine];
         self.flows.take(queued.flow, at, &mut self.calls, &mut state.runs, &self.tenants);
         let call = &mut self.calls[at];
+        if queued.counted {
+            state.crowd.leave(&call.submit.tenant, call.submit.call, call.submit.bytes.0);
+        }
         call.state = State::Fresh;
         state.queued[call.class()] -= 1;
         state.queued_bytes = state.queued_bytes.saturating_sub(call.submit.bytes.0);
@@ -181,7 +184,7 @@ impl Kernel {
             let fits = other != engine
                 && self.engines[other].has_spare(self.now)
                 && self.latest_start(other, at) >= self.now
-                && self.overfull(other, at, 1).is_none();
+                && self.engines[other].crowd.fits(&self.calls[at].submit, &self.queue);
             if fits {
                 self.leave_queue(at);
                 self.leave_run(at, engine);
@@ -191,10 +194,10 @@ impl Kernel {
     }
 
     fn move_to(&mut self, at: u32, target: usize, out: &mut Vec<Effect>) {
-        let engine = self.engine_ids[&self.calls[at].targets[target].1];
-        match self.overfull(engine, at, 1) {
-            Some(no) => self.refuse(at, no, out),
-            None => self.enqueue_on(at, target, out),
+        let id = self.calls[at].submit.call;
+        self.enqueue_on(at, target, out);
+        if self.calls.get(at).is_some_and(|call| call.submit.call == id) {
+            self.keep_bounds(at, out);
         }
     }
 

@@ -424,6 +424,8 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::mpsc;
 
+    use seawall_model::{CallId, Class, MicroUsd, ModelId, Outcome, Protocol, Tenant, Tokens, Usage, Waits};
+
     use super::*;
 
     /// A folder of its own for each test, gone at its end.
@@ -482,6 +484,68 @@ mod tests {
         let folder = Folder::new("unclean");
         spend(&folder, clock::now(), false);
         assert_eq!(spent(&folder), (1, 300));
+    }
+
+    fn record(at: u64) -> Record {
+        Record {
+            call: CallId(at),
+            trace: "0af7651916cd43dd8448eb211c80319c".into(),
+            tenant: Tenant::local(),
+            run: None,
+            class: Class::Agent,
+            protocol: Protocol::Chat,
+            model: ModelId(1),
+            model_name: "small".into(),
+            engine: None,
+            engine_name: None,
+            replica: None,
+            stream: false,
+            received: At(at),
+            waits: Waits::default(),
+            attempts: 1,
+            first_token: None,
+            took: Millis(1),
+            usage: Usage::default(),
+            reserved_output: Tokens(1),
+            cost: MicroUsd(0),
+            finish: None,
+            outcome: Outcome::Done,
+        }
+    }
+
+    #[test]
+    fn deleting_goes_on_until_the_limit_holds_and_steps_aside_for_a_slice() {
+        let mut store = Store::in_memory().expect("opens");
+        let slice = limits::PRUNE_ROWS_MAX as u64;
+        store.record(&(0..3 * slice + 10).map(record).collect::<Vec<_>>()).expect("kept");
+        let news = News { drawn: Box::new(|_, _, _| {}), dropped: Box::new(|_| {}) };
+        let mut clerk = Clerk {
+            store,
+            keys: Arc::default(),
+            news,
+            records_kept: 10,
+            revision: None,
+            keys_at: At(0),
+            pruned_at: At(0),
+            accounts_at: At(0),
+            busy_at: None,
+            failing: false,
+            lost: false,
+        };
+        let disk = Disk::new();
+        disk.draw("a#usd/day".into(), At(1), 5);
+        clerk.prune_calls(&disk.0, clock::now());
+        assert_eq!(clerk.store.calls_kept().expect("read"), 2 * slice + 10, "one slice, as somebody waits");
+        assert_eq!(clerk.pruned_at, At(0), "the next round goes on at once");
+
+        wait(&disk.0);
+        // A slow machine may need more than one round for the rest; the loop needs an end.
+        let rounds = (0..10).take_while(|_| {
+            clerk.prune_calls(&disk.0, clock::now());
+            clerk.pruned_at == At(0)
+        });
+        assert!(rounds.count() < 10);
+        assert_eq!(clerk.store.calls_kept().expect("read"), 10);
     }
 
     fn figures(of: &[(&str, u64, u64)]) -> Figures {

@@ -139,7 +139,7 @@ impl Seat {
                 Effect::Refuse(refusal) if Some(refusal.call) == own => said.refusal = Some(refusal),
                 Effect::Refuse(refusal) => refused = Some(refusal),
                 Effect::Settle(settlement) if Some(settlement.call) == own => {
-                    said.settlement = Some(settlement)
+                    said.settlement = Some(settlement);
                 }
                 Effect::Settle(settlement) => {
                     if let Some(refusal) = refused.take_if(|refusal| refusal.call == settlement.call) {

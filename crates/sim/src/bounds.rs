@@ -46,6 +46,8 @@ impl Bounds {
         // One that leaves the plan may come back as a stranger.
         let present = &self.present;
         self.replicas.retain(|id, _| present.contains(id));
+        // A new plan may have come with a new key: the provider is asked again.
+        self.replicas.values_mut().for_each(|known| known.pause_until = At(0));
     }
 
     /// A circuit half-opens: earlier trials were of earlier times.

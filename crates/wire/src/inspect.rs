@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use seawall_model::limits::{CHOICES_MAX, MODEL_NAME_BYTES_MAX, USER_BYTES_MAX};
+use seawall_model::limits::{CHOICES_MAX, MODEL_NAME_BYTES_MAX};
 use seawall_model::{Code, Fault, Protocol, Tokens};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
@@ -14,6 +14,8 @@ use crate::{prefix, tokens};
 /// What deciding needs to know of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspected {
+    /// The protocol it was read in.
+    pub protocol: Protocol,
     /// The model asked for, unescaped.
     pub model: String,
     /// The bytes of its JSON string, quotes included.
@@ -24,17 +26,20 @@ pub struct Inspected {
     pub include_usage: bool,
     /// The bytes of the value of `stream_options`, where there is one.
     pub stream_options_span: Option<Range<usize>>,
-    /// The most output tokens asked for, per choice.
+    /// The most output tokens asked for, per choice; the larger where a chat names two.
     pub output_max: Option<Tokens>,
+    /// The bytes of the `null` that stands where [`crate::rewrite`] would write a limit.
+    pub output_max_span: Option<Range<usize>>,
     /// Choices to be generated, at least one, at most [`CHOICES_MAX`].
     pub choices: u32,
     /// The prompt's estimated length; never zero.
     pub prompt_tokens: Tokens,
+    /// A bound that the prompt's length does not exceed whatever the tokenizer: one
+    /// token a byte, attachments flat. For reserving money, not for admission.
+    pub prompt_max: Tokens,
     /// Chained hashes of the prompt's whole blocks (tools, then system prompt, then
     /// messages: the order in which engines lay them out).
     pub prefix: Box<[u64]>,
-    /// Who the client says is asking, for run affinity only.
-    pub user: Option<String>,
 }
 
 /// The fields of interest, unread.
@@ -53,8 +58,6 @@ struct Seen<'a> {
     messages: Option<Raw<'a>>,
     input: Option<Raw<'a>>,
     prompt: Option<Raw<'a>>,
-    user: Option<Raw<'a>>,
-    metadata: Option<Raw<'a>>,
     /// Something else that stands in for a prompt.
     stored_prompt: bool,
 }
@@ -84,8 +87,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Seen<'a> {
                         "messages" => &mut seen.messages,
                         "input" => &mut seen.input,
                         "prompt" => &mut seen.prompt,
-                        "user" => &mut seen.user,
-                        "metadata" => &mut seen.metadata,
                         other => {
                             seen.stored_prompt |=
                                 matches!(other, "previous_response_id" | "conversation" | "prompt_embeds");
@@ -115,6 +116,7 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
         return Err(Fault::new(Code::BadField, "The request body must be a JSON object."));
     }
     let seen: Seen<'_> = serde_json::from_str(text).map_err(|error| json::broken(&error))?;
+    json::shallow(body)?;
     let model_raw = present(seen.model).ok_or_else(|| bad("model", "is required"))?;
     let model = json::text(model_raw).ok_or_else(|| bad("model", "must be a string"))?;
     if model.is_empty() {
@@ -128,17 +130,20 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
     let prompt: Vec<&[u8]> = prompt.iter().map(|raw| raw.get().as_bytes()).collect();
     let whole = [body];
     let counted = if protocol == Protocol::Other { &whole[..] } else { &prompt };
+    let length = tokens::of_parts(counted);
     Ok(Inspected {
+        protocol,
         model,
         model_span: span(text, model_raw),
         stream,
         include_usage: seen.include_usage()?,
         stream_options_span: seen.stream_options.map(|raw| span(text, raw)),
         output_max: seen.output_max(protocol)?,
+        output_max_span: seen.unset_limit(protocol).map(|raw| span(text, raw)),
         choices: seen.choices(protocol)?,
-        prompt_tokens: tokens::of_parts(counted),
+        prompt_tokens: length.likely,
+        prompt_max: length.most,
         prefix: prefix::hashes(&prompt),
-        user: seen.user(),
     })
 }
 
@@ -215,11 +220,12 @@ impl<'a> Seen<'a> {
 
     fn output_max(&self, protocol: Protocol) -> Result<Option<Tokens>, Fault> {
         let max = match protocol {
-            Protocol::Chat => count("max_completion_tokens", self.max_completion_tokens, 1)?.or(count(
-                "max_tokens",
-                self.max_tokens,
-                1,
-            )?),
+            // Engines differ in which of the two they follow.
+            Protocol::Chat => {
+                // What zero means here is the engine's to say; to us it is no limit.
+                let new = count("max_completion_tokens", self.max_completion_tokens, 0)?;
+                new.max(count("max_tokens", self.max_tokens, 0)?).filter(|max| *max > 0)
+            }
             // Zero is the classic way to score a prompt without generating.
             Protocol::Completions => count("max_tokens", self.max_tokens, 0)?,
             Protocol::Responses => count("max_output_tokens", self.max_output_tokens, 1)?,
@@ -233,28 +239,34 @@ impl<'a> Seen<'a> {
         Ok(max.map(Tokens))
     }
 
+    /// The limit's field where it is there but null.
+    fn unset_limit(&self, protocol: Protocol) -> Option<Raw<'a>> {
+        let limit = match protocol {
+            Protocol::Chat | Protocol::Completions | Protocol::Messages => self.max_tokens,
+            Protocol::Responses => self.max_output_tokens,
+            Protocol::Embeddings | Protocol::CountTokens | Protocol::Other => None,
+        };
+        limit.filter(|raw| raw.get() == "null")
+    }
+
     fn choices(&self, protocol: Protocol) -> Result<u32, Fault> {
         let mut choices = 1;
         for (name, raw) in [("n", self.n), ("best_of", self.best_of)] {
             if !matches!(protocol, Protocol::Chat | Protocol::Completions) {
                 break;
             }
-            let asked = count(name, raw, 1)?.unwrap_or(1);
+            let asked = count(name, raw, 0)?.unwrap_or(1).max(1);
             let asked = u32::try_from(asked).ok().filter(|asked| *asked <= CHOICES_MAX);
             choices = asked.ok_or_else(|| bad(name, &format!("must be at most {CHOICES_MAX}")))?.max(choices);
         }
         Ok(choices)
     }
-
-    fn user(&self) -> Option<String> {
-        let named = present(self.user).and_then(json::text);
-        let inner = || json::object(present(self.metadata)?).ok()?.hint("user_id");
-        named.or_else(inner).filter(|user| !user.is_empty() && user.len() <= USER_BYTES_MAX)
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use seawall_model::limits::JSON_DEPTH_MAX;
+
     use super::*;
 
     fn param(protocol: Protocol, body: &str) -> (Code, String) {
@@ -273,7 +285,6 @@ mod tests {
         assert!(seen.stream && seen.include_usage);
         assert_eq!((seen.output_max, seen.choices), (Some(Tokens(9)), 2));
         assert_eq!(seen.prompt_tokens, Tokens(8));
-        assert_eq!(seen.user.as_deref(), Some("u1"));
         assert!(seen.prefix.is_empty());
     }
 
@@ -349,10 +360,42 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_no_danger() {
-        let deep =
-            format!(r#"{{"model":"m","messages":{}{}}}"#, "[".repeat(1_000_000), "]".repeat(1_000_000));
-        assert!(inspect(Protocol::Chat, deep.as_bytes()).is_ok());
+    fn deep_nesting_is_refused() {
+        let nested = |depth: usize, text: &str| {
+            let lists = ("[".repeat(depth - 1), "]".repeat(depth - 1));
+            format!(r#"{{"model":"m","messages":{}"{text}"{}}}"#, lists.0, lists.1)
+        };
+        for (depth, text) in [(2, "x"), (JSON_DEPTH_MAX, "x"), (JSON_DEPTH_MAX, r#"\"[{"#)] {
+            let body = nested(depth, &text.repeat(200));
+            assert!(inspect(Protocol::Chat, body.as_bytes()).is_ok(), "{depth}");
+        }
+        for depth in [JSON_DEPTH_MAX + 1, 1_000_000] {
+            let fault = inspect(Protocol::Chat, nested(depth, "x").as_bytes()).expect_err("too deep");
+            assert_eq!(fault.code, Code::BadJson);
+            assert!(fault.message.contains("128"), "{}", fault.message);
+        }
+        let wide = format!(r#"{{"model":"m","messages":[{}[]]}}"#, "[],".repeat(1_000));
+        assert!(inspect(Protocol::Chat, wide.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn of_two_limits_the_larger_counts() {
+        for (limits, max) in [
+            (r#""max_tokens":5,"max_completion_tokens":9"#, Some(Tokens(9))),
+            (r#""max_tokens":50,"max_completion_tokens":9"#, Some(Tokens(50))),
+            (r#""max_tokens":5,"max_completion_tokens":null"#, Some(Tokens(5))),
+            (r#""max_tokens":null"#, None),
+        ] {
+            let body = format!(r#"{{"model":"m","messages":[],{limits}}}"#);
+            assert_eq!(inspect(Protocol::Chat, body.as_bytes()).expect("good").output_max, max, "{limits}");
+        }
+    }
+
+    #[test]
+    fn the_prompt_is_bounded_by_its_bytes() {
+        let body = r#"{"model":"a long name that is no prompt","prompt":"!!!!"}"#;
+        let seen = inspect(Protocol::Completions, body.as_bytes()).expect("good");
+        assert_eq!((seen.prompt_tokens, seen.prompt_max), (Tokens(2), Tokens(6)));
     }
 
     #[test]

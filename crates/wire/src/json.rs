@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use seawall_model::limits::{JSON_FIELDS_MAX, JSON_ITEMS_MAX};
+use seawall_model::limits::{JSON_DEPTH_MAX, JSON_FIELDS_MAX, JSON_ITEMS_MAX};
 use seawall_model::{Code, Fault};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -129,6 +129,41 @@ pub(crate) fn each<'a, T>(
 /// but nothing of what stood there.
 pub(crate) fn broken(error: &serde_json::Error) -> Fault {
     Fault::new(Code::BadJson, format!("The request body is not valid JSON: {error}."))
+}
+
+/// Where the string ends (its closing quote) that is inside of at `from`.
+pub(crate) fn string_end(json: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', json.get(at..)?)?;
+        if json[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// Refuses well-formed JSON that nests deeper than [`JSON_DEPTH_MAX`]. Nearly every
+/// body has too few brackets to, which is seen without looking at its strings.
+pub(crate) fn shallow(json: &[u8]) -> Result<(), Fault> {
+    if memchr::memchr2_iter(b'[', b'{', json).nth(JSON_DEPTH_MAX).is_none() {
+        return Ok(());
+    }
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < json.len() {
+        match json[at] {
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => at = string_end(json, at + 1).unwrap_or(json.len()),
+            _ => {}
+        }
+        if depth > JSON_DEPTH_MAX {
+            let told = format!("The request body nests deeper than {JSON_DEPTH_MAX} lists and objects.");
+            return Err(Fault::new(Code::BadJson, told));
+        }
+        at += 1;
+    }
+    Ok(())
 }
 
 /// The body as text, which all JSON is.

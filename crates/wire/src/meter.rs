@@ -28,7 +28,11 @@ pub struct Meter {
 struct Tally {
     protocol: Protocol,
     usage: Option<Usage>,
+    /// Usage has come with or after the reason to end: it is the last.
+    settled: bool,
     finish: Option<Finish>,
+    /// A reason to end has come, and no output of another choice after it.
+    rests: bool,
     tokens: u64,
     complete: bool,
     failed: bool,
@@ -39,6 +43,7 @@ struct Tally {
     choices_list: bool,
     choices: bool,
     usage_here: bool,
+    finish_here: bool,
 }
 
 /// Where in an event stream's lines the scanner stands.
@@ -105,18 +110,23 @@ impl Meter {
         }
     }
 
-    /// The answer has ended: what was held back. To be forwarded after the last chunk.
+    /// The answer has ended: what was held back. To be forwarded after the last chunk,
+    /// and before [`Meter::complete`] is asked.
     pub fn flush(&mut self) -> Bytes {
-        if self.lines.is_some() {
+        if let Some(lines) = &self.lines {
             self.tally.end_event();
+            let chat = matches!(self.tally.protocol, Protocol::Chat | Protocol::Completions);
+            let rests = chat && self.tally.rests && !self.walk.broken_off();
+            self.tally.complete |= rests || lines.said_done();
         }
         std::mem::take(&mut self.held)
     }
 
-    /// What the call used, as last reported.
+    /// What the call used, as last reported; before the last report at least the tokens
+    /// seen. None while nothing was reported.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        self.tally.usage
+        usage::so_far(self.tally.usage, self.tally.settled, self.tally.tokens)
     }
 
     /// Why generation ended, once it has.
@@ -132,7 +142,9 @@ impl Meter {
         self.tally.tokens
     }
 
-    /// Has the terminal event been seen? Of a single body: has its JSON ended?
+    /// Has the terminal event been seen? Of a single body: has its JSON ended? A Chat or
+    /// Completions stream that was flushed after a reason to end is whole too: some
+    /// servers just close.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.tally.complete || (self.lines.is_none() && self.walk.ended())
@@ -233,7 +245,7 @@ impl Meter {
                     }
                     if end < rest.len() {
                         if lines.at == Place::Data {
-                            tally.complete |= lines.head_len == 6 && lines.head == *b"[DONE]";
+                            tally.complete |= lines.said_done();
                             walk.feed(b"\n", &mut |path, found| tally.note(path, &found));
                         }
                         lines.after_cr = rest[end] == b'\r';
@@ -297,6 +309,11 @@ impl Lines {
         false
     }
 
+    /// Does the present event's data begin with `[DONE]`?
+    fn said_done(&self) -> bool {
+        self.head_len == self.head.len() && self.head == *b"[DONE]"
+    }
+
     /// Keeps the first bytes of an event's data, to know `[DONE]` by.
     fn head(&mut self, data: &[u8]) {
         let take = data.len().min(self.head.len() - self.head_len);
@@ -310,7 +327,9 @@ impl Tally {
         Self {
             protocol,
             usage: None,
+            settled: false,
             finish: None,
+            rests: false,
             tokens: 0,
             complete: false,
             failed: false,
@@ -319,6 +338,7 @@ impl Tally {
             choices_list: false,
             choices: false,
             usage_here: false,
+            finish_here: false,
         }
     }
 
@@ -328,6 +348,9 @@ impl Tally {
 
     fn end_event(&mut self) {
         self.tokens += u64::from(self.output);
+        self.settled |= self.usage_here && (self.finish.is_some() || self.complete);
+        self.rests = self.finish_here || (self.rests && !self.output);
+        self.finish_here = false;
         self.output = false;
         self.choices_list = false;
         self.choices = false;
@@ -368,7 +391,8 @@ impl Tally {
         match (path, found) {
             ([Key::Choices], Found::List) => self.choices_list = true,
             ([Key::Choices, Key::Item], _) => self.choices = true,
-            ([Key::Choices, Key::Item, Key::FinishReason], Found::Text(reason)) => {
+            ([Key::Choices, Key::Item, Key::FinishReason], Found::Text(reason)) if !reason.is_empty() => {
+                self.finish_here = true;
                 self.finish = Some(usage::finish(reason));
             }
             (
@@ -432,7 +456,8 @@ impl Tally {
     }
 }
 
-/// What a whole body reports of itself.
+/// What a whole body reports of itself. Where it reports no usage,
+/// [`crate::tokens::estimate_answer`] has a guess.
 #[must_use]
 pub fn usage(protocol: Protocol, body: &[u8]) -> (Option<Usage>, Option<Finish>) {
     let mut tally = Tally::new(protocol);
@@ -531,6 +556,53 @@ mod tests {
         assert_eq!(meter.usage(), Some(usage));
         assert_eq!(meter.finish(), Some(Finish::Length));
         assert_eq!((meter.tokens(), meter.complete()), (1, true));
+    }
+
+    #[test]
+    fn a_stream_that_is_cut_is_never_billed_less_than_was_seen() {
+        let start = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":1}}}\n\n";
+        let more =
+            "data: {\"type\":\"content_block_delta\",\"delta\":{\"type\":\"text_delta\",\"text\":\"x\"}}\n\n"
+                .repeat(30);
+        let end = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":20}}\n\n";
+        let output = |pieces: &[&str]| {
+            let pieces: Vec<&[u8]> = pieces.iter().map(|piece| piece.as_bytes()).collect();
+            run(Protocol::Messages, false, &pieces).1.usage().map(|usage| usage.output)
+        };
+        assert_eq!(output(&[start]), Some(Tokens(1)));
+        assert_eq!(output(&[start, &more]), Some(Tokens(30)));
+        assert_eq!(output(&[start, &more, end]), Some(Tokens(20)));
+        assert_eq!(output(&[&more]), None);
+    }
+
+    #[test]
+    fn a_stream_without_farewell_is_whole_if_it_gave_a_reason_to_end() {
+        let said = |index: u8| {
+            format!(
+                "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{\"content\":\"x\"}},\"finish_reason\":\"\"}}]}}\n\n"
+            )
+        };
+        let over = |index: u8| {
+            format!(
+                "data: {{\"choices\":[{{\"index\":{index},\"delta\":{{}},\"finish_reason\":\"stop\"}}]}}\n\n"
+            )
+        };
+        let usage = String::from_utf8_lossy(USAGE);
+        for (text, whole) in [
+            (said(0), false),
+            (said(0) + &over(0), true),
+            (said(0) + &over(0) + &usage, true),
+            (over(0) + &said(1), false),
+            (over(0) + &said(1) + &over(1), true),
+            (said(0) + "data: [DONE]", true),
+            (said(0) + over(0).trim_end_matches(['\n', '}']), false),
+        ] {
+            let mut meter = Meter::stream(Protocol::Chat, false);
+            meter.relay(Bytes::from(text.clone()));
+            let early = meter.complete();
+            meter.flush();
+            assert_eq!((early, meter.complete()), (false, whole), "{text}");
+        }
     }
 
     #[test]

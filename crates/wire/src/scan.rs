@@ -159,6 +159,11 @@ impl Walk {
         self.started && self.depth == 0 && self.state == State::After
     }
 
+    /// Has a document begun that has not gone by whole?
+    pub(crate) fn broken_off(&self) -> bool {
+        self.started && !self.ended()
+    }
+
     /// Walks on, telling `seen` of every value whose name is known.
     pub(crate) fn feed(&mut self, bytes: &[u8], seen: &mut impl FnMut(&[Key], Found<'_>)) {
         let mut at = 0;

@@ -84,6 +84,14 @@ pub(crate) fn join(known: Option<Usage>, more: Usage) -> Usage {
     }
 }
 
+/// What is to be paid for now: until the last count has come an engine may have
+/// reported only its beginning (Anthropic's says one token), so what was seen to be
+/// generated counts where it is more.
+pub(crate) fn so_far(reported: Option<Usage>, settled: bool, seen: u64) -> Option<Usage> {
+    let seen = if settled { 0 } else { seen };
+    reported.map(|usage| Usage { output: usage.output.max(Tokens(seen)), ..usage })
+}
+
 /// Writes Chat's (and Completions') `usage` object.
 pub(crate) fn write_chat(w: &mut Writer<'_>, usage: &Usage) {
     w.open();

@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use seawall_model::Protocol;
+use seawall_model::{Protocol, Tokens};
 use seawall_wire::fault::engine_message;
 use seawall_wire::models::parse_models;
 use seawall_wire::sse::Events;
@@ -172,16 +172,20 @@ proptest! {
         let body = Bytes::from(bytes);
         for protocol in Protocol::ALL {
             if let Ok(seen) = inspect(protocol, &body) {
-                let out = rewrite::request(&body, &seen, "other \"name\"", true);
+                let out = rewrite::request(&body, &seen, "other \"name\"", true, Some(Tokens(77)));
                 let again = inspect(protocol, &out).expect("still a good request");
                 prop_assert_eq!(&again.model, "other \"name\"");
-                prop_assert_eq!(again.include_usage, seen.include_usage || seen.stream);
+                let asks = matches!(protocol, Protocol::Chat | Protocol::Completions) && seen.stream;
+                prop_assert_eq!(again.include_usage, seen.include_usage || asks);
+                let limit = (protocol != Protocol::Other).then_some(Tokens(77));
+                prop_assert_eq!(again.output_max, seen.output_max.or(limit));
+                prop_assert!(seen.prompt_max >= seen.prompt_tokens);
                 prop_assert_eq!(again.prefix, seen.prefix);
                 prop_assert!(seen.prompt_tokens.0 > 0);
             }
             let _ = meter::usage(protocol, &body);
         }
-        let _ = (tokens::estimate(&body), engine_message(&body), parse_models(&body));
+        let _ = (tokens::estimate_answer(Protocol::Chat, &body), engine_message(&body), parse_models(&body));
     }
 
     #[test]
@@ -256,7 +260,7 @@ proptest! {
         body.retain(|name, _| !matches!(name.as_str(), "n" | "user" | "stream" | "best_of"));
         let bytes = Bytes::from(Value::Object(body.clone()).to_string());
         let seen = inspect(Protocol::Chat, &bytes).expect("a good request");
-        let out = rewrite::request(&bytes, &seen, &new, false);
+        let out = rewrite::request(&bytes, &seen, &new, false, None);
         prop_assert_eq!(&out[..seen.model_span.start], &bytes[..seen.model_span.start]);
         prop_assert!(out.ends_with(&bytes[seen.model_span.end..]));
         body.insert("model".to_owned(), Value::from(new));

@@ -290,7 +290,7 @@ fn read_headers(r: &mut Reading<'_>, s: &mut Section<'_>) -> Vec<(HeaderName, He
                 r.record(key, "\"***\"", Origin::File(line));
             }
             Err(_) => {
-                r.problems.add(Some(line), key, "the value holds characters that no header may hold", "")
+                r.problems.add(Some(line), key, "the value holds characters that no header may hold", "");
             }
         }
     }

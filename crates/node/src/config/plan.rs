@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seawall_kernel::plan::{CostRule, Engine, Model, Plan, Price, Replica, TenantRule};
+use seawall_kernel::plan::{CostRule, Engine, Meter, Model, Plan, Price, Replica, TenantRule};
 use seawall_model::{
     Class, EngineId, EngineKind, Millis, ModelId, Protocol, ReplicaId, Tenant, Tokens, limits,
 };
@@ -128,6 +128,8 @@ pub struct ModelRoute {
     pub price: Price,
     /// Longest prompt plus output, where known.
     pub context_tokens_max: Option<Tokens>,
+    /// Output tokens reserved for a call that names no limit.
+    pub output_tokens_max: Tokens,
 }
 
 /// One target of a name.
@@ -144,6 +146,8 @@ pub struct TargetRoute {
 struct TenantRoute {
     models: Vec<Arc<str>>,
     class: Option<Class>,
+    /// Is there a budget of tokens or money?
+    budgeted: bool,
 }
 
 impl Routes {
@@ -224,6 +228,13 @@ impl Routes {
         self.rules(tenant).filter_map(|rule| rule.class).last()
     }
 
+    /// Does a budget of tokens or money cover this tenant? Then an answer must not be
+    /// longer than what was reserved for it.
+    #[must_use]
+    pub fn budgeted(&self, tenant: &Tenant) -> bool {
+        self.rules(tenant).any(|rule| rule.budgeted)
+    }
+
     /// Rules that hold for a tenant, from the shortest prefix to the longest.
     fn rules(&self, tenant: &Tenant) -> impl Iterator<Item = &TenantRoute> {
         let own = self.tenants.contains_key(tenant.as_str());
@@ -279,7 +290,8 @@ pub fn plan(config: &Config, ids: &mut Ids, discovered: &Discovered) -> (Plan, R
         namer.add_paths(&engine.name);
     }
     for tenant in &config.tenants {
-        let route = TenantRoute { models: tenant.models.clone(), class: tenant.class };
+        let budgeted = tenant.rule.budgets.iter().any(|budget| budget.meter != Meter::Calls);
+        let route = TenantRoute { models: tenant.models.clone(), class: tenant.class, budgeted };
         routes.tenants.insert(tenant.rule.prefix.clone(), route);
     }
     plan.engines.sort_by_key(|engine| engine.id);
@@ -428,7 +440,9 @@ impl Namer<'_> {
             output_tokens_max: like.output_tokens_max,
         });
         let (price, context_tokens_max) = (like.price, like.context_tokens_max);
-        let route = ModelRoute { id, name: name.clone(), targets, price, context_tokens_max };
+        let output_tokens_max = like.output_tokens_max;
+        let route =
+            ModelRoute { id, name: name.clone(), targets, price, context_tokens_max, output_tokens_max };
         self.routes.models.insert(id, route);
         self.routes.names.insert(name, id);
         Some(id)

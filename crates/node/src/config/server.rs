@@ -88,7 +88,7 @@ pub(crate) fn read_tls(r: &mut Reading<'_>, root: &mut Section<'_>) -> Option<Tl
         match (r.files)(path) {
             Ok(text) if text.contains(wanted) => {}
             Ok(_) => {
-                r.problem(name, format!("{} holds no PEM block that ends with {wanted}", path.display()), "")
+                r.problem(name, format!("{} holds no PEM block that ends with {wanted}", path.display()), "");
             }
             Err(error) => r.problem(name, format!("cannot read {}: {error}", path.display()), ""),
         }

@@ -78,6 +78,9 @@ pub async fn receive(app: &Arc<App>, parts: &Parts, body: Incoming, received: At
     Ok(Receipt { caller, live, body, hold })
 }
 
+/// Why a request was not read, and the receipt back where its body is at fault.
+pub type Unread = (Fault, Option<Receipt>);
+
 /// Checks a request for one of the served protocols.
 ///
 /// # Errors
@@ -90,10 +93,10 @@ pub fn read(
     receipt: Receipt,
     trace: &Arc<str>,
     received: At,
-) -> Result<Ask, (Fault, Option<Receipt>)> {
+) -> Result<Ask, Box<Unread>> {
     let seen = match seawall_wire::inspect(protocol, &receipt.body) {
         Ok(seen) => seen,
-        Err(fault) => return Err((fault, Some(receipt))),
+        Err(fault) => return Err(Box::new((fault, Some(receipt)))),
     };
     let Receipt { caller, live, body, hold } = receipt;
     let model = resolve(&live, &seen.model).map_err(bare)?;
@@ -123,8 +126,8 @@ pub fn read(
 }
 
 /// A fault that has nothing to do with the body.
-fn bare(fault: Fault) -> (Fault, Option<Receipt>) {
-    (fault, None)
+fn bare(fault: Fault) -> Box<Unread> {
+    Box::new((fault, None))
 }
 
 /// Who sent these headers.

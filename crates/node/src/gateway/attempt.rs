@@ -20,7 +20,7 @@ use crate::config::plan::EngineRoute;
 use crate::upstream::{self, Client, Sending};
 
 use super::ask::Ask;
-use super::call::{Translated, Way};
+use super::call::{self, Translated, Way};
 use super::journey::Journey;
 use super::rates;
 use super::relay::{Flow, Relay};
@@ -125,10 +125,7 @@ async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result
     let uri = replica.url.join(protocol.path()).map_err(|_| Stop::plain(Failure::Connect))?;
     let target = &ask.model.targets[usize::from(grant.target)];
     let body = match way {
-        Way::Same => {
-            let want_usage = asks_for_usage(ask);
-            seawall_wire::rewrite::request(&ask.body, &ask.seen, &target.upstream, want_usage)
-        }
+        Way::Same => call::bounded(ask, &target.upstream, asks_for_usage(ask)),
         Way::Translated(way) => way.body.clone(),
     };
     let mut request = Request::new(Sending::whole(body));
@@ -290,7 +287,7 @@ async fn same(
         Ok(Held::Whole(body)) => {
             let (usage, finish) = seawall_wire::meter::usage(ask.protocol, &body);
             let mut journey = journey;
-            let usage = usage.unwrap_or_else(|| journey.estimate(0));
+            let usage = usage.unwrap_or_else(|| journey.estimate(answered(ask.protocol, &body)));
             journey.finished(usage, finish);
             *response.body_mut() = Reply::whole(body);
             Ok(response)
@@ -360,7 +357,7 @@ async fn translated(
         return Err(broken(journey, Failure::Garbled));
     };
     let (usage, finish) = seawall_wire::meter::usage(way.protocol, &body);
-    let usage = usage.unwrap_or_else(|| journey.estimate(0));
+    let usage = usage.unwrap_or_else(|| journey.estimate(answered(way.protocol, &body)));
     journey.finished(usage, finish);
     Ok(reply::json(StatusCode::OK, answer))
 }
@@ -411,6 +408,11 @@ async fn hold(
             return Ok(Held::More(std::mem::take(whole).freeze(), rest));
         }
     }
+}
+
+/// Output tokens of a whole answer that does not say, by its length.
+fn answered(protocol: Protocol, body: &[u8]) -> u64 {
+    seawall_wire::tokens::estimate_answer(protocol, body).0
 }
 
 fn is_events(headers: &HeaderMap) -> bool {

@@ -118,12 +118,22 @@ fn way(app: &App, ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Opt
     if protocol == ask.protocol {
         return Ok(Some(Way::Same));
     }
-    let (body, mut context) = translate::request_to(ask.protocol, protocol, &ask.body, upstream)?;
+    let (body, mut context) =
+        translate::request_to(ask.protocol, protocol, &bounded(ask, &ask.seen.model, false), upstream)?;
     context.model = ask.model.name.to_string();
     // Of its own, not the trace's: a client may give all calls of a run one trace.
     context.id = app.traces.fresh()[8..].to_owned();
     context.created = ask.received.0 / 1_000_000;
     Ok(Some(Way::Translated(Box::new(Translated { protocol, body: body.into(), context }))))
+}
+
+/// The request for an engine of the client's own protocol: the model's name in place,
+/// usage asked for, and, where a budget covers the tenant, the output bounded by what is
+/// reserved for it. (Text completions have a small limit of their own by default.)
+pub fn bounded(ask: &Ask, model: &str, want_usage: bool) -> Bytes {
+    let covered = ask.protocol != Protocol::Completions && ask.live.routes.budgeted(&ask.tenant);
+    let limit = covered.then_some(ask.model.output_tokens_max);
+    seawall_wire::rewrite::request(&ask.body, &ask.seen, model, want_usage, limit)
 }
 
 /// Submits the call to the kernel. With it come the places among `ways` of the engines
@@ -142,7 +152,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         class: ask.class,
         run: ask.run,
         prompt: ask.seen.prompt_tokens,
-        prompt_max: ask.seen.prompt_tokens,
+        prompt_max: ask.seen.prompt_max,
         output_max: ask.seen.output_max.map(|max| Tokens(max.0.saturating_mul(choices))),
         generates,
         bytes: seawall_model::Bytes(ask.body.len() as u64),

@@ -126,25 +126,23 @@ async fn call(
         return reject(app, protocol, &trace, protocol.path(), &Fault::plain(Code::Draining));
     }
     let read = match ask::receive(app, &parts, body, received).await {
-        Ok(receipt) => ask::read(app, protocol, &parts, receipt, &trace, received),
+        Ok(receipt) => ask::read(app, protocol, &parts, receipt, &trace, received).map_err(|unread| *unread),
         Err(fault) => Err((fault, None)),
     };
     match read {
         Ok(ask) => call::serve(app, ask).await,
-        // A response may take its model from a stored prompt, which only the engine knows.
-        Err((fault, Some(receipt)))
-            if protocol == Protocol::Responses && fault.param.as_deref() == Some("model") =>
-        {
+        Err((fault, Some(receipt))) if model_is_elsewhere(app, protocol, &fault) => {
             let upload = Upload::Here(receipt.body, receipt.hold);
-            match app.live.load().routes.pass_through() {
-                Some(_) if fault.code == Code::BadField => {
-                    through::serve(app, parts, upload, trace, received).await
-                }
-                _ => reject(app, protocol, &trace, protocol.path(), &fault),
-            }
+            through::serve(app, parts, upload, trace, received).await
         }
         Err((fault, _)) => reject(app, protocol, &trace, protocol.path(), &fault),
     }
+}
+
+/// A response may take its model from a stored prompt, which only the engine knows.
+fn model_is_elsewhere(app: &App, protocol: Protocol, fault: &Fault) -> bool {
+    let unnamed = fault.code == Code::BadField && fault.param.as_deref() == Some("model");
+    protocol == Protocol::Responses && unnamed && app.live.load().routes.pass_through().is_some()
 }
 
 /// The shape that errors on this path take.

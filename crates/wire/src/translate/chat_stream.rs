@@ -123,15 +123,15 @@ pub(crate) struct Speak {
     context: Context,
     /// Completions' chunks instead of Chat's.
     legacy: bool,
-    /// The call that has begun and had no arguments yet.
-    bare_call: Option<usize>,
+    /// The calls that have begun and had no arguments yet.
+    bare_calls: Vec<usize>,
     finish: Option<Finish>,
     usage: Option<Usage>,
 }
 
 impl Speak {
     pub(crate) fn new(context: Context, legacy: bool) -> Self {
-        Self { context, legacy, bare_call: None, finish: None, usage: None }
+        Self { context, legacy, bare_calls: Vec::new(), finish: None, usage: None }
     }
 
     pub(crate) fn put(&mut self, delta: &Delta, out: &mut Vec<u8>) {
@@ -141,12 +141,9 @@ impl Speak {
                 w.field("role", "assistant").field("content", "");
             }),
             Delta::Text(text) if self.legacy => self.text(text, out),
-            Delta::Text(text) => {
-                self.end_call(out);
-                self.chunk(out, None, |w| {
-                    w.field("content", text);
-                });
-            }
+            Delta::Text(text) => self.chunk(out, None, |w| {
+                w.field("content", text);
+            }),
             Delta::Ping => out.extend_from_slice(b": ping\n\n"),
             Delta::Usage(more) => self.usage = Some(usage::join(self.usage, *more)),
             Delta::Finish { finish, .. } => self.finish = Some(*finish),
@@ -159,8 +156,7 @@ impl Speak {
                 w.field("reasoning_content", text);
             }),
             Delta::Call { at, id, name } => {
-                self.end_call(out);
-                self.bare_call = Some(*at);
+                self.bare_calls.push(*at);
                 self.chunk(out, None, |w| {
                     w.key("tool_calls").open_list().open().key("index").count(*at as u64);
                     w.field("id", id).field("type", "function").key("function").open();
@@ -168,14 +164,11 @@ impl Speak {
                 });
             }
             Delta::Arguments { at, text } => {
-                if self.bare_call == Some(*at) {
-                    self.bare_call = None;
-                }
+                self.bare_calls.retain(|bare| bare != at);
                 self.arguments(*at, text, out);
             }
-            Delta::Break => self.end_call(out),
-            // A seal has no place in this protocol.
-            Delta::Seal(_) | Delta::Redacted(_) => {}
+            // A seal has no place in this protocol, nor has a part's end.
+            Delta::Seal(_) | Delta::Redacted(_) | Delta::Break => {}
         }
     }
 
@@ -186,9 +179,10 @@ impl Speak {
         });
     }
 
-    /// A call without arguments is given an empty object: clients parse the text.
-    fn end_call(&mut self, out: &mut Vec<u8>) {
-        if let Some(at) = self.bare_call.take() {
+    /// Calls without arguments are given an empty object: clients parse the text. Only
+    /// at the end, for parallel calls may be filled in turns.
+    fn end_calls(&mut self, out: &mut Vec<u8>) {
+        for at in std::mem::take(&mut self.bare_calls) {
             self.arguments(at, "{}", out);
         }
     }
@@ -224,7 +218,7 @@ impl Speak {
     }
 
     fn done(&mut self, out: &mut Vec<u8>) {
-        self.end_call(out);
+        self.end_calls(out);
         let finish = self.finish.unwrap_or(Finish::Stop);
         if self.legacy {
             event(out, None, |w| {

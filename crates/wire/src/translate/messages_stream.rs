@@ -9,6 +9,7 @@ use super::talk::Delta;
 use super::{Context, engine_failed, garbled};
 use crate::fault::engine_message;
 use crate::json::{Object, bad};
+use crate::scan::Walk;
 use crate::sse::Event;
 use crate::usage;
 use crate::writer::{Writer, event};
@@ -99,12 +100,11 @@ fn read_usage(from: &Object<'_>, steps: &mut Vec<Delta>) {
     steps.extend(used.map(Delta::Usage));
 }
 
-/// The block that is open.
+/// The block that is open, where it is no call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     Text,
     Thinking,
-    Call(usize),
 }
 
 /// Speaks a Messages stream.
@@ -116,6 +116,9 @@ pub(crate) struct Speak {
     blocks: u64,
     /// The block of each call.
     calls: Vec<u64>,
+    /// The blocks of calls that are open (parallel ones may be filled in turns), and how
+    /// far their arguments are.
+    open_calls: Vec<(u64, Walk)>,
     begun: bool,
     finish: Option<(Finish, Option<String>)>,
     usage: Option<Usage>,
@@ -123,7 +126,16 @@ pub(crate) struct Speak {
 
 impl Speak {
     pub(crate) fn new(context: Context) -> Self {
-        Self { context, open: None, blocks: 0, calls: Vec::new(), begun: false, finish: None, usage: None }
+        Self {
+            context,
+            open: None,
+            blocks: 0,
+            calls: Vec::new(),
+            open_calls: Vec::new(),
+            begun: false,
+            finish: None,
+            usage: None,
+        }
     }
 
     pub(crate) fn put(&mut self, delta: &Delta, out: &mut Vec<u8>) {
@@ -163,25 +175,24 @@ impl Speak {
                 self.start(out, |w| {
                     w.field("type", "redacted_thinking").field("data", data);
                 });
-                self.stop(out);
+                self.stop(self.blocks - 1, out);
             }
-            Delta::Call { at, id, name } => {
+            Delta::Call { id, name, .. } => {
                 self.close(out);
-                self.calls.push(self.blocks);
-                self.open = Some(Block::Call(*at));
                 self.start(out, |w| {
                     w.field("type", "tool_use").field("id", id).field("name", name);
                     w.key("input").open().close();
                 });
+                self.calls.push(self.blocks - 1);
+                self.open_calls.push((self.blocks - 1, Walk::new()));
             }
-            // A call that ended before its arguments did is still found by its index.
-            Delta::Arguments { at, text } => {
-                let block = self.calls.get(*at).copied().unwrap_or(self.blocks.saturating_sub(1));
-                self.more(block, out, |w| {
-                    w.field("type", "input_json_delta").field("partial_json", text);
-                });
+            Delta::Arguments { at, text } => self.arguments(*at, text, out),
+            Delta::Break => {
+                self.close(out);
+                // Of several open calls it is not known whose end this is.
+                let one = self.open_calls.len() == 1;
+                self.close_calls(one, out);
             }
-            Delta::Break => self.close(out),
             Delta::Finish { finish, stopped_by } => self.finish = Some((*finish, stopped_by.clone())),
             Delta::Ping => event(out, Some("ping"), |w| {
                 w.open().field("type", "ping").close();
@@ -223,7 +234,21 @@ impl Speak {
         });
     }
 
+    fn arguments(&mut self, call: usize, text: &str, out: &mut Vec<u8>) {
+        // What comes after a call's end can only be blanks, or would break it.
+        let block = self.calls.get(call).copied();
+        let Some((block, walk)) = self.open_calls.iter_mut().find(|(open, _)| Some(*open) == block) else {
+            return;
+        };
+        walk.feed(text.as_bytes(), &mut |_, _| ());
+        let block = *block;
+        self.more(block, out, |w| {
+            w.field("type", "input_json_delta").field("partial_json", text);
+        });
+    }
+
     fn start(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Writer<'_>)) {
+        self.close_calls(false, out);
         event(out, Some("content_block_start"), |w| {
             w.open().field("type", "content_block_start").key("index").count(self.blocks);
             w.key("content_block").open();
@@ -243,18 +268,30 @@ impl Speak {
 
     fn close(&mut self, out: &mut Vec<u8>) {
         if self.open.take().is_some() {
-            self.stop(out);
+            self.stop(self.blocks - 1, out);
         }
     }
 
-    fn stop(&self, out: &mut Vec<u8>) {
+    /// Ends the open calls: all, or those whose arguments are whole.
+    fn close_calls(&mut self, all: bool, out: &mut Vec<u8>) {
+        for (block, walk) in std::mem::take(&mut self.open_calls) {
+            if all || walk.ended() {
+                self.stop(block, out);
+            } else {
+                self.open_calls.push((block, walk));
+            }
+        }
+    }
+
+    fn stop(&self, index: u64, out: &mut Vec<u8>) {
         event(out, Some("content_block_stop"), |w| {
-            w.open().field("type", "content_block_stop").key("index").count(self.blocks - 1).close();
+            w.open().field("type", "content_block_stop").key("index").count(index).close();
         });
     }
 
     fn done(&mut self, out: &mut Vec<u8>) {
         self.close(out);
+        self.close_calls(true, out);
         let (finish, stopped_by) = self.finish.take().unwrap_or((Finish::Stop, None));
         event(out, Some("message_delta"), |w| {
             w.open().field("type", "message_delta").key("delta").open();

@@ -16,29 +16,12 @@ mod responses_stream;
 mod stream;
 mod talk;
 
-use seawall_model::{Code, EngineKind, Fault, Protocol};
+use seawall_model::{Code, Fault, Protocol};
 
 pub use stream::Stream;
 
 use crate::fault::engine_message;
 use crate::json::{self, Object};
-
-/// The protocols an engine of this kind speaks by itself.
-#[must_use]
-pub const fn native(kind: EngineKind) -> &'static [Protocol] {
-    match kind {
-        EngineKind::OpenAi => &[Protocol::Chat, Protocol::Completions, Protocol::Embeddings, Protocol::Other],
-        EngineKind::Anthropic => &[Protocol::Messages, Protocol::CountTokens],
-        EngineKind::Sim => &[
-            Protocol::Chat,
-            Protocol::Completions,
-            Protocol::Embeddings,
-            Protocol::Responses,
-            Protocol::Messages,
-            Protocol::CountTokens,
-        ],
-    }
-}
 
 /// In which of an engine's protocols a client's call is sent: the same if it has it,
 /// else the nearest that can carry it. None where nothing can (embeddings, token

@@ -11,6 +11,7 @@ use super::talk::{Delta, Part};
 use super::{Context, engine_failed, garbled};
 use crate::fault::engine_message;
 use crate::json::{Object, bad};
+use crate::scan::Walk;
 use crate::sse::Event;
 use crate::usage;
 use crate::writer::{Writer, event};
@@ -116,9 +117,13 @@ impl Hear {
 pub(crate) struct Speak {
     context: Context,
     sequence: u64,
-    /// The answer so far; the last item may be open.
+    /// The answer so far.
     items: Vec<Part>,
+    /// Is the last item open? Of calls, see below.
     open: bool,
+    /// The items of calls that are open (parallel ones may be filled in turns), and how
+    /// far their arguments are.
+    open_calls: Vec<(usize, Walk)>,
     /// The item of each call.
     calls: Vec<usize>,
     bytes: u64,
@@ -133,6 +138,7 @@ impl Speak {
             sequence: 0,
             items: Vec::new(),
             open: false,
+            open_calls: Vec::new(),
             calls: Vec::new(),
             bytes: 0,
             finish: None,
@@ -174,7 +180,12 @@ impl Speak {
                 self.calls.push(self.items.len() - 1);
             }
             Delta::Arguments { at, text } => self.arguments(*at, text, out)?,
-            Delta::Break => self.close(out),
+            Delta::Break => {
+                self.close(out);
+                // Of several open calls it is not known whose end this is.
+                let one = self.open_calls.len() == 1;
+                self.close_calls(one, out);
+            }
             Delta::Usage(more) => self.usage = Some(usage::join(self.usage, *more)),
             Delta::Finish { finish, .. } => self.finish = Some(*finish),
             Delta::Ping => out.extend_from_slice(b": ping\n\n"),
@@ -220,11 +231,15 @@ impl Speak {
     /// Announces a new item, ending the one before.
     fn begin(&mut self, item: Part, out: &mut Vec<u8>) -> Result<(), Fault> {
         self.close(out);
+        self.close_calls(false, out);
         // What one item costs beside its text, so that endless empty ones end too.
         self.charge(128)?;
         let at = self.items.len();
+        match item {
+            Part::Call { .. } => self.open_calls.push((at, Walk::new())),
+            _ => self.open = true,
+        }
         self.items.push(item);
-        self.open = true;
         self.event(out, "response.output_item.added", |w, speak| {
             w.key("output_index").count(at as u64).key("item");
             let item = &speak.items[at];
@@ -298,9 +313,13 @@ impl Speak {
 
     fn arguments(&mut self, call: usize, text: &str, out: &mut Vec<u8>) -> Result<(), Fault> {
         self.charge(text.len())?;
-        let Some(at) = self.calls.get(call).copied() else {
+        // What comes after a call's end can only be blanks, or would break it.
+        let at = self.calls.get(call).copied();
+        let Some((at, walk)) = self.open_calls.iter_mut().find(|(open, _)| Some(*open) == at) else {
             return Ok(());
         };
+        walk.feed(text.as_bytes(), &mut |_, _| ());
+        let at = *at;
         if let Part::Call { arguments, .. } = &mut self.items[at] {
             arguments.push_str(text);
         }
@@ -310,12 +329,26 @@ impl Speak {
         Ok(())
     }
 
-    /// Ends the open item.
+    /// Ends the open item that is no call.
     fn close(&mut self, out: &mut Vec<u8>) {
-        if !std::mem::take(&mut self.open) {
-            return;
+        if std::mem::take(&mut self.open) {
+            self.end(self.items.len() - 1, out);
         }
-        let at = self.items.len() - 1;
+    }
+
+    /// Ends the open calls: all, or those whose arguments are whole.
+    fn close_calls(&mut self, all: bool, out: &mut Vec<u8>) {
+        for (at, walk) in std::mem::take(&mut self.open_calls) {
+            if all || walk.ended() {
+                self.end(at, out);
+            } else {
+                self.open_calls.push((at, walk));
+            }
+        }
+    }
+
+    /// Ends the item at `at`.
+    fn end(&mut self, at: usize, out: &mut Vec<u8>) {
         if let Part::Call { arguments, .. } = &mut self.items[at]
             && arguments.is_empty()
         {
@@ -362,6 +395,7 @@ impl Speak {
 
     fn done(&mut self, out: &mut Vec<u8>) {
         self.close(out);
+        self.close_calls(true, out);
         let finish = self.finish.unwrap_or(Finish::Stop);
         let cut = matches!(finish, Finish::Length | Finish::Refusal);
         let name = if cut { "response.incomplete" } else { "response.completed" };

@@ -39,6 +39,8 @@ enum Speak {
 #[derive(Debug, Default)]
 struct Tally {
     usage: Option<Usage>,
+    /// Usage has come with or after the reason to end: it is the last.
+    settled: bool,
     finish: Option<Finish>,
     tokens: u64,
     begun: bool,
@@ -115,10 +117,11 @@ impl Stream {
         speak.put(&Delta::Done, out)
     }
 
-    /// What the call used, as last reported.
+    /// What the call used, as last reported; before the last report at least the tokens
+    /// seen. None while nothing was reported.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
-        self.tally.usage
+        usage::so_far(self.tally.usage, self.tally.settled, self.tally.tokens)
     }
 
     /// Why generation ended, once it has.
@@ -164,11 +167,15 @@ fn step(
         None => Ok(()),
     };
     let mut output = false;
+    let mut used = false;
     for delta in steps.drain(..) {
-        output |= tally.note(&delta);
+        used |= matches!(delta, Delta::Usage(_));
+        if tally.note(&delta) && !std::mem::replace(&mut output, true) {
+            tally.tokens += 1;
+        }
         speak.put(&delta, out)?;
     }
-    tally.tokens += u64::from(output);
+    tally.settled |= used && tally.finish.is_some();
     heard
 }
 
@@ -200,5 +207,27 @@ impl Speak {
             Self::Responses(speak) => return speak.put(delta, out),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::Tokens;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_is_cut_is_never_billed_less_than_was_seen() {
+        let start = "data: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":1}}}\n\n\
+            data: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+        let more = "data: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"x\"}}\n\n";
+        let end = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":20}}\n\n";
+        let mut stream = Stream::new(Protocol::Messages, Protocol::Chat, Context::default());
+        let mut out = Vec::new();
+        stream.feed(start.as_bytes(), &mut out).expect("understood");
+        stream.feed(more.repeat(30).as_bytes(), &mut out).expect("understood");
+        assert_eq!(stream.usage().map(|usage| (usage.input, usage.output)), Some((Tokens(5), Tokens(30))));
+        stream.feed(end.as_bytes(), &mut out).expect("understood");
+        assert_eq!(stream.usage().map(|usage| usage.output), Some(Tokens(20)));
     }
 }

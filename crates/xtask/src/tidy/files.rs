@@ -12,7 +12,7 @@ const EMPTY_NAMES: [&str; 9] =
 pub(super) fn heads(tree: &Tree) -> Vec<Failure> {
     let silent = tree.rust().filter(|(_, text)| {
         let first = text.lines().find(|line| !line.trim().is_empty());
-        !first.is_some_and(|line| line.strip_prefix("//!").is_some_and(|words| !words.trim().is_empty()))
+        first.is_none_or(|line| line.strip_prefix("//!").is_none_or(|words| words.trim().is_empty()))
     });
     silent
         .map(|(path, _)| Failure {

@@ -68,6 +68,7 @@ async fn a_slow_reader_stops_the_stream() {
     // 600 MB are offered; the sockets' buffers fill and then nothing more is made.
     let mut before = 0;
     loop {
+        // sleeps because it watches for output to stop, which nothing announces.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let made = sim.state().await["bytes"].as_u64().expect("a number");
         if made == before {
@@ -249,7 +250,7 @@ async fn a_body_in_pieces_is_read_whole() {
     ] {
         stream.write_all(part.as_bytes()).await.expect("it reads");
         stream.flush().await.expect("it reads");
-        // Apart, so that the pieces arrive as frames of their own.
+        // sleeps because the pieces must arrive as frames of their own.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let mut answer = String::new();
