@@ -70,11 +70,11 @@ pub async fn receive(app: &Arc<App>, parts: &Parts, body: Incoming, received: At
     let caller = match caller(app, &parts.headers, received) {
         Ok(caller) => caller,
         Err(fault) => {
-            drain(body).await;
+            turn_away(&parts.headers, body).await;
             return Err(fault);
         }
     };
-    let (body, hold) = whole_body(app, &live, body).await?;
+    let (body, hold) = whole_body(app, &live, &parts.headers, body).await?;
     Ok(Receipt { caller, live, body, hold })
 }
 
@@ -142,24 +142,32 @@ pub fn caller(app: &App, headers: &HeaderMap, now: At) -> Result<Caller, Fault> 
 ///
 /// # Errors
 /// `BodyTooLarge`, `MemoryFull`, `BodyTimeout`, or `BadJson` for a body that breaks off.
-pub async fn whole_body(app: &App, live: &Live, body: Incoming) -> Result<(Bytes, Hold), Fault> {
+pub async fn whole_body(
+    app: &App,
+    live: &Live,
+    headers: &HeaderMap,
+    mut body: Incoming,
+) -> Result<(Bytes, Hold), Fault> {
     let limits = &live.config.limits;
     let wait = Duration::from_millis(limits.body_wait_ms_max.0);
-    let reading = read_whole(app, body, limits.body_bytes_max.0);
+    let reading = read_whole(app, &mut body, limits.body_bytes_max.0);
     match tokio::time::timeout(wait, reading).await {
+        Ok(Err(fault)) => {
+            turn_away(headers, body).await;
+            Err(fault)
+        }
         Ok(read) => read,
         Err(_) => Err(Fault::plain(Code::BodyTimeout)),
     }
 }
 
-async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Bytes, Hold), Fault> {
+async fn read_whole(app: &App, body: &mut Incoming, len_max: u64) -> Result<(Bytes, Hold), Fault> {
     let too_large = || {
         let message = format!("The request body is larger than the limit of {len_max} bytes.");
         Fault::new(Code::BodyTooLarge, message)
     };
     let hint = body.size_hint();
     if hint.lower() > len_max {
-        drain(body).await;
         return Err(too_large());
     }
     let full = || Fault::plain(Code::MemoryFull).after(Millis(1_000));
@@ -172,7 +180,6 @@ async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Byte
         let Ok(data) = frame.into_data() else { continue };
         let len = whole.len() as u64 + only.as_ref().map_or(0, |only| only.len() as u64) + data.len() as u64;
         if len > len_max {
-            drain(body).await;
             return Err(too_large());
         }
         if !hold.grow(data.len() as u64) {
@@ -195,23 +202,23 @@ async fn read_whole(app: &App, mut body: Incoming, len_max: u64) -> Result<(Byte
 
 /// Most bytes that are read and thrown away so that a client hears why.
 const DRAINED_BYTES_MAX: usize = 64 << 20;
-/// And the longest that may take.
-const DRAIN_WAIT: Duration = Duration::from_secs(3);
+/// A client that sends nothing for this long has stopped to listen.
+const DRAIN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Reads on for a while without keeping anything: a client that is still sending does
-/// not hear an answer, it only sees the connection break.
-pub async fn drain(mut body: Incoming) {
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            read += frame.data_ref().map_or(0, Bytes::len);
-            if read > DRAINED_BYTES_MAX {
-                return;
-            }
+/// not hear an answer, it only sees the connection break. One that asked first
+/// (`Expect: 100-continue`) is not sending.
+pub async fn turn_away(headers: &HeaderMap, mut body: Incoming) {
+    if headers.contains_key(http::header::EXPECT) {
+        return;
+    }
+    let mut read = 0;
+    while read < DRAINED_BYTES_MAX {
+        match tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
+            Ok(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
+            _ => return,
         }
-    };
-    // Given up after a while: the answer then goes out as it can.
-    let _ = tokio::time::timeout(DRAIN_WAIT, reading).await;
+    }
 }
 
 /// What a model's name stands for.

@@ -94,7 +94,7 @@ async fn sending(
     let left = live.config.limits.upload_bytes_max.0;
     if upload.len_min() > left {
         if let Upload::Coming(body) = upload {
-            ask::drain(body).await;
+            ask::turn_away(&parts.headers, body).await;
         }
         let message = format!("The upload is larger than the limit of {left} bytes.");
         return Err(Fault::new(Code::BodyTooLarge, message));
