@@ -15,7 +15,8 @@ pub const TENANT_LABELS_MAX: usize = 200;
 /// Calls waiting for one engine (default). 10,000 waiting calls at 20 req/s are
 /// eight minutes of work: more is not a queue but a promise nobody can keep.
 pub const QUEUE_LEN_MAX: usize = 10_000;
-/// Calls one tenant may have waiting for one engine (default).
+/// Calls that all tenants below one root segment may have waiting for one engine
+/// (default).
 pub const TENANT_QUEUE_LEN_MAX: usize = 2_000;
 /// Body bytes waiting for one engine (default): an eighth of a 2 GiB pod.
 pub const QUEUE_BYTES_MAX: u64 = 256 << 20;

@@ -12,18 +12,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use seawall_model::limits;
-
 /// Sets a client's socket up: no delay, dead peers noticed within half a minute even
-/// when half-open, and an unsent backlog of one window at most, so that backpressure
-/// starts at once and costs no kernel memory.
-pub fn tune(stream: &TcpStream) {
+/// when half-open, and an unsent backlog of one `window` of bytes at most, so that
+/// backpressure starts at once and costs no kernel memory.
+pub fn tune(stream: &TcpStream, window: usize) {
     let socket = socket2::SockRef::from(stream);
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(15))
         .with_interval(Duration::from_secs(5))
         .with_retries(3);
-    let backlog = u32::try_from(limits::STREAM_WINDOW_BYTES).unwrap_or(u32::MAX);
+    let backlog = u32::try_from(window).unwrap_or(u32::MAX);
     // Each is a nicety: a platform without it still serves.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&keepalive);

@@ -80,6 +80,7 @@ impl Operator {
                 let before = old.routes.engine(engine.id)?;
                 let same = before.connect_ms_max == engine.connect_ms_max
                     && before.tls_ca_file == engine.tls_ca_file
+                    && old.config.limits.stream_window_bytes == config.limits.stream_window_bytes
                     && old.config.proxy == config.proxy;
                 same.then(|| old.clients.get(&engine.id).cloned()).flatten()
             });
@@ -92,6 +93,7 @@ impl Operator {
                     let options = upstream::Options {
                         connect: engine.connect_ms_max,
                         extra_roots: extra_roots.map(|text| text.into_bytes().into()),
+                        window: config.limits.stream_window_bytes,
                         proxy_from_env: config.proxy.use_env,
                     };
                     upstream::client(&options, &self.tasks)

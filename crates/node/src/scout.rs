@@ -98,6 +98,7 @@ pub async fn try_candidates(candidates: &[Candidate], tasks: &Tasks, proxy_from_
         let options = upstream::Options {
             connect: seawall_model::Millis(ms),
             extra_roots: None,
+            window: seawall_model::limits::STREAM_WINDOW_BYTES,
             proxy_from_env: proxy_from_env && !candidate.local,
         };
         let Ok(client) = upstream::client(&options, tasks) else {

@@ -28,6 +28,9 @@ use crate::tasks::{Executor, Kind};
 /// trying again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// hyper takes no smaller buffer; request heads must fit as well.
+const HTTP1_BUFFER_MIN: usize = 8 << 10;
+
 /// How long a connection that is cut may take to say so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -71,8 +74,9 @@ async fn serve(
     seat: Option<OwnedSemaphorePermit>,
 ) {
     let _seat = seat;
-    tune(&stream);
-    let stall = Duration::from_millis(app.live.load().config.limits.client_stall_ms_max.0);
+    let bounds = app.live.load().config.limits;
+    tune(&stream, bounds.stream_window_bytes);
+    let stall = Duration::from_millis(bounds.client_stall_ms_max.0);
     match tls {
         None => speak(&app, StallGuard::new(stream, stall)).await,
         Some(tls) => {
@@ -87,7 +91,8 @@ async fn serve(
 }
 
 async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App>, stream: StallGuard<T>) {
-    let builder = protocol(app.tasks.executor(Kind::Stream));
+    let window = app.live.load().config.limits.stream_window_bytes;
+    let builder = protocol(app.tasks.executor(Kind::Stream), window);
     let streams = Arc::new(Streams::default());
     let service = service_fn(|request| answer(app.clone(), streams.clone(), request));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
@@ -146,7 +151,8 @@ async fn reached(phase: &mut watch::Receiver<Phase>, at: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at).await;
 }
 
-fn protocol(executor: Executor) -> auto::Builder<Executor> {
+/// Both protocols, with buffers of one `window` of bytes per stream.
+fn protocol(executor: Executor, window: usize) -> auto::Builder<Executor> {
     let mut builder = auto::Builder::new(executor);
     builder
         .http1()
@@ -154,13 +160,13 @@ fn protocol(executor: Executor) -> auto::Builder<Executor> {
         .header_read_timeout(Duration::from_millis(limits::HEADER_WAIT_MS_MAX))
         // Head and body in one plain write: cheaper than a vector of two small pieces.
         .writev(false)
-        .max_buf_size(limits::STREAM_WINDOW_BYTES / 2);
+        .max_buf_size((window / 2).max(HTTP1_BUFFER_MIN));
     builder
         .http2()
         .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES as u32)
-        .initial_connection_window_size((1_u32 << 20).max(limits::STREAM_WINDOW_BYTES as u32))
-        .max_send_buf_size(limits::STREAM_WINDOW_BYTES)
+        .initial_stream_window_size(window as u32)
+        .initial_connection_window_size((1_u32 << 20).max(window as u32))
+        .max_send_buf_size(window)
         .max_header_list_size(limits::HEADER_BYTES_MAX as u32)
         .max_concurrent_streams(limits::HTTP2_STREAMS_MAX)
         .keep_alive_interval(Duration::from_secs(15))

@@ -39,6 +39,8 @@ pub struct Options {
     pub connect: Millis,
     /// PEM of certificates to trust beside the usual ones.
     pub extra_roots: Option<Arc<[u8]>>,
+    /// Bytes of an answer that the system may hold before it is read.
+    pub window: usize,
     /// Use `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`?
     pub proxy_from_env: bool,
 }
@@ -57,7 +59,7 @@ pub fn client(options: &Options, tasks: &Tasks) -> Result<Client, String> {
     http.set_keepalive(Some(Duration::from_secs(15)));
     // Bounds what the kernel buffers for a client that reads slowly: with hyper's
     // window on either side one stream stays under 256 KiB.
-    http.set_recv_buffer_size(Some(limits::STREAM_WINDOW_BYTES));
+    http.set_recv_buffer_size(Some(options.window));
     #[cfg(target_os = "linux")]
     http.set_tcp_user_timeout(Some(Duration::from_secs(30)));
     let matcher = options.proxy_from_env.then(|| Arc::new(Matcher::from_env()));

@@ -255,7 +255,9 @@ impl<'a> Seen<'a> {
             if !matches!(protocol, Protocol::Chat | Protocol::Completions) {
                 break;
             }
-            let asked = count(name, raw, 0)?.unwrap_or(1).max(1);
+            // The official client's own suite sends `best_of: 0`.
+            let least = u64::from(name == "n");
+            let asked = count(name, raw, least)?.unwrap_or(1).max(1);
             let asked = u32::try_from(asked).ok().filter(|asked| *asked <= CHOICES_MAX);
             choices = asked.ok_or_else(|| bad(name, &format!("must be at most {CHOICES_MAX}")))?.max(choices);
         }
@@ -317,7 +319,7 @@ mod tests {
             (Chat, r#"{"model":"m","messages":"hi"}"#, "messages"),
             (Chat, r#"{"model":"m","messages":{}}"#, "messages"),
             (Chat, r#"{"model":"m","messages":[],"stream":"yes"}"#, "stream"),
-            (Chat, r#"{"model":"m","messages":[],"max_tokens":0}"#, "max_tokens"),
+            (Chat, r#"{"model":"m","messages":[],"max_tokens":1.5}"#, "max_tokens"),
             (Chat, r#"{"model":"m","messages":[],"max_tokens":-1}"#, "max_tokens"),
             (Chat, r#"{"model":"m","messages":[],"max_tokens":"9"}"#, "max_tokens"),
             (Chat, r#"{"model":"m","messages":[],"n":0}"#, "n"),

@@ -179,25 +179,20 @@ fn release(root: &Path) -> Result<(), String> {
 }
 
 fn process(root: &Path) -> Result<(), String> {
-    let tree = Tree::read(root)?;
-    let names = test_targets(&tree, |owner| owner == "node");
-    if names.is_empty() {
-        return Err("there are no process tests in crates/node/tests".to_owned());
-    }
-    // The whole workspace, though only node's tests run: with fewer crates chosen cargo
-    // would unite features differently and build the dependencies again.
-    let mut command = cargo(root, &["test", "--workspace", "--no-fail-fast"]);
-    for name in names {
-        command.args(["--test", name]);
-    }
-    run(command.env("SEAWALL_BIN", binary(root)))
+    pytest(root, "tests/process")
 }
 
 fn conformance(root: &Path) -> Result<(), String> {
+    pytest(root, "tests/conformance")
+}
+
+/// Runs one folder of client tests against the release binary.
+fn pytest(root: &Path, folder: &str) -> Result<(), String> {
     let python = python::environment(root, &target(root))?;
     let mut pytest = std::process::Command::new(python);
-    pytest.current_dir(root).args(["-m", "pytest", "tests/conformance"]).env("SEAWALL_BIN", binary(root));
-    run(&mut pytest)
+    // What is kept between runs stays outside the checkout's own files.
+    pytest.current_dir(root.join(folder)).args(["-m", "pytest", "-p", "no:cacheprovider"]);
+    run(pytest.env("SEAWALL_BIN", binary(root)))
 }
 
 /// The integration tests `crates/X/tests/NAME.rs` of the crates wanted.
