@@ -103,7 +103,7 @@ async fn fetch(url: &Url, path: &str, key: Option<&str>) -> Result<(StatusCode, 
     let options = upstream::Options {
         connect: Millis(limits::CONNECT_MS_MAX),
         extra_roots: None,
-        window: seawall_model::limits::STREAM_WINDOW_BYTES,
+        window: limits::STREAM_WINDOW_BYTES,
         proxy_from_env: false,
     };
     let client =
