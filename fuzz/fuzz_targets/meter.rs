@@ -1,5 +1,7 @@
-//! The relay scanner forwards every byte and sees the same whole and in two pieces.
+//! The relay scanner forwards every byte and sees the same however the bytes are cut.
 #![no_main]
+
+mod pieces;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
@@ -15,18 +17,18 @@ fn run(mut meter: Meter, pieces: &[&[u8]]) -> (Vec<u8>, Option<Usage>, Option<Fi
     (out, meter.usage(), meter.finish(), meter.tokens())
 }
 
-fuzz_target!(|input: (usize, &[u8])| {
-    let (cut, bytes) = input;
-    let (left, right) = bytes.split_at(cut % (bytes.len() + 1));
+fuzz_target!(|bytes: &[u8]| {
+    let (halves, crumbs) = (pieces::halves(bytes), pieces::crumbs(bytes));
     for protocol in Protocol::ALL {
         let whole = run(Meter::stream(protocol, false), &[bytes]);
         assert_eq!(whole.0, bytes);
-        assert_eq!(whole, run(Meter::stream(protocol, false), &[left, right]));
-        assert_eq!(
-            run(Meter::unary(protocol), &[bytes]),
-            run(Meter::unary(protocol), &[left, right])
-        );
-        let hidden = run(Meter::stream(protocol, true), &[left, right]);
+        assert_eq!(whole, run(Meter::stream(protocol, false), &halves));
+        assert_eq!(whole, run(Meter::stream(protocol, false), &crumbs));
+        let unary = run(Meter::unary(protocol), &[bytes]);
+        assert_eq!(unary.0, bytes);
+        assert_eq!(unary, run(Meter::unary(protocol), &halves));
+        let hidden = run(Meter::stream(protocol, true), &[bytes]);
         assert!(hidden.0.len() <= bytes.len());
+        assert_eq!(hidden, run(Meter::stream(protocol, true), &crumbs));
     }
 });

@@ -8,10 +8,6 @@ use seawall_wire::models::parse_models;
 fuzz_target!(|body: &[u8]| {
     if let Ok(names) = parse_models(body) {
         assert!(names.len() <= MODELS_MAX);
-        assert!(
-            names
-                .iter()
-                .all(|name| !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX)
-        );
+        assert!(names.iter().all(|name| !name.is_empty() && name.len() <= MODEL_NAME_BYTES_MAX));
     }
 });

@@ -14,7 +14,11 @@ fuzz_target!(|body: &[u8]| {
             let again = inspect(protocol, &out).expect("still a good request");
             assert_eq!(again.model, "other \"name\"");
             assert_eq!(again.prefix, seen.prefix);
-            assert_eq!(again.include_usage, seen.include_usage || (seen.stream && matches!(protocol, Protocol::Chat | Protocol::Completions)));
+            assert_eq!(
+                again.include_usage,
+                seen.include_usage
+                    || (seen.stream && matches!(protocol, Protocol::Chat | Protocol::Completions))
+            );
         }
     }
 });

@@ -1,5 +1,7 @@
-//! An event stream reads the same whole and in two pieces.
+//! An event stream reads the same however the bytes are cut.
 #![no_main]
+
+mod pieces;
 
 use libfuzzer_sys::fuzz_target;
 use seawall_wire::sse::Events;
@@ -23,8 +25,8 @@ fn read(pieces: &[&[u8]]) -> Vec<(Option<String>, Vec<u8>)> {
     got
 }
 
-fuzz_target!(|input: (usize, &[u8])| {
-    let (cut, bytes) = input;
-    let (left, right) = bytes.split_at(cut % (bytes.len() + 1));
-    assert_eq!(read(&[bytes]), read(&[left, right]));
+fuzz_target!(|bytes: &[u8]| {
+    let whole = read(&[bytes]);
+    assert_eq!(whole, read(&pieces::halves(bytes)));
+    assert_eq!(whole, read(&pieces::crumbs(bytes)));
 });

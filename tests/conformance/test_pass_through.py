@@ -44,7 +44,7 @@ def test_uploads_stream(world: World, client: openai.OpenAI) -> None:
 
 def test_uploads_over_the_limit_are_refused(world: World) -> None:
     with world.gateway.connect() as raw:
-        raw.sendall(b"POST /v1/uploads/big HTTP/1.1\r\nhost: x\r\ncontent-length: 1073741824\r\n\r\nabc")
+        raw.sendall(b"POST /v1/uploads/big HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 1073741824\r\n\r\nabc")
         head = raw.recv(4096)
     assert head.startswith(b"HTTP/1.1 413"), head
 

@@ -38,6 +38,7 @@ fn plan(replicas: u32, calls_max: u32) -> Plan {
         models: vec![Model {
             id: ModelId(1),
             targets: vec![EngineId(1)],
+            upstreams: Vec::new(),
             price: Price { input: 1, cached: 1, cache_written: 1, output: 2 },
             context_tokens_max: None,
             output_tokens_max: Tokens(1_000),

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
-use seawall_model::{At, CallId, Cause, Code, MicroUsd, Millis, Outcome, Tokens, Usage, Waits, limits};
+use seawall_model::{
+    At, CallId, Cause, Class, Code, MicroUsd, Millis, Outcome, Tokens, Usage, Waits, limits,
+};
 
 use crate::budget::{Room, need};
 use crate::call::{Call, Link, Queued, State, TOKENS_MAX};
 use crate::crowd::root;
 use crate::effect::{Effect, Refusal, Settlement};
+use crate::headroom::epoch;
 use crate::input::Submit;
 use crate::kernel::Kernel;
 use crate::plan::Model;
@@ -67,8 +70,7 @@ impl Kernel {
             let instead = crowd.gives_way(&self.calls[at].submit.tenant, &self.queue);
             let instead = instead.filter(|_| no.code == Code::QueueFull);
             let victim = instead.and_then(|id| self.index.get(&id).copied()).unwrap_or(at);
-            self.leave_queue(victim);
-            self.leave_run(victim, engine);
+            self.withdraw(victim);
             let cause = self.calls[victim].waits.main();
             self.refuse(victim, No { cause, ..no }, out);
             if victim == at {
@@ -200,6 +202,7 @@ impl Kernel {
                 continue;
             };
             let engine = &self.engines[*engine];
+            let upstream = call.upstreams.get(target).copied().flatten();
             if call.barred & (1 << target) != 0
                 || engine.gone
                 || engine.replicas.iter().all(|replica| replica.gone)
@@ -208,7 +211,9 @@ impl Kernel {
             }
             if engine.is_down() {
                 fallback = fallback.or(Some(target));
-            } else if paused.is_none() && !engine.is_paused(self.now) || engine.has_spare(self.now) {
+            } else if paused.is_none() && engine.paused(upstream, self.now).is_none()
+                || engine.has_spare(upstream, self.now)
+            {
                 return Some(target);
             } else {
                 paused = paused.or(Some(target));
@@ -234,6 +239,7 @@ impl Kernel {
     pub(crate) fn enqueue_on(&mut self, at: u32, target: usize, out: &mut Vec<Effect>) {
         let engine = self.engine_ids[&self.calls[at].targets[target].1];
         let now = self.now;
+        self.calls[at].target = target;
         let latest = self.latest_start(engine, at);
         if latest < now || self.hopeless(engine, at, latest) {
             let after = Some(self.patience(engine));
@@ -247,7 +253,6 @@ impl Kernel {
             let after = Some(self.patience(engine));
             return self.refuse(at, No { retry_after: after, ..No::plain(Code::QueueFull) }, out);
         };
-        call.target = target;
         call.run = call.submit.run.and_then(|run| state.runs.open(run, &call.submit.tenant));
         if let Some(run) = call.run {
             state.runs.slab[run].live += 1;
@@ -268,8 +273,15 @@ impl Kernel {
             armed: None,
             counted: false,
         });
-        let id = call.submit.call;
-        let node = call.node;
+        let (id, node, class) = (call.submit.call, call.node, call.class());
+        self.flows.see(flow, epoch(now), &self.tenants);
+        if class != Class::Batch as usize && self.flows.get(flow).queued == 0 {
+            let places = self.class_places(engine, class);
+            if self.flows.is_light(flow, places, epoch(now), &self.tenants) {
+                self.engines[engine].headroom.light_came(now);
+            }
+        }
+        let state = &mut self.engines[engine];
         self.flows.push(flow, at, &mut self.calls, &mut state.runs, &self.tenants);
         for node in self.tenants.chain(node).nodes() {
             self.tenants.nodes[*node].queued += 1;
@@ -293,12 +305,14 @@ impl Kernel {
     /// lets each rival go once for each of the tenant's own calls, if there are so many.
     fn hopeless(&self, engine: u32, at: u32, latest: At) -> bool {
         let state = &self.engines[engine];
-        if latest == At::MAX
-            || state.replicas.iter().any(|replica| replica.usable(self.now) && replica.has_room())
-        {
+        if latest == At::MAX {
             return false;
         }
         let call = &self.calls[at];
+        let upstream = call.upstream();
+        if state.replicas.iter().any(|replica| replica.usable(upstream, self.now) && replica.has_room()) {
+            return false;
+        }
         let root = state.roots[call.class()];
         let own = self.tenants.nodes[call.node].flow(engine * 3 + call.class() as u32);
         let own = own.map_or(0, |flow| self.flows.get(flow).queued);
@@ -352,9 +366,11 @@ fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
             targets.push((place as u8, *target));
         }
     }
+    let upstreams = targets.iter().map(|(_, id)| model.upstream(*id)).collect();
     let most = submit.output_max.map_or(model.output_tokens_max, |max| max.min(Tokens(TOKENS_MAX)));
     let output_max = if submit.generates { most.0.min(TOKENS_MAX) } else { 0 };
     Call {
+        upstreams,
         targets,
         barred: 0,
         target: 0,

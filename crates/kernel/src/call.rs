@@ -1,7 +1,7 @@
 //! One call from its submission to its settlement, and the lists that waiting calls
 //! are linked into.
 
-use seawall_model::{At, CallId, EngineId, MicroUsd, ReplicaId, Tokens, Usage, Waits};
+use seawall_model::{At, CallId, Cause, EngineId, MicroUsd, ReplicaId, Tokens, Usage, Waits};
 
 use crate::budget::Reservation;
 use crate::input::Submit;
@@ -21,6 +21,8 @@ pub(crate) struct Call {
     /// Engines that can serve it, in order of preference, with their place in the list
     /// that it was submitted with.
     pub(crate) targets: Vec<(u8, EngineId)>,
+    /// What each of them calls its model, as far as known.
+    pub(crate) upstreams: Vec<Upstream>,
     /// Targets that must not be tried again, as bits over `targets`.
     pub(crate) barred: u32,
     /// Which of `targets` it is queued for or running on.
@@ -61,16 +63,24 @@ pub(crate) enum State {
     Fresh,
     /// In an engine's queue.
     Queued(Queued),
-    /// Pausing before a retry, since when and until when.
-    Paused {
-        /// Since then.
-        since: At,
-        /// Until then.
-        until: At,
-    },
+    /// Pausing before a retry, or because the provider wants no calls to its model.
+    Paused(Pause),
     /// On a replica.
     Running(Running),
 }
+
+/// A call in no queue, for a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pause {
+    pub(crate) since: At,
+    pub(crate) until: At,
+    pub(crate) cause: Cause,
+    /// The engine among whose waiting calls it still counts.
+    pub(crate) counted: Option<u32>,
+}
+
+/// A model's number at an engine; `None` where the plan names none.
+pub(crate) type Upstream = Option<u32>;
 
 /// A waiting call.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +109,8 @@ pub(crate) struct Running {
     pub(crate) replica: ReplicaId,
     pub(crate) since: At,
     pub(crate) first: Option<At>,
+    /// When it was last heard of while it streams, and its output tokens then.
+    pub(crate) heard: (At, u64),
     /// Has its time to first token been learned from?
     pub(crate) sampled: bool,
     /// Prompt tokens that the replica probably has to compute.
@@ -139,19 +151,45 @@ impl Call {
         self.submit.prompt_max.max(self.submit.prompt).0.min(TOKENS_MAX)
     }
 
+    /// What the target that it is queued for calls its model.
+    pub(crate) fn upstream(&self) -> Upstream {
+        self.upstreams.get(self.target).copied().flatten()
+    }
+
     pub(crate) fn class(&self) -> usize {
         self.submit.class as usize
     }
 }
 
-/// Cost of tokens in tenths of the engine's cost unit, so that a cached prompt token
-/// can count a tenth of a computed one (locality is rewarded without riding free).
-pub(crate) fn cost(rule: &CostRule, input: u64, cached: u64, output: u64) -> i64 {
+/// What tokens cost on one engine at present, in tenths of its cost unit. The unit is the
+/// engine's time for `1 / input` computed prompt tokens, so that a sum of costs is a sum of
+/// engine time, on slow replicas and on fast ones alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Weights {
+    input: u64,
+    output: u64,
+}
+
+impl Weights {
+    /// By the plan's rule, with the engine's own ratio of generated to prompt tokens (in
+    /// sixteenths) where it is learned and known.
+    pub(crate) fn new(rule: &CostRule, ratio: Option<u64>) -> Self {
+        let input = u64::from(rule.input.min(1_000));
+        let output = match ratio.filter(|_| rule.learned) {
+            Some(ratio) => input * 10 * ratio / 16,
+            None => u64::from(rule.output.min(1_000)) * 10,
+        };
+        Self { input, output }
+    }
+}
+
+/// Cost of tokens. A cached prompt token counts a tenth of a computed one: locality is
+/// rewarded without riding free.
+pub(crate) fn cost(weights: Weights, input: u64, cached: u64, output: u64) -> i64 {
     let input = input.min(TOKENS_MAX);
     let cached = cached.min(input);
-    let price = u64::from(rule.input.min(1_000));
-    let sum = (input - cached) * 10 * price + cached * price;
-    (sum + output.min(TOKENS_MAX) * 10 * u64::from(rule.output.min(1_000))) as i64
+    let sum = (input - cached) * 10 * weights.input + cached * weights.input;
+    (sum + output.min(TOKENS_MAX) * weights.output) as i64
 }
 
 /// Neighbours in a list.

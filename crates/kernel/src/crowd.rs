@@ -76,6 +76,10 @@ impl Crowd {
         self.len
     }
 
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Is a bound of the queue broken?
     pub(crate) fn is_over(&self, rule: &QueueRule) -> bool {
         self.len > rule.len_max || self.bytes > rule.bytes_max.0

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use seawall_model::{At, Bytes, Cause, EngineId, Millis, ReplicaId};
 
+use crate::call::{Upstream, Weights};
 use crate::circuit::Breaker;
 use crate::crowd::Crowd;
+use crate::headroom::Headroom;
 use crate::pace::Limit;
+use crate::pause::Pauses;
 use crate::plan::{self, CostRule, Pace};
 use crate::prefix::Prefixes;
 use crate::rate::Bucket;
@@ -31,9 +34,10 @@ pub(crate) struct Replica {
     /// Outstanding work of calls in flight, in tokens.
     pub(crate) load: u64,
     pub(crate) limit: Limit,
+    /// Prompt tokens that it has to compute for calls whose answer has not begun.
+    pub(crate) prompts: u64,
     pub(crate) breaker: Breaker,
-    /// Its provider asked for a pause until then.
-    pub(crate) paused: At,
+    pub(crate) pauses: Pauses,
     pub(crate) prefixes: Prefixes,
     /// When it was last chosen, in choices.
     pub(crate) chosen: u64,
@@ -49,17 +53,18 @@ impl Replica {
             kv: 0,
             load: 0,
             limit: Limit::new(pace, now),
+            prompts: 0,
             breaker: Breaker::default(),
-            paused: At(0),
+            pauses: Pauses::default(),
             prefixes: Prefixes::default(),
             chosen: 0,
             gone: false,
         }
     }
 
-    /// Could it take calls, if it had room?
-    pub(crate) fn usable(&self, now: At) -> bool {
-        !self.gone && self.breaker.admits() && self.paused <= now
+    /// Could it take calls for this model, if it had room?
+    pub(crate) fn usable(&self, upstream: Upstream, now: At) -> bool {
+        !self.gone && self.breaker.admits() && self.pauses.until(upstream) <= now
     }
 
     pub(crate) fn has_room(&self) -> bool {
@@ -132,6 +137,15 @@ pub(crate) struct Engine {
     pub(crate) down_since: Option<At>,
     pub(crate) alarm: Option<At>,
     pub(crate) dirty: bool,
+    /// Places on the replicas that can take calls, and how many of them are free, as of
+    /// the last look at the gate.
+    pub(crate) places: u32,
+    free: u32,
+    pub(crate) headroom: Headroom,
+    /// What a generated token costs next to a prompt token, in sixteenths, smoothed.
+    ratio: Option<u64>,
+    /// Cost of the dearest call dispatched, in tenths of a unit.
+    pub(crate) dearest: i64,
     gate: Option<Cause>,
     since: At,
     clocks: [u64; 2],
@@ -169,6 +183,11 @@ impl Engine {
             down_since: None,
             alarm: None,
             dirty: false,
+            places: 0,
+            free: 0,
+            headroom: Headroom::default(),
+            ratio: None,
+            dearest: 0,
             gate: None,
             since: now,
             clocks: [0; 2],
@@ -200,7 +219,7 @@ impl Engine {
                 Ok(at) => {
                     self.replicas[at].gone = false;
                     // A new key or plan may have lifted the provider's limit: one call tells.
-                    self.replicas[at].paused = At(0);
+                    self.replicas[at].pauses.clear();
                 }
                 Err(at) => self.replicas.insert(at, Replica::new(planned.id, &self.pace, now)),
             }
@@ -230,15 +249,16 @@ impl Engine {
         self.gone || self.down_since.is_some()
     }
 
-    /// Has its provider asked for a pause on every replica that could take calls?
-    pub(crate) fn is_paused(&self, now: At) -> bool {
-        let mut open = self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits());
-        open.next().is_some_and(|first| first.paused > now) && open.all(|replica| replica.paused > now)
+    /// Has its provider asked for a pause of calls for this model, on every replica that
+    /// could take them? Then until when, at the earliest.
+    pub(crate) fn paused(&self, upstream: Upstream, now: At) -> Option<At> {
+        let open = self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits());
+        open.map(|replica| replica.pauses.until(upstream)).min().filter(|until| *until > now)
     }
 
-    /// Has it room at once for one call more than wait for it already?
-    pub(crate) fn has_spare(&self, now: At) -> bool {
-        let usable = self.replicas.iter().filter(|replica| replica.usable(now));
+    /// Has it room at once for one call for this model more than wait for it already?
+    pub(crate) fn has_spare(&self, upstream: Upstream, now: At) -> bool {
+        let usable = self.replicas.iter().filter(|replica| replica.usable(upstream, now));
         let free = usable.map(|replica| replica.limit.calls().saturating_sub(replica.running) as usize);
         !self.is_down() && free.sum::<usize>() > self.waiting()
     }
@@ -256,12 +276,16 @@ impl Engine {
     pub(crate) fn gate(&mut self, now: At) -> Gate {
         let down = self.is_down();
         let (mut usable, mut room, mut pause) = (false, false, At::MAX);
+        (self.places, self.free) = (0, 0);
         for replica in self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits()) {
-            if replica.paused > now {
-                pause = pause.min(replica.paused);
+            let until = replica.pauses.until(None);
+            if until > now {
+                pause = pause.min(until);
             } else {
-                usable = true;
-                room |= replica.has_room();
+                let places = replica.limit.calls();
+                (usable, room) = (true, room || replica.running < places);
+                self.places = self.places.saturating_add(places);
+                self.free = self.free.saturating_add(places.saturating_sub(replica.running));
             }
         }
         let rate =
@@ -273,6 +297,24 @@ impl Engine {
             None if !room => Gate::Full,
             None if down => Gate::Trial,
             None => Gate::Open,
+        }
+    }
+
+    /// Are only the places left that are kept for tenants below their share?
+    pub(crate) fn holds_back(&self, now: At) -> bool {
+        self.headroom.keeps(self.free, self.places, now)
+    }
+
+    /// What tokens cost on it now.
+    pub(crate) fn weights(&self) -> Weights {
+        Weights::new(&self.cost, self.ratio)
+    }
+
+    /// Learns what tokens cost from what a replica has been seen to take.
+    pub(crate) fn learn_ratio(&mut self, replica: usize) {
+        if let Some(ratio) = self.replicas[replica].limit.ratio() {
+            // Slowly, for all replicas together: a price that jumps is not fair to anybody.
+            self.ratio = Some(self.ratio.map_or(ratio, |old| (old * 63 + ratio).div_ceil(64)));
         }
     }
 
@@ -397,9 +439,9 @@ mod tests {
         let mut engine = engine(2);
         assert_eq!(engine.gate(At(0)), Gate::Open);
         engine.replicas[0].running = 1;
-        engine.replicas[1].paused = At(50);
+        engine.replicas[1].pauses.add(None, At(50), At(0));
         assert_eq!(engine.gate(At(0)), Gate::Full);
-        engine.replicas[0].paused = At(90);
+        engine.replicas[0].pauses.add(None, At(90), At(0));
         assert_eq!(engine.gate(At(0)), Gate::Rate(At(50)));
         engine.replicas.iter_mut().for_each(|replica| {
             replica.breaker.failed(99, &plan::RetryRule::default(), At(0));

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use seawall_model::{At, CallId, limits};
 
 use crate::call::{By, Call, List, id_of};
+use crate::headroom::Lately;
 use crate::run::Runs;
 use crate::slab::Slab;
 use crate::tenant::{Node, Tenants, WEIGHT};
@@ -24,6 +25,9 @@ const SCALE: u128 = 1_024 * WEIGHT as u128;
 const FLOWS_MAX: usize = 2 * limits::TENANTS_MAX;
 /// Slots looked at for a flow that may go.
 const SWEEP: usize = 1_024;
+/// Flows looked at for a light tenant's call before none is said to wait: whoever is
+/// light stands near the front of its siblings.
+const LIGHT_SWEEP: u32 = 12;
 
 /// What stands in a tenant's order of service: a run by its oldest call, or a call
 /// without a run.
@@ -49,6 +53,10 @@ pub(crate) struct Flow {
     children: u32,
     pub(crate) queued: usize,
     pub(crate) running: u32,
+    /// The epoch in which it last had a call come or go.
+    seen: u64,
+    /// Weights of the children that were seen of late.
+    lately: Lately,
     used: bool,
     arrivals: List,
     by_service: BTreeSet<(u64, CallId, Entry)>,
@@ -68,6 +76,8 @@ impl Flow {
             children: 0,
             queued: 0,
             running: 0,
+            seen: u64::MAX,
+            lately: Lately::default(),
             used: true,
             arrivals: List::default(),
             by_service: BTreeSet::new(),
@@ -82,6 +92,23 @@ impl Flow {
     fn idle(&self) -> bool {
         self.parent.is_some() && self.queued == 0 && self.running == 0 && self.children == 0
     }
+}
+
+/// What makes a tenant light, when only places are left that are kept for such.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// Places that are shared out, in 256ths.
+    pub(crate) places: u64,
+    pub(crate) epoch: u64,
+    /// In tenths of a cost unit: nobody further ahead of the rightful next has them, so
+    /// that keeping places does not turn into a right of its own.
+    pub(crate) ahead: i64,
+}
+
+/// A search for the oldest call of a light tenant.
+struct Light {
+    left: u32,
+    best: Option<(CallId, u32)>,
 }
 
 /// All trees.
@@ -153,13 +180,15 @@ impl Flows {
     }
 
     fn drop_flow(&mut self, at: u32) {
-        if let Some(Flow { parent: Some(parent), is_active, virtual_cost, .. }) = self.slab.remove(at)
+        if let Some(Flow { parent: Some(parent), is_active, virtual_cost, running, .. }) =
+            self.slab.remove(at)
             && let Some(above) = self.slab.get_mut(parent)
         {
             above.children -= 1;
             if is_active {
                 above.active.remove(&(virtual_cost, at));
             }
+            self.run(parent, |sum| sum.saturating_sub(running));
         }
     }
 
@@ -332,12 +361,120 @@ impl Flows {
         }
     }
 
+    /// A call of this leaf began or ended to run.
     pub(crate) fn ran(&mut self, flow: u32, began: bool) {
-        let flow = &mut self.slab[flow];
         if began {
-            flow.running += 1;
-        } else {
-            flow.running = flow.running.saturating_sub(1);
+            self.run(flow, |running| running + 1);
+        } else if self.slab[flow].running > 0 {
+            // A flow made anew knows nothing of calls that ran before.
+            self.run(flow, |running| running - 1);
+        }
+    }
+
+    fn run(&mut self, flow: u32, how: impl Fn(u32) -> u32) {
+        let mut at = Some(flow);
+        while let Some(flow) = at {
+            let flow = &mut self.slab[flow];
+            flow.running = how(flow.running);
+            at = flow.parent;
+        }
+    }
+
+    /// A call of this leaf came or went: it and all above it count among their siblings
+    /// as active of late.
+    pub(crate) fn see(&mut self, flow: u32, epoch: u64, tenants: &Tenants) {
+        let mut at = flow;
+        while let Flow { node: Some(node), parent: Some(parent), seen, .. } = self.slab[at] {
+            if seen == epoch {
+                return;
+            }
+            self.slab[at].seen = epoch;
+            self.slab[parent].lately.add(u64::from(tenants.nodes[node].weight), epoch);
+            at = parent;
+        }
+    }
+
+    /// Weights of those below a root that were seen of late.
+    pub(crate) fn weight_lately(&self, root: u32, epoch: u64) -> u64 {
+        self.slab[root].lately.most(epoch)
+    }
+
+    /// Would a further call of this leaf leave it, and every prefix above it, within its
+    /// share of so many places (in 256ths) among those that were active of late? Whoever
+    /// runs nothing is always within its share.
+    pub(crate) fn is_light(&self, leaf: u32, places: u64, epoch: u64, tenants: &Tenants) -> bool {
+        let (mut chain, mut len, mut at) = ([leaf; crate::tenant::CHAIN_MAX], 0, leaf);
+        while let Some(parent) = self.slab[at].parent {
+            chain[len] = at;
+            len += 1;
+            at = parent;
+        }
+        let mut share = places;
+        chain[..len].iter().rev().all(|flow| {
+            let part = self.share_of(*flow, share, epoch, tenants);
+            share = part.unwrap_or(0);
+            part.is_some()
+        })
+    }
+
+    /// The share of a flow in its parent's, unless one call more would go beyond it.
+    fn share_of(&self, flow: u32, of: u64, epoch: u64, tenants: &Tenants) -> Option<u64> {
+        let Flow { node: Some(node), parent: Some(parent), running, .. } = self.slab[flow] else {
+            return Some(of);
+        };
+        let weight = u64::from(tenants.nodes[node].weight);
+        let share = of.saturating_mul(weight) / self.slab[parent].lately.most(epoch).max(weight);
+        // Who asks for its share on average has more in flight now and then: twice the
+        // square root is what a Poisson stream rarely exceeds.
+        let next = (u64::from(running) + 1) * 256;
+        let light = running == 0 || next <= share || next <= share + 2 * share.saturating_mul(256).isqrt();
+        light.then_some(share)
+    }
+
+    /// As [`Flows::next`], but only of tenants within their share, and of these the one
+    /// whose call is the oldest.
+    pub(crate) fn next_light(
+        &self,
+        root: u32,
+        terms: &Terms,
+        aged: At,
+        (calls, runs, tenants): (&Slab<Call>, &Runs, &Tenants),
+    ) -> Option<(u32, u32)> {
+        let mut search = Light { left: LIGHT_SWEEP, best: None };
+        self.search_light(root, terms.places, terms, (calls, tenants), &mut search);
+        let (_, leaf) = search.best?;
+        Some((leaf, self.first_of(leaf, aged, calls, runs)?))
+    }
+
+    fn search_light(
+        &self,
+        at: u32,
+        places: u64,
+        terms: &Terms,
+        (calls, tenants): (&Slab<Call>, &Tenants),
+        search: &mut Light,
+    ) {
+        let flow = &self.slab[at];
+        let Some((least, _)) = flow.active.first() else {
+            if let Some(oldest) = flow.arrivals.head() {
+                let found = (id_of(calls, oldest), at);
+                search.best = Some(search.best.map_or(found, |best| best.min(found)));
+            }
+            return;
+        };
+        let ahead = u128::from(terms.ahead.unsigned_abs()) * SCALE;
+        for (cost, child) in &flow.active {
+            if search.left == 0 {
+                return;
+            }
+            search.left -= 1;
+            let weight = self.slab[*child].node.map_or(WEIGHT, |node| tenants.nodes[node].weight);
+            if (cost - least) * u128::from(weight) > ahead {
+                continue;
+            }
+            if let Some(share) = self.share_of(*child, places, terms.epoch, tenants) {
+                self.search_light(*child, share, terms, (calls, tenants), search);
+            }
         }
     }
 
@@ -347,17 +484,40 @@ impl Flows {
         while let Some((_, child)) = self.slab[at].active.first() {
             at = *child;
         }
-        let leaf = &self.slab[at];
+        Some((at, self.first_of(at, aged, calls, runs)?))
+    }
+
+    /// The first call in fair order, of those that go next in their leaves, that will do.
+    /// Looks at no more than `left` flows.
+    pub(crate) fn first_fit(
+        &self,
+        at: u32,
+        (calls, runs): (&Slab<Call>, &Runs),
+        left: &mut u32,
+        will_do: &impl Fn(u32) -> bool,
+    ) -> Option<u32> {
+        if self.slab[at].active.is_empty() {
+            return self.first_of(at, At(0), calls, runs).filter(|call| will_do(*call));
+        }
+        self.slab[at].active.iter().find_map(|(_, child)| {
+            *left = left.checked_sub(1)?;
+            self.first_fit(*child, (calls, runs), left, will_do)
+        })
+    }
+
+    /// The call that goes next in a leaf.
+    fn first_of(&self, leaf: u32, aged: At, calls: &Slab<Call>, runs: &Runs) -> Option<u32> {
+        let leaf = &self.slab[leaf];
         let oldest = leaf.arrivals.head()?;
         if calls[oldest].submitted <= aged {
-            return Some((at, oldest));
+            return Some(oldest);
         }
         if let Some((_, _, call)) = leaf.by_deadline.first() {
-            return Some((at, *call));
+            return Some(*call);
         }
         match leaf.by_service.first()?.2 {
-            Entry::Call(call) => Some((at, call)),
-            Entry::Run(run) => Some((at, runs.slab[run].lists[leaf.slot as usize % 3].1.head()?)),
+            Entry::Call(call) => Some(call),
+            Entry::Run(run) => runs.slab[run].lists[leaf.slot as usize % 3].1.head(),
         }
     }
 
@@ -386,6 +546,11 @@ impl Flows {
                     child.is_active && child.virtual_cost == *cost && child.parent == Some(at),
                     "sets hold the live"
                 );
+            }
+            if flow.children > 0 {
+                let below = self.slab.iter().filter(|(_, child)| child.parent == Some(at));
+                let running: u32 = below.map(|(_, child)| child.running).sum();
+                assert_eq!(flow.running, running, "a flow counts the calls that run below it");
             }
             if let (Some(node), Some(parent)) = (flow.node, flow.parent) {
                 let wanted = flow.has_work() && tenants.nodes[node].blocked.is_none();

@@ -57,6 +57,8 @@ pub enum Input {
     Rate {
         /// The replica that answered.
         replica: ReplicaId,
+        /// Whom it answered: a provider limits each of its models apart.
+        call: CallId,
         /// What it said.
         report: RateReport,
     },

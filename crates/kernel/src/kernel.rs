@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use seawall_model::{At, CallId, EngineId, Millis, ModelId, ReplicaId};
 
 use crate::budget::Accounts;
-use crate::call::{Call, State};
+use crate::call::{Call, State, Upstream};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::flow::Flows;
@@ -57,6 +57,8 @@ pub struct Kernel {
     pub(crate) unarmed: Vec<(u32, CallId)>,
     /// Tenant nodes that were evicted in this step.
     pub(crate) evicted: Vec<Node>,
+    /// No engine pauses after this.
+    pub(crate) paused_until: At,
     spent_armed: bool,
 }
 
@@ -85,6 +87,7 @@ impl Kernel {
             dirty: Vec::new(),
             unarmed: Vec::new(),
             evicted: Vec::new(),
+            paused_until: At(0),
             spent_armed: false,
         };
         kernel.configure(plan, &mut Vec::new());
@@ -123,7 +126,7 @@ impl Kernel {
                 self.failed(call, failure, client_began, &usage, out);
             }
             Input::Finished { call, usage, finish } => self.finished(call, &usage, finish, out),
-            Input::Rate { replica, report } => self.rate(replica, report, out),
+            Input::Rate { replica, call, report } => self.rate(replica, call, report, out),
             Input::Probed { replica, healthy } => self.probed(replica, healthy, out),
             Input::Drawn { account, window, ceiling } => self.drawn(&account, window, ceiling),
             Input::Restored { account, window, spent } => {
@@ -251,14 +254,16 @@ impl Kernel {
         }
     }
 
-    fn rate(&mut self, replica: ReplicaId, report: RateReport, out: &mut Vec<Effect>) {
+    fn rate(&mut self, replica: ReplicaId, call: CallId, report: RateReport, out: &mut Vec<Effect>) {
         let Some(at) = self.replica_homes.get(&replica).copied() else {
             return;
         };
         let wanted = self.wanted(at);
         let spent = report.calls_left == Some(0) || report.tokens_left.is_some_and(|left| left < wanted);
         if spent {
-            self.pause(at, replica, report.reset, out);
+            // Of a call that is over nobody knows what it was for.
+            let upstream = self.index.get(&call).and_then(|at| self.calls[*at].upstream());
+            self.pause(at, replica, upstream, report.reset, out);
         }
     }
 
@@ -270,25 +275,28 @@ impl Kernel {
         heads.map(|(_, at)| self.calls[at].prompt() + self.calls[at].expected).min().unwrap_or(1)
     }
 
-    /// No more calls to this replica for as long as its provider says.
+    /// No more calls to this replica, for this model or at all, for as long as its provider
+    /// says.
     pub(crate) fn pause(
         &mut self,
         engine: u32,
         replica: ReplicaId,
+        upstream: Upstream,
         pause: Option<Millis>,
         out: &mut Vec<Effect>,
     ) {
         let (now, state) = (self.now, &mut self.engines[engine]);
         let Some(place) = state.find(replica) else { return };
-        let was_paused = state.is_paused(now);
-        let replica = &mut state.replicas[place];
-        replica.paused = replica.paused.max(now.plus(pause_of(pause)));
-        let until = replica.paused;
-        let paused = state.is_paused(now);
+        let was_paused = state.paused(upstream, now).is_some();
+        let pauses = &mut state.replicas[place].pauses;
+        pauses.add(upstream, now.plus(pause_of(pause)), now);
+        let until = pauses.until(upstream);
+        self.paused_until = self.paused_until.max(until);
+        let paused = state.paused(upstream, now).is_some();
         self.wake_engine(engine, until);
         self.mark(engine);
         if paused && !was_paused {
-            self.spill(engine, out);
+            self.spill(engine, upstream, out);
         }
     }
 

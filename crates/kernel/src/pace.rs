@@ -4,81 +4,39 @@
 //! Vegas and Gradient limiters fail on language models: shared/anchors, scheduling,
 //! section 7). Queueing cuts the limit by 7 % a window; a well-used limit without it
 //! grows by 2 %, and by half while it has never met queueing (slow start).
+//!
+//! The second signal is the time between the tokens of streams. A batch that makes each
+//! of its calls so many times as slow as the fastest seen gains no throughput any more
+//! (step time a + b x batch: beyond 7 a/b it is within an eighth of all there is), and an
+//! engine whose memory thrashes shows it here and nowhere else. Single streams lie, since
+//! clients stall and catch up, so it is the median of all streams that counts.
 
 use seawall_model::{At, Millis};
 
+use crate::curve::Curve;
 use crate::plan::Pace;
 
 /// The limit is kept in 256ths of a call.
 const ONE: u64 = 256;
-/// Powers of two of prompt length told apart.
-const LENGTHS: usize = 27;
 /// A window of observation; shorter while the limit is first sought.
 const WINDOW_MS: Millis = Millis(1_000);
 const WINDOW_START_MS: Millis = Millis(250);
 /// An unstreamed answer may take this many times the least known time, since a batch
 /// slows each of its calls, before the rest counts as queueing.
 const UNARY_SLACK: u64 = 3;
-
-/// The least time seen in one power of two of prompt length; 0 is unknown.
-#[derive(Clone, Copy, Debug, Default)]
-struct Point {
-    micros: u64,
-    /// The prompt it was seen at: the longest, of equals.
-    prompt: u64,
-}
-
-/// Time that a replica without a queue takes for a prompt, by its length.
-#[derive(Clone, Debug, Default)]
-struct Curve([Point; LENGTHS]);
-
-impl Curve {
-    fn learn(&mut self, prompt: u64, micros: u64) {
-        let (point, micros) = (&mut self.0[length(prompt)], micros.max(1));
-        if point.micros == 0 || micros < point.micros {
-            *point = Point { micros, prompt };
-        } else if micros == point.micros {
-            point.prompt = point.prompt.max(prompt);
-        }
-    }
-
-    /// The time that a prompt of this length takes, by linear interpolation between the
-    /// points known; beyond the last in proportion to its length, which is also the most
-    /// that it can be.
-    fn at(&self, prompt: u64) -> Option<u64> {
-        let own = length(prompt);
-        let longer = self.0[own + 1..].iter().filter(|point| point.micros > 0);
-        // A longer prompt is never faster: its best time bounds this one's.
-        let bound = longer.clone().map(|point| point.micros).min();
-        let here = self.0[own];
-        if here.micros == 0 {
-            return bound;
-        }
-        let over = prompt.saturating_sub(here.prompt);
-        let most = here.micros.saturating_mul(prompt.max(1)) / here.prompt.max(1);
-        let slope = longer.clone().next().map(|next| {
-            let rise = next.micros.saturating_sub(here.micros);
-            // The next point lies in a higher power of two, so it is longer.
-            here.micros.saturating_add(rise.saturating_mul(over) / (next.prompt - here.prompt).max(1))
-        });
-        let due = if over == 0 { here.micros } else { most.min(slope.unwrap_or(most)) };
-        Some(due.min(bound.unwrap_or(due)))
-    }
-
-    /// The best time of the nearest prompt known that was no longer: no prompt is faster
-    /// than a shorter one.
-    fn least(&self, prompt: u64) -> Option<u64> {
-        let known = self.0[..=length(prompt)].iter().rev();
-        known.filter(|point| point.micros > 0 && point.prompt <= prompt).map(|point| point.micros).next()
-    }
-
-    /// What was learned fades by a thousandth.
-    fn fade(&mut self) {
-        for point in &mut self.0 {
-            point.micros += point.micros / 1_024;
-        }
-    }
-}
+/// Stretches of streams whose pace is kept of one window; their median needs no more.
+const PACES_MAX: usize = 64;
+/// Fewer tell nothing.
+const PACES_MIN: usize = 4;
+/// Tokens of a stretch whose pace is worth having: fewer come in one packet.
+const STRETCH_MIN: u64 = 8;
+/// First tokens seen before the time of a prompt token is believed.
+const FIRST_MIN: u32 = 32;
+/// Tokens generated before what one takes is believed.
+const GENERATED_MIN: u64 = 1_000;
+/// Bounds of what a generated token costs next to a prompt token, in sixteenths.
+const RATIO_MIN: u64 = 16 / 4;
+const RATIO_MAX: u64 = 16 * 128;
 
 /// What is known of one replica's speed, and the limit that follows.
 #[derive(Clone, Debug)]
@@ -96,10 +54,24 @@ pub(crate) struct Limit {
     samples: u64,
     peak: u64,
     cut: Option<At>,
+    /// Microseconds from token to token, of stretches of late.
+    paces: Vec<u64>,
+    /// The least that the median of a window has been; 0 is unknown.
+    step: u64,
+    /// Nanoseconds that a prompt token takes.
+    prefill: Option<u64>,
+    firsts: u32,
+    /// Done in this window, and in full windows so far.
+    done: Work,
+    full: Work,
 }
 
-fn length(prompt: u64) -> usize {
-    (prompt.max(1).ilog2() as usize).min(LENGTHS - 1)
+/// What a replica did in some time; of the past, fading.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    micros: u64,
+    computed: u64,
+    generated: u64,
 }
 
 impl Limit {
@@ -115,6 +87,12 @@ impl Limit {
             samples: 0,
             peak: 0,
             cut: None,
+            paces: Vec::new(),
+            step: 0,
+            prefill: None,
+            firsts: 0,
+            done: Work::default(),
+            full: Work::default(),
         };
         limit.clamp(pace);
         limit
@@ -145,6 +123,8 @@ impl Limit {
     /// The first token of a prompt that had to be computed to this length came.
     pub(crate) fn first_token(&mut self, prompt: u64, micros: u64, pace: &Pace, now: At) {
         self.first.learn(prompt, micros);
+        self.firsts = self.firsts.saturating_add(1);
+        self.done.computed = self.done.computed.saturating_add(prompt);
         let due = self.first.at(prompt).unwrap_or(micros);
         self.sample(micros.saturating_sub(due), pace, now);
     }
@@ -155,11 +135,67 @@ impl Limit {
         if output > 0 && (self.token == 0 || micros / output < self.token) {
             self.token = (micros / output).max(1);
         }
+        self.done.computed = self.done.computed.saturating_add(prompt);
+        self.done.generated = self.done.generated.saturating_add(output);
         let generating = self.token.saturating_mul(output);
         self.lead.learn(prompt, micros.saturating_sub(generating));
         let lead = self.lead.at(prompt).unwrap_or(0);
         let due = generating.saturating_mul(UNARY_SLACK).saturating_add(lead);
         self.sample(micros.saturating_sub(due), pace, now);
+    }
+
+    /// A stream had so many tokens in this time.
+    pub(crate) fn streamed(&mut self, tokens: u64, micros: u64) {
+        self.done.generated = self.done.generated.saturating_add(tokens);
+        if tokens >= STRETCH_MIN && self.paces.len() < PACES_MAX {
+            self.paces.push((micros / tokens).max(1));
+        }
+    }
+
+    /// Nanoseconds that a prompt token takes to compute, once known.
+    pub(crate) const fn prefill(&self) -> Option<u64> {
+        self.prefill
+    }
+
+    /// What a generated token takes of the engine's time next to a prompt token, in
+    /// sixteenths, once known: of the time that the engine was well filled, what its
+    /// prompts took by their slope, and the rest, over what it generated.
+    pub(crate) fn ratio(&self) -> Option<u64> {
+        let (prefill, full) = (self.prefill?, &self.full);
+        if full.generated < GENERATED_MIN {
+            return None;
+        }
+        let computing = u128::from(full.computed) * u128::from(prefill);
+        let rest = (u128::from(full.micros) * 1_000).saturating_sub(computing);
+        let ratio = rest * 16 / u128::from(full.generated) / u128::from(prefill.max(1));
+        Some(u64::try_from(ratio).unwrap_or(RATIO_MAX).clamp(RATIO_MIN, RATIO_MAX))
+    }
+
+    /// Keeps what was done in a window that was well filled: what one of few calls costs
+    /// says nothing of what it costs when it matters.
+    fn keep_work(&mut self, now: At) {
+        let done = std::mem::take(&mut self.done);
+        if self.peak * ONE * 2 > self.limit {
+            let fade = |old: u64, new: u64| old - old / 32 + new;
+            self.full = Work {
+                micros: fade(self.full.micros, now.micros_since(self.start)),
+                computed: fade(self.full.computed, done.computed),
+                generated: fade(self.full.generated, done.generated),
+            };
+        }
+    }
+
+    /// How many times the least known pace the streams of late had, in sixteenths. Where
+    /// there are few it takes some windows to tell: that is when the least is seen.
+    fn slowdown(&mut self) -> u64 {
+        if self.paces.len() < PACES_MIN {
+            return 0;
+        }
+        let middle = self.paces.len() / 2;
+        let median = *self.paces.select_nth_unstable(middle).1;
+        self.paces.clear();
+        self.step = if self.step == 0 { median } else { self.step.min(median) };
+        median.saturating_mul(16) / self.step.max(1)
     }
 
     fn sample(&mut self, delay: u64, pace: &Pace, now: At) {
@@ -175,9 +211,17 @@ impl Limit {
     fn turn(&mut self, pace: &Pace, now: At) {
         let delay = self.delays / self.samples.max(1);
         let used = self.peak * ONE * 10 > self.limit * 7;
-        if delay > pace.queue_delay_ms_max.micros() {
+        let (slow, slow_max) = (self.slowdown(), u64::from(pace.slowdown_max) * 16);
+        self.keep_work(now);
+        if self.firsts >= FIRST_MIN {
+            self.prefill = self.first.slope().or(self.prefill);
+        }
+        if delay > pace.queue_delay_ms_max.micros() || slow > slow_max {
             self.seeking = false;
             self.limit -= self.limit * 7 / 100;
+        } else if slow > slow_max * 3 / 4 {
+            // Near enough: another call would gain next to nothing.
+            self.seeking = false;
         } else if used && self.seeking {
             self.limit += self.limit / 2;
         } else if used {
@@ -189,6 +233,7 @@ impl Limit {
         self.first.fade();
         self.lead.fade();
         self.token += self.token / 1_024;
+        self.step += self.step / 1_024;
         self.start = now;
         (self.delays, self.samples, self.peak) = (0, 0, 0);
     }
@@ -313,18 +358,5 @@ mod tests {
             limit.whole(500, 0, 900_000, &pace(), At(tick * 100_000));
         }
         assert!(limit.calls() < grown, "{} after {grown}", limit.calls());
-    }
-
-    #[test]
-    fn times_are_drawn_between_the_points_known() {
-        let mut curve = Curve::default();
-        assert_eq!((curve.at(10), curve.least(10)), (None, None));
-        curve.learn(1_100, 100);
-        assert_eq!(curve.at(1_650), Some(150), "in proportion, with nothing beyond");
-        curve.learn(3_100, 200);
-        assert_eq!(curve.at(2_000), Some(145), "on the line to the next");
-        assert_eq!(curve.at(1_024), Some(100));
-        assert_eq!(curve.at(10), Some(100), "a longer one bounds it");
-        assert_eq!(curve.least(1_024), None);
     }
 }

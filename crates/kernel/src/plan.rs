@@ -67,6 +67,8 @@ pub struct Pace {
     /// Queueing inside the engine that counts as saturated: time to first token above
     /// the learned unloaded one.
     pub queue_delay_ms_max: Millis,
+    /// A batch that makes streams so many times as slow as the fastest seen is too large.
+    pub slowdown_max: u32,
 }
 
 /// Ceilings per minute; `None` is no ceiling.
@@ -85,11 +87,14 @@ pub struct CostRule {
     pub input: u32,
     /// Cost of one generated token.
     pub output: u32,
+    /// Learn the cost of a generated token next to a prompt token's from the engine's own
+    /// times, so that shares are shares of its time; `output` counts until then.
+    pub learned: bool,
 }
 
 impl Default for CostRule {
     fn default() -> Self {
-        Self { input: 1, output: 2 }
+        Self { input: 1, output: 2, learned: false }
     }
 }
 
@@ -100,6 +105,10 @@ pub struct Model {
     pub id: ModelId,
     /// Engines in order of preference. At least one.
     pub targets: Vec<EngineId>,
+    /// For each target, the number of the model's name there: a provider limits each of
+    /// its models apart, so a "too many" for one number says nothing of others. Empty, or
+    /// shorter than `targets`, where the names are not known: then it is the engine's.
+    pub upstreams: Vec<u32>,
     /// Its price.
     pub price: Price,
     /// Longest prompt plus output, where known.
@@ -208,6 +217,15 @@ pub struct RetryRule {
     pub seed: u64,
 }
 
+impl Model {
+    /// The number of its name at this engine, where the plan has one.
+    #[must_use]
+    pub fn upstream(&self, engine: EngineId) -> Option<u32> {
+        let place = self.targets.iter().position(|target| *target == engine)?;
+        self.upstreams.get(place).copied()
+    }
+}
+
 impl Default for QueueRule {
     fn default() -> Self {
         use seawall_model::limits as l;
@@ -245,6 +263,7 @@ impl Default for Pace {
             kv_tokens_max: None,
             adaptive: true,
             queue_delay_ms_max: Millis(400),
+            slowdown_max: 8,
         }
     }
 }

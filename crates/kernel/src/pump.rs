@@ -1,13 +1,17 @@
 //! Who goes next, and with what: from an engine with room to the call that fair order
 //! names, through budgets and placement, to its dispatch.
 
-use seawall_model::{At, Cause, Code, Tokens, Waits};
+use std::sync::Arc;
+
+use seawall_model::{At, Cause, Class, Code, Millis, Tokens, Waits};
 
 use crate::admit::No;
 use crate::budget::{Reservation, Room, need};
-use crate::call::{Running, State, cost};
+use crate::call::{Pause, Running, State, cost};
 use crate::effect::{Effect, Grant};
 use crate::engine::Gate;
+use crate::flow::Terms;
+use crate::headroom::epoch;
 use crate::kernel::Kernel;
 use crate::place::{Place, place};
 use crate::retry::pause;
@@ -46,6 +50,7 @@ impl Kernel {
             };
             state.dirty = false;
             while self.pump(engine, out) {}
+            self.pull_over(engine, out);
             self.retire(engine);
         }
     }
@@ -71,12 +76,46 @@ impl Kernel {
         let Some((class, by_share)) = state.choose_class(ready) else {
             return false;
         };
-        let aged = At(now.0.saturating_sub(self.queue.ageing_ms.micros()));
+        if !by_share && state.holds_back(now) {
+            return match self.choose_light(engine, class, ready) {
+                Some(choice) => self.offer(choice, out),
+                None => false,
+            };
+        }
+        let aged = self.aged();
+        let state = &self.engines[engine];
         let root = state.roots[class];
         let Some((flow, at)) = self.flows.next(root, aged, &self.calls, &state.runs) else {
             return false;
         };
         self.offer(Choice { engine, flow, at, class, by_share, ready }, out)
+    }
+
+    fn aged(&self) -> At {
+        At(self.now.0.saturating_sub(self.queue.ageing_ms.micros()))
+    }
+
+    /// Who may have one of the places that are kept: a tenant below its share. Nobody waits
+    /// for batch work, so nothing is kept for it; and no class has them before a higher one
+    /// that waits, which would get less than its own share for it.
+    fn choose_light(&self, engine: u32, class: usize, ready: [bool; 3]) -> Option<Choice> {
+        if class == Class::Batch as usize {
+            return None;
+        }
+        let (state, places) = (&self.engines[engine], self.class_places(engine, class));
+        let terms = Terms { places, epoch: epoch(self.now), ahead: state.dearest };
+        let world = (&self.calls, &state.runs, &self.tenants);
+        let (flow, at) = self.flows.next_light(state.roots[class], &terms, self.aged(), world)?;
+        Some(Choice { engine, flow, at, class, by_share: false, ready })
+    }
+
+    /// A class's part of an engine's places, in 256ths, by the weights of the tenants that
+    /// were active in each of late: a tenant is not light in one class for flooding another.
+    pub(crate) fn class_places(&self, engine: u32, class: usize) -> u64 {
+        let (state, epoch) = (&self.engines[engine], epoch(self.now));
+        let weights = state.roots.map(|root| self.flows.weight_lately(root, epoch));
+        let all: u64 = weights.iter().sum();
+        u64::from(state.places) * 256 * weights[class].max(1) / all.max(1)
     }
 
     /// Offers the engine's room to the chosen call. False if it cannot be placed, and
@@ -95,6 +134,10 @@ impl Kernel {
             Place::Nowhere => {
                 self.engines[engine].note(Some(Cause::EngineFull), now);
                 return false;
+            }
+            Place::Silent(until) => {
+                self.park(choice, until, out);
+                return true;
             }
             Place::OnlyFailed if call.queued().is_none_or(|queued| queued.expires <= now) => {
                 // It may not wait for another: better the same again than none.
@@ -130,10 +173,40 @@ impl Kernel {
     pub(crate) fn pause_call(&mut self, at: u32) {
         let pause = pause(&self.retry, self.calls[at].attempts + 1, &mut self.rng);
         // At least a millisecond: with nothing changed, trying again at once is a loop.
-        let until = self.now.plus(pause.max(seawall_model::Millis(1)));
+        let until = self.now.plus(pause.max(Millis(1)));
+        self.set_aside(at, Pause { since: self.now, until, cause: Cause::EngineDown, counted: None });
+    }
+
+    fn set_aside(&mut self, at: u32, pause: Pause) {
         let call = &mut self.calls[at];
-        call.state = State::Paused { since: self.now, until };
-        self.timers.arm(until, Alarm::Retry(call.submit.call));
+        call.state = State::Paused(pause);
+        self.timers.arm(pause.until, Alarm::Retry(call.submit.call));
+    }
+
+    /// Sets a waiting call aside while its provider wants none for its model, so that it
+    /// does not stand before calls for others. It goes on counting among those who wait.
+    fn park(&mut self, choice: Choice, until: At, out: &mut Vec<Effect>) {
+        let Choice { engine, at, .. } = choice;
+        let Some(queued) = self.calls[at].queued().copied() else {
+            return;
+        };
+        if queued.expires <= self.now {
+            let what = Some(Arc::clone(&self.engines[engine].name));
+            let retry_after = Some(Millis(until.micros_since(self.now).div_ceil(1_000)));
+            let no = No { retry_after, what, ..No::plain(Code::EngineRateLimited) };
+            return self.drop_queued(choice, no, out);
+        }
+        let better = self.best_target(at).filter(|target| *target != self.calls[at].target);
+        self.withdraw(at);
+        if let Some(target) = better.filter(|target| self.has_spare(at, *target)) {
+            return self.enqueue_on(at, target, out);
+        }
+        let until = until.min(queued.expires).min(At(queued.latest.0.saturating_add(1)));
+        let call = &self.calls[at];
+        let crowd = &mut self.engines[engine].crowd;
+        crowd.join(&call.submit.tenant, call.submit.call, call.submit.bytes.0);
+        let pause = Pause { since: self.now, until, cause: Cause::RateLimit, counted: Some(engine) };
+        self.set_aside(at, pause);
     }
 
     /// Reserves what the call may use at most on every account of its path, or nothing.
@@ -188,9 +261,8 @@ impl Kernel {
         if self.accounts.get(serial).is_some() {
             return Some(serial);
         }
-        let Node { path, leaf, .. } = &self.tenants.nodes[node];
-        // A leaf's own rule can only be `*`.
-        let serial = self.accounts.open(path, &rule, *leaf, self.now)?;
+        let Node { path, general, .. } = &self.tenants.nodes[node];
+        let serial = self.accounts.open(path, &rule, *general, self.now)?;
         self.tenants.nodes[node].accounts[place].1 = serial;
         Some(serial)
     }
@@ -247,7 +319,7 @@ impl Kernel {
         call.attempts += 1;
         call.reserved_output = Tokens(call.output_max);
         let (id, node, prompt, expected) = (call.submit.call, call.node, call.prompt(), call.expected);
-        let charged = cost(&state.cost, prompt, prompt - uncached, expected);
+        let charged = cost(state.weights(), prompt, prompt - uncached, expected);
         let rated = prompt + expected;
         if call.attempts == 1 {
             state.allowance.first(&self.retry);
@@ -265,6 +337,7 @@ impl Kernel {
             state.homes.insert(&call.submit.prefix, state.replicas[replica].id.0);
         }
         let chosen = &mut state.replicas[replica];
+        chosen.prompts += uncached;
         let (load, kv) = (uncached + expected, prompt + call.likely);
         chosen.running += 1;
         chosen.load += load;
@@ -280,6 +353,7 @@ impl Kernel {
             replica,
             since: now,
             first: None,
+            heard: (now, 0),
             sampled: false,
             uncached,
             load,
@@ -301,6 +375,8 @@ impl Kernel {
             state.runs.slab[run].replica = Some(replica);
             self.flows.serve_run(run, charged, &self.calls, &mut state.runs);
         }
+        state.dearest = state.dearest.max(charged);
+        self.flows.see(flow, epoch(now), &self.tenants);
         self.flows.ran(flow, true);
         self.flows.charge(flow, charged, true, &self.tenants);
         self.charge_tenants(node, 1, charged, rated as i64);

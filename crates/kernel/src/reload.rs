@@ -92,8 +92,11 @@ impl Kernel {
         let flows = self.tenants.nodes[leaf].flows.iter();
         let waiting: Vec<u32> = flows.flat_map(|(_, flow)| self.flows.calls_of(*flow, &self.calls)).collect();
         self.take_out(&waiting);
-        self.tenants.cover(leaf);
+        self.tenants.cover(leaf, &mut self.accounts, self.now);
         self.flows.detach(leaf, &mut self.tenants);
+        for node in self.tenants.chain(leaf).nodes() {
+            self.regate(*node);
+        }
         self.put_back(&waiting);
     }
 
@@ -128,7 +131,7 @@ impl Kernel {
         let Some(engine) = self.engines.get(at) else {
             return;
         };
-        if engine.gone && engine.running == 0 && engine.waiting() == 0 {
+        if engine.gone && engine.running == 0 && engine.waiting() == 0 && engine.crowd.is_empty() {
             self.flows.purge(engine.roots, &mut self.tenants);
             if let Some(engine) = self.engines.remove(at) {
                 self.engine_ids.remove(&engine.id);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use seawall_model::{CallId, Cause, Code, Finish, Outcome, Tokens, Usage};
+use seawall_model::{CallId, Code, Finish, Outcome, Tokens, Usage};
 
 use crate::admit::No;
 use crate::budget::used;
@@ -12,7 +12,6 @@ use crate::effect::{Effect, Settlement};
 use crate::input::Failure;
 use crate::kernel::{Kernel, pause_of};
 use crate::plan::Meter;
-use crate::timer::Alarm;
 
 /// An answer that ended within this time of its first byte came in one piece.
 const ONE_PIECE_MICROS: u64 = 5_000;
@@ -35,6 +34,7 @@ impl Kernel {
         let generates = self.calls[at].submit.generates;
         if let Some(running) = self.calls[at].running_mut() {
             running.first = Some(now);
+            running.heard = (now, 1);
             running.load -= running.uncached;
             // Nothing is generated, so the first byte tells the whole time already; a
             // generated answer must first show whether it is streamed.
@@ -45,6 +45,7 @@ impl Kernel {
         if let Some(place) = state.find(run.replica) {
             let replica = &mut state.replicas[place];
             replica.load -= run.uncached;
+            replica.prompts -= run.uncached;
             if !generates {
                 replica.limit.first_token(run.uncached, now.micros_since(run.since), &state.pace, now);
             }
@@ -58,13 +59,14 @@ impl Kernel {
         };
         let output = output.0.min(TOKENS_MAX);
         self.learn_first(at, &run);
+        self.learn_pace(at, &run, output);
         let more = output.saturating_sub(run.charged_output);
         if more == 0 {
             return;
         }
         let likely = self.calls[at].likely;
         let state = &mut self.engines[run.engine];
-        let charge = cost(&state.cost, 0, 0, more);
+        let charge = cost(state.weights(), 0, 0, more);
         let overrun = output.saturating_sub(likely.max(run.charged_output));
         if let Some(place) = state.find(run.replica) {
             state.replicas[place].kv += overrun;
@@ -92,6 +94,23 @@ impl Kernel {
         if let Some(place) = state.find(run.replica) {
             let limit = &mut state.replicas[place].limit;
             limit.first_token(run.uncached, first.micros_since(run.since), &state.pace, now);
+        }
+    }
+
+    /// Learns from the time that a stretch of a stream took.
+    fn learn_pace(&mut self, at: u32, run: &Running, output: u64) {
+        let (since, before) = run.heard;
+        let now = self.now;
+        if run.first.is_none() || output <= before {
+            return;
+        }
+        if let Some(running) = self.calls[at].running_mut() {
+            running.heard = (now, output);
+        }
+        let state = &mut self.engines[run.engine];
+        if let Some(place) = state.find(run.replica) {
+            state.replicas[place].limit.streamed(output - before, now.micros_since(since));
+            state.learn_ratio(place);
         }
     }
 
@@ -144,6 +163,7 @@ impl Kernel {
             }
         } else {
             self.learn_first(at, &run);
+            self.learn_pace(at, &run, output);
         }
         if generates && output > 0 {
             let serial = self.tenants.nodes[node].serial;
@@ -161,15 +181,7 @@ impl Kernel {
         };
         match self.calls[at].state {
             State::Fresh => {}
-            State::Queued(queued) => {
-                self.leave_queue(at);
-                self.leave_run(at, queued.engine);
-            }
-            State::Paused { since, until } => {
-                let waited = self.now.micros_since(since);
-                self.calls[at].waits.add(Cause::EngineDown, waited);
-                self.timers.disarm(until, Alarm::Retry(id));
-            }
+            State::Queued(_) | State::Paused(_) => self.withdraw(at),
             State::Running(_) => self.end_attempt(at, usage),
         }
         self.settle(at, Outcome::Cancelled, None, out);
@@ -190,7 +202,7 @@ impl Kernel {
         self.end_attempt(at, usage);
         self.calls[at].failed = Some(run.replica);
         self.calls[at].failed_here += 1;
-        self.note_failure(&run, failure, out);
+        self.note_failure(at, &run, failure, out);
         if !client_began && self.try_again(at, &run, failure, out) {
             return;
         }
@@ -209,7 +221,7 @@ impl Kernel {
     }
 
     /// What a failure says about the replica.
-    fn note_failure(&mut self, run: &Running, failure: Failure, out: &mut Vec<Effect>) {
+    fn note_failure(&mut self, at: u32, run: &Running, failure: Failure, out: &mut Vec<Effect>) {
         match failure {
             Failure::Connect => self.replica_failed(run.engine, run.replica, 2, out),
             Failure::Timeout | Failure::Server { .. } | Failure::Garbled | Failure::Cut => {
@@ -223,7 +235,8 @@ impl Kernel {
                 }
                 // It answers, so a half-open circuit has its verdict.
                 self.replica_succeeded(run.engine, run.replica, true);
-                self.pause(run.engine, run.replica, retry_after, out);
+                let upstream = self.calls[at].upstream();
+                self.pause(run.engine, run.replica, upstream, retry_after, out);
             }
             // The request or our key is at fault; the replica answered.
             Failure::Refused { .. } | Failure::Credentials => {
@@ -248,7 +261,10 @@ impl Kernel {
         let rejected = failure == Failure::Credentials;
         let state = &self.engines[run.engine];
         // As many failures as replicas: each has most likely had its turn.
-        let others = state.replicas.iter().filter(|replica| replica.id != run.replica && replica.usable(now));
+        let others = state
+            .replicas
+            .iter()
+            .filter(|replica| replica.id != run.replica && replica.usable(call.upstream(), now));
         let another = !rejected && !state.gone && others.count() >= call.failed_here.max(1);
         if !another {
             // Elsewhere, if any target is left that has not failed this call.
@@ -296,10 +312,12 @@ impl Kernel {
         let call = &mut self.calls[at];
         call.state = State::Fresh;
         state.running -= 1;
+        state.headroom.ended(self.now);
         if let Some(place) = state.find(run.replica) {
             let replica = &mut state.replicas[place];
             replica.running -= 1;
             replica.load -= run.load;
+            replica.prompts -= if run.first.is_none() { run.uncached } else { 0 };
             replica.kv -= run.kv;
             replica.breaker.ended(call.submit.call);
             if replica.gone && replica.running == 0 {
@@ -307,7 +325,7 @@ impl Kernel {
             }
         }
         let (node, class) = (call.node, call.class());
-        let served = cost(&state.cost, usage.input.0, usage.cached.0, usage.output.0);
+        let served = cost(state.weights(), usage.input.0, usage.cached.0, usage.output.0);
         let total = usage.total().0.min(2 * TOKENS_MAX);
         self.charge_engine(at, &run, served - run.charged, total as i64 - run.rated as i64);
         if let Some(flow) = self.tenants.nodes[node].flow(run.engine * 3 + class as u32) {
@@ -346,10 +364,7 @@ impl Kernel {
         out: &mut Vec<Effect>,
     ) {
         let Some(call) = self.calls.remove(at) else { return };
-        assert!(
-            matches!(call.state, State::Fresh | State::Paused { .. }),
-            "a call is settled when it holds nothing"
-        );
+        assert!(matches!(call.state, State::Fresh), "a call is settled when it holds nothing");
         self.index.remove(&call.submit.call);
         out.push(Effect::Settle(Settlement {
             call: call.submit.call,

@@ -80,10 +80,11 @@ impl Kernel {
 
     fn check_engines(&self) {
         for (at, engine) in self.engines.iter() {
-            let (mut running, mut queued, mut bytes) = (0, [0; 3], 0_u64);
+            let (mut running, mut queued, mut bytes, mut parked) = (0, [0; 3], 0_u64, 0);
             for (_, call) in self.calls.iter() {
                 match &call.state {
                     State::Running(run) if run.engine == at => running += 1,
+                    State::Paused(pause) if pause.counted == Some(at) => parked += 1,
                     State::Queued(wait) if wait.engine == at => {
                         queued[call.class()] += 1;
                         bytes = bytes.saturating_add(call.submit.bytes.0);
@@ -98,19 +99,24 @@ impl Kernel {
                 "{} counts its calls",
                 engine.name
             );
-            assert_eq!(engine.crowd.len(), queued.iter().sum::<usize>(), "{} counts who waits", engine.name);
+            let waiting = queued.iter().sum::<usize>() + parked;
+            assert_eq!(engine.crowd.len(), waiting, "{} counts who waits", engine.name);
             assert_eq!(engine.queued_bytes, bytes, "{} counts its bytes", engine.name);
             for replica in &engine.replicas {
                 let on = self.calls.iter().filter_map(|(_, call)| call.running());
                 let on = on.filter(|run| run.engine == at && run.replica == replica.id);
-                let sum = on.fold((0, 0, 0), |sum, run| (sum.0 + 1, sum.1 + run.load, sum.2 + run.kv));
+                let sum = on.fold((0, 0, 0, 0), |sum, run| {
+                    let prompt = if run.first.is_none() { run.uncached } else { 0 };
+                    (sum.0 + 1, sum.1 + run.load, sum.2 + run.kv, sum.3 + prompt)
+                });
                 assert_eq!(
                     sum,
-                    (replica.running, replica.load, replica.kv),
+                    (replica.running, replica.load, replica.kv, replica.prompts),
                     "replica {:?} counts its calls",
                     replica.id
                 );
                 replica.prefixes.check();
+                replica.pauses.check();
                 replica.limit.check(&engine.pace);
             }
             engine.runs.check();

@@ -3,6 +3,9 @@
 
 use std::ops::{Index, IndexMut};
 
+/// Slots that an empty slab may keep.
+const IDLE_SLOTS: usize = 64;
+
 /// Slots that are reused, lowest-waiting-time first in, last out.
 #[derive(Clone, Debug)]
 pub(crate) struct Slab<T> {
@@ -31,6 +34,10 @@ impl<T> Slab<T> {
     pub(crate) fn remove(&mut self, at: u32) -> Option<T> {
         let value = self.slots.get_mut(at as usize)?.take()?;
         self.free.push(at);
+        if self.len() == 0 && self.slots.capacity() > IDLE_SLOTS {
+            // A crowd has come and gone: its room goes back.
+            (self.slots, self.free, self.hand) = (Vec::new(), Vec::new(), 0);
+        }
         Some(value)
     }
 
@@ -111,6 +118,17 @@ mod tests {
         assert_eq!(slab.remove(a), None);
         assert_eq!(slab.insert('c'), a);
         assert_eq!((slab.len(), slab[b], slab.get(9)), (2, 'b', None));
+    }
+
+    #[test]
+    fn the_room_of_a_crowd_goes_back_with_its_last() {
+        let mut slab = Slab::default();
+        let all: Vec<u32> = (0..1_000).map(|value| slab.insert(value)).collect();
+        for at in all {
+            assert!(slab.slots.capacity() >= 1_000, "not before");
+            slab.remove(at);
+        }
+        assert_eq!((slab.slots.capacity(), slab.len(), slab.insert(7)), (0, 0, 0));
     }
 
     #[test]

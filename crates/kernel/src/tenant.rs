@@ -1,10 +1,16 @@
 //! The tree of tenants over all engines: limits, what blocks each node, and its budget
 //! accounts. A tenant path is a leaf below the nodes of its proper prefixes; where a
 //! rule hangs on the path itself or other paths lie below it, below the node of that
-//! prefix too. So a rule always covers the whole subtree and the rule `*` only exact
-//! paths, and a tenant with its users below it has one share, not two.
+//! prefix too. So a rule always covers the whole subtree, and a tenant with its users
+//! below it has one share, not two.
+//!
+//! The rule `*` limits each path that has no rule of its own, and each root (a path's
+//! first segment) in whose tree no rule names anything, as a whole: users are named by
+//! whoever has the root's key, so a limit on each of them alone would be none. An operator
+//! who wants the root to have more than one of its users names the root.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use seawall_model::{At, Cause, Tenant, limits};
@@ -37,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) calls: Option<Bucket>,
     pub(crate) tokens: Option<Bucket>,
     pub(crate) accounts: Vec<(BudgetRule, u64)>,
+    /// Does the rule `*` stand behind its limits?
+    pub(crate) general: bool,
     pub(crate) running: u32,
     pub(crate) queued: usize,
     children: u32,
@@ -221,10 +229,13 @@ impl Tenants {
     }
 
     /// Hangs a leaf below the node of its own path.
-    pub(crate) fn cover(&mut self, leaf: u32) {
+    pub(crate) fn cover(&mut self, leaf: u32, accounts: &mut Accounts, now: At) {
         let parent = self.prefixes.get(&self.nodes[leaf].path).copied();
         if parent.is_some() && parent != self.nodes[leaf].parent {
             self.reparent(leaf, parent);
+            // What limited it alone may now limit the whole tree.
+            self.nodes[leaf].held = false;
+            self.apply_rule(leaf, accounts, now);
         }
     }
 
@@ -247,6 +258,7 @@ impl Tenants {
             calls: None,
             tokens: None,
             accounts: Vec::new(),
+            general: false,
             running: 0,
             queued: 0,
             children: 0,
@@ -274,21 +286,41 @@ impl Tenants {
         at
     }
 
-    /// The rule that hangs on this very node.
-    fn rule(&self, at: u32) -> Option<&TenantRule> {
+    /// The rule that hangs on this very node, and whether it is `*`.
+    fn rule(&self, at: u32) -> (Option<&TenantRule>, bool) {
         let node = &self.nodes[at];
+        let general = || (self.rules.get("*"), true);
         match (node.leaf, self.rules.get(&node.path)) {
-            (false, rule) => rule,
-            // The prefix node above the leaf carries the rule.
-            (true, Some(_)) => None,
-            (true, None) => self.rules.get("*"),
+            (false, None) if self.is_unnamed_root(&node.path) => general(),
+            (false, rule) => (rule, false),
+            // The prefix node above the leaf carries the rule, be it its own or `*`.
+            (true, Some(_)) => (None, false),
+            (true, None) if self.prefixes.contains_key(&node.path) && self.is_unnamed_root(&node.path) => {
+                (None, false)
+            }
+            (true, None) => general(),
         }
     }
 
+    /// Is this a first segment in whose tree no rule names anything?
+    fn is_unnamed_root(&self, path: &str) -> bool {
+        let within = |rule: &str| rule.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        // Between `acme` and `acme/..` may stand others, such as `acme-2`.
+        let below = format!("{path}/");
+        let from = (Bound::Included(below.as_str()), Bound::Unbounded);
+        !path.contains('/')
+            && !self.rules.contains_key(path)
+            && !self.rules.range::<str, _>(from).next().is_some_and(|(rule, _)| within(rule))
+    }
+
     fn apply_rule(&mut self, at: u32, accounts: &mut Accounts, now: At) {
-        let rule = self.rule(at).cloned();
+        let (rule, general) = self.rule(at);
+        let rule = rule.cloned();
         let node = &mut self.nodes[at];
-        node.weight = rule.as_ref().map_or(WEIGHT, |rule| rule.weight.max(1));
+        // A root that nobody names shares like any other: `*` only limits it.
+        let weighs = rule.as_ref().filter(|_| node.leaf || !general);
+        node.weight = weighs.map_or(WEIGHT, |rule| rule.weight.max(1));
+        node.general = general;
         node.calls_max = rule.as_ref().and_then(|rule| rule.calls_max);
         let rate = rule.as_ref().map(|rule| rule.rate).unwrap_or_default();
         tune(&mut node.calls, rate.calls_per_min.map(u64::from), now);
@@ -300,8 +332,7 @@ impl Tenants {
             // Two rules for one account would reserve twice: the first counts.
             let same = |other: &BudgetRule| (other.meter, other.period) == (rule.meter, rule.period);
             if !budgets[..place].iter().any(same) {
-                // A leaf's own rule can only be `*`.
-                let account = accounts.open(&node.path, rule, node.leaf, now);
+                let account = accounts.open(&node.path, rule, general, now);
                 node.accounts.push((*rule, account.unwrap_or(0)));
             }
         }

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use seawall_model::{At, CallId, Cause, Code, EngineId, Waits};
 
 use crate::admit::{No, RETRY_AFTER_MIN};
-use crate::call::{Queued, State};
+use crate::call::{Queued, State, Upstream};
 use crate::effect::Effect;
 use crate::kernel::{DOWN_WAIT_MS, Kernel};
 use crate::tenant::Tenants;
 use crate::timer::Alarm;
+
+/// Flows looked at for a call that an engine with room could take over from another.
+const PULL_SWEEP: u32 = 64;
 
 impl Kernel {
     /// Takes a call out of its queue and books its waiting. It is then nowhere.
@@ -171,26 +174,70 @@ impl Kernel {
         }
     }
 
-    /// Every replica of an engine pauses: those who wait for it and have another target
-    /// with room go there at once. The rest wait as they did.
-    pub(crate) fn spill(&mut self, engine: u32, out: &mut Vec<Effect>) {
+    /// Every replica of an engine pauses, for one model or for all: those who wait for it
+    /// and have another target with room go there at once. The rest wait as they did.
+    pub(crate) fn spill(&mut self, engine: u32, upstream: Upstream, out: &mut Vec<Effect>) {
         for at in self.waiting_on(engine) {
+            if upstream.is_some() && self.calls[at].upstream() != upstream {
+                continue;
+            }
             let Some(target) = self.best_target(at) else {
                 continue;
             };
             let Some(other) = self.engine_ids.get(&self.calls[at].targets[target].1).copied() else {
                 continue;
             };
-            let fits = other != engine
-                && self.engines[other].has_spare(self.now)
-                && self.latest_start(other, at) >= self.now
-                && self.engines[other].crowd.fits(&self.calls[at].submit, &self.queue);
+            let fits = other != engine && self.has_spare(at, target);
             if fits {
                 self.leave_queue(at);
                 self.leave_run(at, engine);
                 self.enqueue_on(at, target, out);
             }
         }
+    }
+
+    /// An engine has room to spare: the calls that go next on engines that pause, and that
+    /// it can serve too, go there.
+    pub(crate) fn pull_over(&mut self, engine: u32, out: &mut Vec<Effect>) {
+        let now = self.now;
+        if now >= self.paused_until || !self.engines.get(engine).is_some_and(|own| own.has_spare(None, now)) {
+            return;
+        }
+        let id = self.engines[engine].id;
+        for other in self.engines.indices() {
+            while other != engine && self.engines[other].paused(None, now).is_some() {
+                let Some((at, target)) = self.next_for(other, id) else { break };
+                self.leave_queue(at);
+                self.leave_run(at, other);
+                self.enqueue_on(at, target, out);
+            }
+        }
+    }
+
+    /// The call that goes next on an engine, of those that another has room for.
+    fn next_for(&self, engine: u32, other: EngineId) -> Option<(u32, usize)> {
+        let target_of = |at: u32| {
+            let call = &self.calls[at];
+            let target = call.targets.iter().position(|(_, target)| *target == other)?;
+            (call.barred & (1 << target) == 0 && self.has_spare(at, target)).then_some(target)
+        };
+        let (state, mut left) = (&self.engines[engine], PULL_SWEEP);
+        let fits = |at| target_of(at).is_some();
+        let next = |root: &u32| self.flows.first_fit(*root, (&self.calls, &state.runs), &mut left, &fits);
+        let at = state.roots.iter().find_map(next)?;
+        Some((at, target_of(at)?))
+    }
+
+    /// Has a call's target room for it at once?
+    pub(crate) fn has_spare(&self, at: u32, target: usize) -> bool {
+        let call = &self.calls[at];
+        let engine = call.targets.get(target).and_then(|(_, id)| self.engine_ids.get(id)).copied();
+        engine.is_some_and(|engine| {
+            let state = &self.engines[engine];
+            state.has_spare(call.upstreams[target], self.now)
+                && self.latest_start(engine, at) >= self.now
+                && state.crowd.fits(&call.submit, &self.queue)
+        })
     }
 
     fn move_to(&mut self, at: u32, target: usize, out: &mut Vec<Effect>) {
@@ -206,24 +253,51 @@ impl Kernel {
         let Some(at) = self.index.get(&id).copied() else {
             return;
         };
-        let State::Paused { since, until } = self.calls[at].state else {
-            return;
-        };
-        if until > self.now {
+        if !matches!(self.calls[at].state, State::Paused(pause) if pause.until <= self.now) {
             return;
         }
-        self.calls[at].waits.add(Cause::EngineDown, self.now.micros_since(since));
-        self.calls[at].state = State::Fresh;
+        let counted = self.end_pause(at);
         let target = self.calls[at].target;
         let engine = self.calls[at].targets.get(target).and_then(|(_, id)| self.engine_ids.get(id));
         let well = engine.is_some_and(|engine| {
             let engine = &self.engines[*engine];
-            !engine.is_down() && !engine.is_paused(self.now)
+            !engine.is_down() && engine.paused(self.calls[at].upstream(), self.now).is_none()
         });
         if well {
             self.enqueue_on(at, target, out);
         } else {
             self.enqueue(at, out);
+        }
+        // Who counted among those who wait goes on counting, wherever it waits now.
+        if counted && self.calls.get(at).is_some_and(|call| call.submit.call == id) {
+            self.count_in(at);
+        }
+    }
+
+    /// Ends a call's pause and books it. Says whether it counted among those who wait.
+    pub(crate) fn end_pause(&mut self, at: u32) -> bool {
+        let call = &mut self.calls[at];
+        let State::Paused(pause) = call.state else {
+            return false;
+        };
+        call.state = State::Fresh;
+        call.waits.add(pause.cause, self.now.micros_since(pause.since));
+        self.timers.disarm(pause.until, Alarm::Retry(call.submit.call));
+        if let Some(engine) = pause.counted {
+            let crowd = &mut self.engines[engine].crowd;
+            crowd.leave(&call.submit.tenant, call.submit.call, call.submit.bytes.0);
+            self.mark(engine);
+        }
+        pause.counted.is_some()
+    }
+
+    /// Takes a call from wherever it waits. It is then nowhere.
+    pub(crate) fn withdraw(&mut self, at: u32) {
+        match self.leave_queue(at) {
+            Some(queued) => self.leave_run(at, queued.engine),
+            None => {
+                self.end_pause(at);
+            }
         }
     }
 }

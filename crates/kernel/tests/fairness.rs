@@ -32,6 +32,7 @@ fn plan(places: u32, tenants: Vec<TenantRule>, class_share: [u32; 3]) -> Plan {
         models: vec![Model {
             id: ModelId(1),
             targets: vec![EngineId(1)],
+            upstreams: Vec::new(),
             price: Price { input: 1_000_000, cached: 500_000, cache_written: 1_000_000, output: 3_000_000 },
             context_tokens_max: None,
             output_tokens_max: Tokens(OUTPUT_MAX),

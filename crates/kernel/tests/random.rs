@@ -50,6 +50,7 @@ fn plan(shape: u64) -> Plan {
             kv_tokens_max: (shape & 1 == 1).then_some(Tokens(3_000)),
             adaptive: shape & 2 == 2,
             queue_delay_ms_max: Millis(400),
+            slowdown_max: 8,
         },
         rate: Rate {
             calls_per_min: (shape & 4 == 4).then_some(600),
@@ -61,6 +62,7 @@ fn plan(shape: u64) -> Plan {
     let model = |id: u32, targets: &[u32]| Model {
         id: ModelId(id),
         targets: targets.iter().map(|t| EngineId(*t)).collect(),
+        upstreams: if shape & 1 == 1 { vec![id; targets.len()] } else { Vec::new() },
         price,
         context_tokens_max: Some(Tokens(100_000)),
         output_tokens_max: Tokens(1_000),
@@ -278,7 +280,7 @@ impl Shell {
                     tokens_left: None,
                     reset: Some(Millis(b % 900)),
                 };
-                self.step(Input::Rate { replica, report });
+                self.step(Input::Rate { replica, call, report });
             }
             230..=235 => self.step(Input::Probed { replica, healthy: b % 2 == 0 }),
             236..=239 => self.step(Input::Configure(Box::new(plan(a)))),

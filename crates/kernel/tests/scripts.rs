@@ -8,7 +8,7 @@
 //! plan                               a new kernel, with what the indented lines say
 //! reload                             the same, as Input::Configure
 //!   engine NAME [replicas N] [calls N] [adaptive MIN MAX] [kv N] [rpm N] [tpm N]
-//!   model NAME ENGINE.. [price IN CACHED OUT] [output N] [context N]
+//!   model NAME ENGINE.. [named] [price IN CACHED OUT] [output N] [context N]
 //!   tenant PREFIX [weight N] [calls N] [rpm N] [tpm N] [budget METER/PERIOD N]..
 //!   queue [len N] [tenant N] [bytes N] [wait MS] [ageing MS]
 //!   share INTERACTIVE AGENT BATCH
@@ -22,7 +22,7 @@
 //! serve N [in N] [cached N] [out N]   the call that runs longest finishes, N times over
 //! fail CALL HOW [in N] [out N] [began]       HOW as in Failure, `limited MS` or `limited`
 //! cancel CALL [in N] [out N]
-//! rate REPLICA [calls N] [tokens N] [reset MS]
+//! rate REPLICA [for CALL] [calls N] [tokens N] [reset MS]
 //! probed REPLICA up|down
 //! drawn ACCOUNT CEILING              for the window last drawn
 //! restored ACCOUNT SPENT             for the window that holds now
@@ -197,6 +197,7 @@ impl Player {
         let mut model = Model {
             id: ModelId(number(&mut self.models, words.word())),
             targets: Vec::new(),
+            upstreams: Vec::new(),
             price: Price::default(),
             context_tokens_max: None,
             output_tokens_max: Tokens(1_000),
@@ -208,6 +209,7 @@ impl Player {
                     model.price = Price { input, cached, cache_written: input, output };
                 }
                 "output" => model.output_tokens_max = Tokens(words.number()),
+                "named" => model.upstreams = vec![model.id.0; model.targets.len()],
                 "context" => model.context_tokens_max = Some(Tokens(words.number())),
                 name => {
                     model.targets.push(EngineId(number(&mut self.engines, name)));
@@ -514,15 +516,17 @@ fn failure(words: &mut Words) -> Failure {
 fn rate(words: &mut Words) -> Input {
     let replica = ReplicaId(words.number() as u32);
     let mut report = RateReport::default();
+    let mut call = CallId(0);
     while let Some(word) = words.next() {
         match word {
+            "for" => call = CallId(words.number()),
             "calls" => report.calls_left = Some(words.number() as u32),
             "tokens" => report.tokens_left = Some(words.number()),
             "reset" => report.reset = Some(Millis(words.number())),
             other => words.unknown(other),
         }
     }
-    Input::Rate { replica, report }
+    Input::Rate { replica, call, report }
 }
 
 fn folder() -> PathBuf {

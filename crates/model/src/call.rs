@@ -135,6 +135,25 @@ impl Outcome {
     }
 }
 
+/// One attempt of a call: one request to one replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The engine's name.
+    pub engine: Arc<str>,
+    /// The replica's address.
+    pub replica: Arc<str>,
+    /// How it went: `answered`, `cancelled`, or a failure by its name in metrics.
+    pub outcome: &'static str,
+    /// The status it was answered with, where it was.
+    pub status: Option<u16>,
+    /// From receipt of the call to its sending.
+    pub began: Millis,
+    /// From its sending to the first byte of an answer, where there was one.
+    pub first_byte: Option<Millis>,
+    /// From its sending to its end.
+    pub took: Millis,
+}
+
 /// What is kept of a call after its end. No content.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -168,6 +187,9 @@ pub struct Record {
     pub waits: Waits,
     /// How often it was sent to an engine.
     pub attempts: u32,
+    /// Each of them in order, where there were several or one failed: at most
+    /// [`crate::limits::ATTEMPTS_CEILING`]. Empty for the call that went well at once.
+    pub tried: Box<[Attempt]>,
     /// From receipt to the first byte of the answer.
     pub first_token: Option<Millis>,
     /// From receipt to the end.

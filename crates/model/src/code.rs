@@ -81,6 +81,9 @@ table! {
     ModelForbidden "model_forbidden" 403 Caller Never
         "This key may not use that model."
         "Ask for the model to be added to the tenant's `models` list."
+    PathForbidden "path_forbidden" 403 Caller Never
+        "This key may not use paths that pass through to an engine."
+        "Send a key made with `seawall key add --pass-through`: files, batches and fine-tunes are the operator's."
     AdminOnly "admin_only" 403 Caller Never
         "This path is for admin keys only."
         "Send an admin key; make one with `seawall key add --admin`."
@@ -153,6 +156,9 @@ table! {
     MemoryFull "memory_full" 503 Us After
         "Seawall's byte budget for calls in flight is used up."
         "Retry after the time given, or raise `limits.memory_bytes_max`."
+    UploadsFull "uploads_full" 503 Us After
+        "As many uploads are under way as may be at once."
+        "Retry after the time given, or raise `limits.uploads_max` or `limits.tenant_uploads_max`."
     ConnectionsFull "connections_full" 503 Us After
         "Seawall holds as many connections as it may."
         "Retry after the time given, or raise `limits.connections_max`."

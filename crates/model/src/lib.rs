@@ -12,7 +12,7 @@ pub mod protocol;
 pub mod usage;
 pub mod call;
 
-pub use call::{Cause, Class, Outcome, Record, Waits};
+pub use call::{Attempt, Cause, Class, Outcome, Record, Waits};
 pub use code::{Blame, Code, Retry};
 pub use fault::Fault;
 pub use id::{CallId, EngineId, ModelId, ReplicaId, RunId};

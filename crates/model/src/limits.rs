@@ -31,6 +31,16 @@ pub const CALLS_MAX: usize = 200_000;
 pub const BODY_BYTES_MAX: u64 = 32 << 20;
 /// Largest body of a pass-through upload (default): OpenAI's own file limit.
 pub const UPLOAD_BYTES_MAX: u64 = 512 << 20;
+/// Uploads that pass through at once (default). Each holds a place on its engine while it
+/// arrives, which a client may drag out: few beside the calls an engine takes.
+pub const UPLOADS_MAX: usize = 32;
+/// Of these, uploads of one root tenant (default): half, so that nobody takes them all.
+pub const TENANT_UPLOADS_MAX: usize = 16;
+/// So long all in all may the client of an upload keep it waiting (default), beside the
+/// time that its bytes take at [`UPLOAD_BYTES_PER_S_MIN`].
+pub const UPLOAD_STALL_MS_MAX: u64 = 30_000;
+/// Slowest pace at which an upload may arrive (default): a tenth of a poor mobile uplink.
+pub const UPLOAD_BYTES_PER_S_MIN: u64 = 16 << 10;
 /// Longest wait for a request body (default).
 pub const BODY_WAIT_MS_MAX: u64 = 30_000;
 /// Largest engine answer held for translation (default). Untranslated answers are
@@ -86,11 +96,17 @@ pub const STALL_MS_MAX: u64 = 60_000;
 pub const CLIENT_STALL_MS_MAX: u64 = 60_000;
 /// Headers must arrive within this time: the cure for slow-loris clients.
 pub const HEADER_WAIT_MS_MAX: u64 = 15_000;
+/// A client's connection may rest this long between two requests: longer than the 60 s
+/// after which the usual load balancers let go of theirs, so that it is never us who
+/// close a connection just as it is taken up again.
+pub const CLIENT_IDLE_MS_MAX: u64 = 75_000;
 /// Largest block of request headers.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 
 /// Attempts for one call over all targets (default).
 pub const ATTEMPTS_MAX: u32 = 3;
+/// The most attempts that may be configured, and that a call's record lists.
+pub const ATTEMPTS_CEILING: u32 = 20;
 /// Retries are at most this share of first attempts, in percent (default): the usual
 /// retry budget (Finagle, linkerd), which keeps an outage from tripling its own load.
 pub const RETRY_PERCENT: u32 = 10;
@@ -100,6 +116,9 @@ pub const TARGETS_MAX: usize = 16;
 pub const REPLICAS_MAX: usize = 256;
 /// Engines in one config.
 pub const ENGINES_MAX: usize = 256;
+/// Engines and replicas asked for their models at once: a list is some KiB, and a
+/// thousand of them at once would be a burst for nothing.
+pub const DISCOVERIES_MAX: usize = 32;
 /// Models in one config, discovered ones included.
 pub const MODELS_MAX: usize = 4_096;
 
@@ -192,5 +211,7 @@ pub const DRAIN_GRACE_MS: u64 = 500;
 const _: () = assert!(QUEUE_LEN_MAX >= TENANT_QUEUE_LEN_MAX, "one tenant's queue fits the engine's");
 const _: () = assert!(CALLS_MAX >= QUEUE_LEN_MAX, "a full queue fits the kernel");
 const _: () = assert!(BODY_BYTES_MAX < MEMORY_BYTES_MAX, "one body fits the byte budget");
+const _: () = assert!(UPLOADS_MAX >= TENANT_UPLOADS_MAX, "one tenant's uploads are some of all");
+const _: () = assert!(ATTEMPTS_CEILING >= ATTEMPTS_MAX, "the default may be configured");
 const _: () = assert!(DRAIN_GRACE_MS < DRAIN_MS_MAX, "the grace lies inside the drain");
 const _: () = assert!(USAGE_BYTES_MAX < STREAM_WINDOW_BYTES, "a usage object fits a window");

@@ -2,6 +2,7 @@
 //! connection. [`Live`] is the part that a reload replaces; calls in flight keep theirs.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use crate::config::{Config, Routes};
 use crate::disk::Disk;
 use crate::gateway::trace::Traces;
+use crate::gateway::upload::Uploads;
 use crate::keys::KeyTable;
 use crate::log::AccessLog;
 use crate::memory::Memory;
@@ -40,6 +42,10 @@ pub struct App {
     pub tasks: Tasks,
     /// How far the shutdown is.
     pub phase: watch::Receiver<Phase>,
+    /// The uploads under way.
+    pub uploads: Arc<Uploads>,
+    /// Where clients connect: the address that was bound, whatever a reload says.
+    pub listening: SocketAddr,
     /// Gives out trace ids.
     pub traces: Traces,
     /// When the process started.

@@ -503,6 +503,7 @@ mod tests {
             received: At(at),
             waits: Waits::default(),
             attempts: 1,
+            tried: Box::default(),
             first_token: None,
             took: Millis(1),
             usage: Usage::default(),

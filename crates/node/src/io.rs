@@ -1,16 +1,20 @@
-//! A client's socket: what is set on it, and the guard that cuts a client which takes
-//! nothing. hyper polls a write only when there is something to send, so a write that
-//! stays pending is a client that does not read.
+//! A client's socket: what is set on it, how its end is noticed though nobody reads, and
+//! the guard that cuts a client which takes nothing. hyper polls a write only when there
+//! is something to send, so a write that stays pending is a client that does not read.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use crate::clock;
+use crate::turns::Turns;
 
 /// Sets a client's socket up: no delay, dead peers noticed within half a minute even
 /// when half-open, and an unsent backlog of one `window` of bytes at most, so that
@@ -34,18 +38,86 @@ pub fn tune(stream: &TcpStream, window: usize) {
     let _ = backlog;
 }
 
-/// Fails a write that has been pending for `limit`.
+/// A client's socket, shared between the protocol that runs on it and [`Socket::left`].
+#[derive(Clone, Debug)]
+pub struct Socket(Arc<TcpStream>);
+
+impl Socket {
+    /// Shares a socket.
+    #[must_use]
+    pub fn new(stream: TcpStream) -> Self {
+        Self(Arc::new(stream))
+    }
+
+    /// Resolves once the client has closed its side, whether or not what it sent before
+    /// has been read. hyper reads no further while it holds bytes of a next request, so it
+    /// would not notice.
+    pub async fn left(&self) {
+        // Priority data is asked for because its readiness comes with that of the end,
+        // and without that of plain data.
+        while let Ok(ready) = self.0.ready(Interest::PRIORITY).await {
+            if ready.is_read_closed() {
+                return;
+            }
+            let _ = self.0.try_io(Interest::PRIORITY, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            std::task::ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read(buf.initialize_unfilled()) {
+                Ok(len) => {
+                    buf.advance(len);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                Err(why) => return Poll::Ready(Err(why)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(self.0.poll_write_ready(cx))?;
+            match self.0.try_write(buf) {
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let down = socket2::SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write);
+        // A peer that is gone already needs no goodbye.
+        Poll::Ready(down.or_else(|why| match why.kind() {
+            io::ErrorKind::NotConnected => Ok(()),
+            _ => Err(why),
+        }))
+    }
+}
+
+/// Fails a write that has been pending for `limit`, and tells when the client speaks.
 #[derive(Debug)]
 pub struct StallGuard<T> {
     inner: T,
     limit: Duration,
     pending: Option<Pin<Box<Sleep>>>,
+    turns: Arc<Turns>,
 }
 
 impl<T> StallGuard<T> {
     /// Guards `inner`.
-    pub fn new(inner: T, limit: Duration) -> Self {
-        Self { inner, limit, pending: None }
+    pub fn new(inner: T, limit: Duration, turns: Arc<Turns>) -> Self {
+        Self { inner, limit, pending: None, turns }
     }
 
     /// Watches the outcome of a write: armed while it is pending.
@@ -72,7 +144,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for StallGuard<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.turns.heard(clock::now);
+        }
+        read
     }
 }
 
@@ -113,7 +190,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_stops_is_cut_and_one_that_is_slow_is_not() {
         let (near, mut far) = tokio::io::duplex(8);
-        let mut guard = StallGuard::new(near, Duration::from_secs(10));
+        let mut guard = StallGuard::new(near, Duration::from_secs(10), Arc::new(Turns::new(clock::now())));
         guard.write_all(&[0; 8]).await.expect("fits");
         let slow = async {
             let mut byte = [0; 1];

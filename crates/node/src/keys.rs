@@ -31,6 +31,8 @@ pub struct Caller {
     pub models: Vec<String>,
     /// May it see the operations paths?
     pub admin: bool,
+    /// May it use paths that pass through to an engine?
+    pub pass_through: bool,
     /// The key's public id.
     pub key: Option<Arc<str>>,
 }
@@ -53,7 +55,8 @@ impl KeyTable {
     /// Who sent these headers.
     ///
     /// # Errors
-    /// `BadKey`, saying whether the key is missing, unknown, revoked or expired.
+    /// `BadKey`, saying whether the key is missing, unknown, revoked or expired at `now`, by the
+    /// wall clock.
     pub fn caller(&self, headers: &HeaderMap, now: At) -> Result<Caller, Fault> {
         if !self.closed() {
             check_local(headers)?;
@@ -62,6 +65,7 @@ impl KeyTable {
                 class: None,
                 models: Vec::new(),
                 admin: true,
+                pass_through: true,
                 key: None,
             });
         }
@@ -82,6 +86,7 @@ impl KeyTable {
             class: entry.key.class,
             models: entry.key.models.clone(),
             admin: entry.key.admin,
+            pass_through: entry.key.pass_through,
             key: Some(entry.id.clone()),
         })
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use seawall_model::{Record, limits};
+use seawall_model::{Attempt, Class, Protocol, Record, Tenant, Tokens, limits};
 use serde::Serialize;
 
 use crate::tasks::{Kind, Tasks};
@@ -38,6 +38,21 @@ struct Pile {
 pub enum Line {
     /// A call that reached the kernel.
     Call(Arc<Record>, u16),
+    /// A request for a count of tokens, answered here by estimate.
+    Counted {
+        /// When, in unix milliseconds.
+        at_ms: u64,
+        /// Trace id.
+        trace: Arc<str>,
+        /// Who asked.
+        tenant: Tenant,
+        /// Its class.
+        class: Class,
+        /// The alias asked for.
+        model: Arc<str>,
+        /// How many were counted.
+        tokens: Tokens,
+    },
     /// A request turned away before it.
     Rejected {
         /// When, in unix milliseconds.
@@ -69,13 +84,19 @@ struct Entry<'a> {
     status: u16,
     outcome: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_estimated: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     call: Option<CallPart<'a>>,
 }
 
 #[derive(Serialize)]
 struct CallPart<'a> {
     stream: bool,
-    attempts: u32,
+    /// How often it was sent.
+    sent: u32,
+    /// Each time, where there were several or one failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    attempts: Vec<AttemptPart<'a>>,
     wait_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     wait_cause: Option<&'a str>,
@@ -88,6 +109,19 @@ struct CallPart<'a> {
     cost_micro_usd: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct AttemptPart<'a> {
+    engine: &'a str,
+    replica: &'a str,
+    outcome: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    began_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_byte_ms: Option<u64>,
+    took_ms: u64,
 }
 
 impl AccessLog {
@@ -190,6 +224,20 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             engine: None,
             status: *status,
             outcome: code,
+            tokens_estimated: None,
+            call: None,
+        },
+        Line::Counted { at_ms, trace, tenant, class, model, tokens } => Entry {
+            at_ms: *at_ms,
+            trace,
+            tenant: Some(tenant.as_str()),
+            class: Some(class.as_str()),
+            operation: Protocol::CountTokens.as_str(),
+            model: Some(model),
+            engine: None,
+            status: 200,
+            outcome: "done",
+            tokens_estimated: Some(tokens.0),
             call: None,
         },
     };
@@ -208,9 +256,11 @@ fn call_entry(record: &Record, status: u16) -> Entry<'_> {
         engine: record.engine_name.as_deref(),
         status,
         outcome: record.outcome.as_str(),
+        tokens_estimated: None,
         call: Some(CallPart {
             stream: record.stream,
-            attempts: record.attempts,
+            sent: record.attempts,
+            attempts: record.tried.iter().map(attempt_part).collect(),
             wait_ms: record.waits.total().0,
             wait_cause: record.waits.main().map(seawall_model::Cause::as_str),
             first_token_ms: record.first_token.map(|ms| ms.0),
@@ -221,5 +271,56 @@ fn call_entry(record: &Record, status: u16) -> Entry<'_> {
             cost_micro_usd: record.cost.0,
             finish: record.finish.map(seawall_model::Finish::as_str),
         }),
+    }
+}
+
+fn attempt_part(attempt: &Attempt) -> AttemptPart<'_> {
+    AttemptPart {
+        engine: &attempt.engine,
+        replica: &attempt.replica,
+        outcome: attempt.outcome,
+        status: attempt.status,
+        began_ms: attempt.began.0,
+        first_byte_ms: attempt.first_byte.map(|ms| ms.0),
+        took_ms: attempt.took.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::Millis;
+
+    use super::*;
+
+    #[test]
+    fn a_count_made_here_has_a_line_of_its_own() {
+        let line = Line::Counted {
+            at_ms: 1,
+            trace: "t".into(),
+            tenant: Tenant::local(),
+            class: Class::Agent,
+            model: "m".into(),
+            tokens: Tokens(9),
+        };
+        let mut out = Vec::new();
+        write_one(&mut out, &line).expect("memory takes it");
+        let expected = "{\"at_ms\":1,\"trace\":\"t\",\"tenant\":\"local\",\"class\":\"agent\",\"operation\":\"count_tokens\",\"model\":\"m\",\"status\":200,\"outcome\":\"done\",\"tokens_estimated\":9}\n";
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+
+    #[test]
+    fn an_attempt_says_where_how_and_how_long() {
+        let attempt = Attempt {
+            engine: "e".into(),
+            replica: "http://r".into(),
+            outcome: "server_error",
+            status: Some(503),
+            began: Millis(2),
+            first_byte: Some(Millis(30)),
+            took: Millis(40),
+        };
+        let line = serde_json::to_string(&attempt_part(&attempt)).expect("it is plain");
+        let expected = "{\"engine\":\"e\",\"replica\":\"http://r\",\"outcome\":\"server_error\",\"status\":503,\"began_ms\":2,\"first_byte_ms\":30,\"took_ms\":40}";
+        assert_eq!(line, expected);
     }
 }

@@ -70,6 +70,12 @@ impl Hold {
         took.is_ok()
     }
 
+    /// How many are held.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Gives back what is held above `bytes`.
     pub fn shrink_to(&mut self, bytes: u64) {
         let excess = self.bytes.saturating_sub(bytes);

@@ -1,22 +1,25 @@
-//! Whoever runs the process: signals, and changes to the config file. A reload takes
+//! Whoever runs the process: signals, and changes to files and engines. A reload takes
 //! effect as a whole or not at all; calls in flight keep the configuration they began
 //! under.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use seawall_kernel::{Input, Plan};
 use seawall_model::EngineId;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use crate::app::{App, Live};
 use crate::clock;
 use crate::config::plan::{Ids, plan};
 use crate::config::{Config, Discovered, EngineConfig, Flags, Loaded};
-use crate::scout;
-use crate::tasks::Tasks;
+use crate::scout::{self, Listed};
+use crate::tasks::{Kind, Tasks};
+use crate::tls::Certificate;
 use crate::upstream::{self, Client};
 
 /// How often the file is looked at.
@@ -36,6 +39,8 @@ pub struct Operator {
     pub discovered: Discovered,
     /// Where the built-in engine listens, if it was started.
     pub builtin: Option<crate::config::Url>,
+    /// The certificate that clients are shown, if TLS is spoken.
+    pub certificate: Option<Certificate>,
     /// For upstream connections.
     pub tasks: Tasks,
 }
@@ -45,7 +50,7 @@ impl Operator {
     #[must_use]
     pub fn new(flags: Flags, tasks: Tasks) -> Self {
         let (ids, found) = (Ids::default(), Vec::new());
-        Self { flags, ids, found, discovered: Discovered::default(), builtin: None, tasks }
+        Self { flags, ids, found, discovered: Discovered::default(), builtin: None, certificate: None, tasks }
     }
 
     /// Makes a configuration ready to be put in force.
@@ -131,7 +136,7 @@ impl Operator {
         for (what, same) in [
             ("listen", config.listen == before.config.listen),
             ("data", config.data == before.config.data),
-            ("tls", config.tls == before.config.tls),
+            ("tls", config.tls.is_some() == self.certificate.is_some()),
         ] {
             if !same {
                 tracing::warn!("`{what}` has changed; it takes effect at the next start");
@@ -159,11 +164,44 @@ impl Operator {
         }
     }
 
-    /// Asks engines for their models; a change is put in force like a reload.
-    async fn ask_engines(&mut self, app: &App) {
+    /// Reads the certificate's files again. One that cannot be used leaves the old in place.
+    fn renew(&self, app: &App) {
+        let live = app.live.load();
+        let (Some(certificate), Some(files)) = (&self.certificate, &live.config.tls) else { return };
+        match certificate.renew(files) {
+            Ok(true) => {
+                app.metrics.service.reload("certificate_done");
+                tracing::info!("new connections are shown the new certificate");
+            }
+            Ok(false) => {}
+            Err(why) => {
+                app.metrics.service.reload("certificate_refused");
+                tracing::error!(%why, "the certificate was not renewed; the old one stays");
+            }
+        }
+    }
+
+    /// Takes in what engines said they have; a change is put in force like a reload. An
+    /// engine that said nothing keeps what it said before.
+    fn learn(&mut self, app: &App, mut said: BTreeMap<Arc<str>, Listed>) {
         let live = app.live.load_full();
-        let engines = &live.config.engines;
-        let discovered = scout::discovered(engines, &live.routes, &live.clients, &self.discovered).await;
+        let mut discovered = Discovered::default();
+        for engine in live.config.engines.iter().filter(|engine| engine.discover) {
+            let before = self.discovered.models.get(&engine.name);
+            let models = match said.remove(&engine.name) {
+                Some(listed) => {
+                    if listed.differ && before != Some(&listed.models) {
+                        tracing::warn!(
+                            engine = &*engine.name,
+                            "its replicas list different models; calls may meet one that lacks theirs"
+                        );
+                    }
+                    listed.models
+                }
+                None => before.cloned().unwrap_or_default(),
+            };
+            discovered.models.insert(engine.name.clone(), models);
+        }
         if discovered != self.discovered {
             self.discovered = discovered;
             tracing::info!("engines have new lists of models");
@@ -171,39 +209,103 @@ impl Operator {
         }
     }
 
-    /// Watches the file, `SIGHUP` and the engines. Ends with the process.
+    /// Watches the files, `SIGHUP`, the engines and the wall clock. Ends with the process.
     pub async fn watch(mut self, app: Arc<App>) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             return;
         };
         let file = app.live.load().config.file.clone();
-        let mut seen = stamp(file.as_ref()).await;
+        let mut seen = stamp(file.as_deref()).await;
+        let mut seen_tls = tls_stamps(&app).await;
         let mut look = tokio::time::interval(LOOK_EVERY);
-        let start = tokio::time::Instant::now() + ASK_EVERY;
-        let mut ask = tokio::time::interval_at(start, ASK_EVERY);
-        // Engines that did not answer at start are asked sooner.
-        self.ask_engines(&app).await;
+        // At once for the first time: engines that did not answer at start are asked again.
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asking: Option<JoinHandle<BTreeMap<Arc<str>, Listed>>> = None;
+        let mut wall = Wall::default();
         loop {
+            let mut reload = false;
             tokio::select! {
-                _ = hangup.recv() => {
-                    seen = stamp(file.as_ref()).await;
-                    self.reload(&app);
-                }
+                _ = hangup.recv() => reload = true,
                 _ = look.tick() => {
-                    let now = stamp(file.as_ref()).await;
-                    if now.is_some() && now != seen {
-                        seen = now;
-                        self.reload(&app);
+                    wall.look();
+                    let now = stamp(file.as_deref()).await;
+                    reload = now.is_some() && now != seen;
+                    let now = tls_stamps(&app).await;
+                    if now != seen_tls {
+                        seen_tls = now;
+                        self.renew(&app);
                     }
                 }
-                _ = ask.tick() => self.ask_engines(&app).await,
+                // In a task of its own: an engine that hangs holds up no signal.
+                _ = ask.tick(), if asking.is_none() => {
+                    let asked = app.clone();
+                    let asks = async move { scout::discovered(&asked).await };
+                    asking = Some(self.tasks.spawn(Kind::Discovery, asks));
+                }
+                said = ended(&mut asking) => {
+                    asking = None;
+                    self.learn(&app, said);
+                }
+            }
+            if reload {
+                seen = stamp(file.as_deref()).await;
+                self.reload(&app);
+                self.renew(&app);
+                seen_tls = tls_stamps(&app).await;
+                // New engines may be there.
+                ask.reset_immediately();
             }
         }
     }
 }
 
+/// What a round of questions brought; never, while there is none.
+async fn ended(asking: &mut Option<JoinHandle<BTreeMap<Arc<str>, Listed>>>) -> BTreeMap<Arc<str>, Listed> {
+    match asking {
+        Some(asking) => asking.await.unwrap_or_default(),
+        None => std::future::pending().await,
+    }
+}
+
+/// How far the wall clock was off when it was last looked at.
+#[derive(Debug, Default)]
+struct Wall {
+    ahead: i64,
+}
+
+/// A step of the wall clock that is worth a line.
+const STEP_MICROS: u64 = 1_000_000;
+
+impl Wall {
+    /// Holds the time against the wall, and says so if that was stepped.
+    fn look(&mut self) {
+        let ahead = clock::look_at_wall();
+        if ahead.abs_diff(self.ahead) >= STEP_MICROS && ahead.unsigned_abs() > self.ahead.unsigned_abs() {
+            tracing::warn!(
+                ahead_ms = ahead / 1_000,
+                "the wall clock was stepped: log lines follow at once, waits and budget periods slowly"
+            );
+        }
+        self.ahead = ahead;
+    }
+}
+
+/// As [`stamp`], of the certificate and its key.
+async fn tls_stamps(app: &App) -> [Option<Stamp>; 2] {
+    let files = app.live.load().config.tls.clone();
+    let files = files.as_ref();
+    [
+        stamp(files.map(|files| files.cert.as_path())).await,
+        stamp(files.map(|files| files.key.as_path())).await,
+    ]
+}
+
+/// When a file was written, and its length.
+type Stamp = (SystemTime, u64);
+
 /// When a file was last written, and how long it is.
-async fn stamp(file: Option<&PathBuf>) -> Option<(SystemTime, u64)> {
+async fn stamp(file: Option<&Path>) -> Option<Stamp> {
     let meta = tokio::fs::metadata(file?).await.ok()?;
     Some((meta.modified().ok()?, meta.len()))
 }

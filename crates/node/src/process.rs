@@ -1,8 +1,7 @@
-//! This process: its figures as the operating system sees them, and whether every
-//! part that it cannot do without still runs.
+//! This process: its figures as the operating system sees them, and its end when a part
+//! that it cannot do without is gone.
 
 use std::future::Future;
-use std::sync::OnceLock;
 
 /// A few figures, zero where the system does not tell.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,75 +32,65 @@ fn allocated() -> u64 {
     tikv_jemalloc_ctl::stats::allocated::read().map_or(0, |bytes| bytes as u64)
 }
 
-/// Which long-lived part panicked first, if one did. The process is then a torso that
-/// only a restart mends: `/healthz` says so to whoever supervises it.
-#[derive(Debug, Default)]
-struct Vitals(OnceLock<&'static str>);
+/// The exit code of a fault of our own, from `sysexits.h`.
+const SOFTWARE: i32 = 70;
 
-static VITALS: Vitals = Vitals(OnceLock::new());
-
-impl Vitals {
-    /// A guard that reports `part` if it is dropped by a panic.
-    fn guard(&self, part: &'static str) -> Vital<'_> {
-        Vital { vitals: self, part }
-    }
-
-    fn lost(&self) -> Option<&'static str> {
-        self.0.get().copied()
-    }
-}
-
+/// Ends the process if it is dropped by a panic.
 struct Vital<'a> {
-    vitals: &'a Vitals,
     part: &'static str,
+    end: &'a (dyn Fn(i32) + Sync),
 }
 
 impl Drop for Vital<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // The first one counts; others may follow from it.
-            let _ = self.vitals.0.set(self.part);
-            tracing::error!("the {} has ended in a panic; restart the process", self.part);
+            // The last line: without this part the process is a torso that only a restart
+            // mends, and draining would only put that off.
+            tracing::error!(
+                exit = SOFTWARE,
+                "the {} ended in a panic (above); the process ends, to be started again",
+                self.part
+            );
+            (self.end)(SOFTWARE);
         }
     }
 }
 
-/// The part that ended in a panic, such as `disk thread`.
-#[must_use]
-pub fn lost() -> Option<&'static str> {
-    VITALS.lost()
+fn exit(code: i32) {
+    std::process::exit(code);
 }
 
-/// Runs a task that the process cannot do without.
+/// Runs a task that the process cannot do without: if it panics, the process exits with
+/// code 70 at once.
 pub async fn vital<F: Future>(part: &'static str, work: F) -> F::Output {
-    let _guard = VITALS.guard(part);
+    let _guard = Vital { part, end: &exit };
     work.await
 }
 
-/// Runs the work of a thread that the process cannot do without.
+/// Runs the work of a thread that the process cannot do without, likewise.
 pub fn vital_thread(part: &'static str, work: impl FnOnce()) {
-    let _guard = VITALS.guard(part);
+    let _guard = Vital { part, end: &exit };
     work();
 }
 
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicI32, Ordering};
 
     use super::*;
 
     #[test]
-    fn the_first_part_that_panics_is_named_and_one_that_ends_is_not() {
-        let vitals = Vitals::default();
-        drop(vitals.guard("accept"));
-        assert_eq!(vitals.lost(), None);
-        for part in ["disk thread", "timer"] {
-            let ended = catch_unwind(AssertUnwindSafe(|| {
-                let _guard = vitals.guard(part);
-                panic!("as the test wants it");
-            }));
-            assert!(ended.is_err());
-        }
-        assert_eq!(vitals.lost(), Some("disk thread"));
+    fn a_part_that_panics_ends_the_process_and_one_that_ends_does_not() {
+        let ended = AtomicI32::new(0);
+        let end = |code| ended.store(code, Ordering::Relaxed);
+        drop(Vital { part: "accept", end: &end });
+        assert_eq!(ended.load(Ordering::Relaxed), 0);
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = Vital { part: "disk thread", end: &end };
+            panic!("as the test wants it");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(ended.load(Ordering::Relaxed), 70);
     }
 }

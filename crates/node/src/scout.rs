@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request};
 use seawall_kernel::Input;
-use seawall_model::{EngineId, ReplicaId};
+use seawall_model::{EngineId, ReplicaId, limits};
 use tokio::sync::mpsc;
 
 use crate::app::{App, Live};
 use crate::config::plan::EngineRoute;
-use crate::config::{Discovered, EngineConfig, Url};
+use crate::config::{EngineConfig, Url};
 use crate::discover::{self, Answer, Candidate};
 use crate::gateway::attempt;
 use crate::tasks::{Kind, Tasks};
@@ -68,11 +69,11 @@ async fn ask(
     path: &str,
     headers: HeaderMap,
 ) -> Result<(u16, bytes::Bytes), String> {
-    let mut request = Request::new(Sending::Whole(None));
+    let mut request = Request::new(Sending::none());
     *request.method_mut() = Method::GET;
     *request.uri_mut() = url.join(path).map_err(|why| why.to_string())?;
     *request.headers_mut() = headers;
-    let response = client.request(request).await.map_err(|why| why.to_string())?;
+    let response = client.request(request, true).await.map_err(|why| why.to_string())?;
     let status = response.status().as_u16();
     Ok((status, crate::body::read(response.into_body(), LIST_BYTES_MAX).await?))
 }
@@ -98,7 +99,7 @@ pub async fn try_candidates(candidates: &[Candidate], tasks: &Tasks, proxy_from_
         let options = upstream::Options {
             connect: seawall_model::Millis(ms),
             extra_roots: None,
-            window: seawall_model::limits::STREAM_WINDOW_BYTES,
+            window: limits::STREAM_WINDOW_BYTES,
             proxy_from_env: proxy_from_env && !candidate.local,
         };
         let Ok(client) = upstream::client(&options, tasks) else {
@@ -119,30 +120,139 @@ pub async fn try_candidates(candidates: &[Candidate], tasks: &Tasks, proxy_from_
     answers
 }
 
-/// Asks every engine that is to be asked for its models; what does not answer keeps what
-/// it said `before`.
-pub async fn discovered(
-    engines: &[EngineConfig],
-    routes: &crate::config::Routes,
-    clients: &BTreeMap<EngineId, Client>,
-    before: &Discovered,
-) -> Discovered {
-    let mut found = Discovered::default();
-    for engine in engines.iter().filter(|engine| engine.discover) {
-        let route = routes.engines().find(|route| route.name == engine.name);
-        let asked = route.and_then(|route| Some((route, clients.get(&route.id)?, engine.urls.first()?)));
-        let answer = match asked {
-            Some((route, client, url)) => {
-                let wait = Duration::from_millis(discover::PROVIDER_WAIT_MS_MAX);
-                models_of(client, url, engine_headers(route), wait).await
-            }
-            None => Answer::Silent,
+/// What an engine's replicas said they have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Every model that one of them has, in the order they were said.
+    pub models: Vec<Arc<str>>,
+    /// Do they have different ones?
+    pub differ: bool,
+}
+
+impl Listed {
+    /// What one more replica said. A model that only some have is served all the same: one
+    /// replica that was set up wrongly must not take the engine's models away.
+    fn hear(before: Option<Self>, models: Vec<Arc<str>>) -> Self {
+        let Some(mut listed) = before else {
+            return Self { models, differ: false };
         };
-        let models = match answer {
-            Answer::Models(models) => models,
-            _ => before.models.get(&engine.name).cloned().unwrap_or_default(),
-        };
-        found.models.insert(engine.name.clone(), models);
+        let new: Vec<_> = models.iter().filter(|model| !listed.models.contains(*model)).cloned().collect();
+        let lacks = listed.models.iter().any(|model| !models.contains(model));
+        listed.differ |= lacks || !new.is_empty();
+        listed.models.extend(new);
+        listed
     }
-    found
+}
+
+/// One replica to be asked.
+struct Question {
+    engine: EngineId,
+    name: Arc<str>,
+    url: Url,
+}
+
+/// A round of questions takes this long at most; whoever was not asked by then waits for
+/// the next.
+const ROUND_WAIT: Duration = Duration::from_secs(20);
+
+/// Asks every replica of every engine that is to be asked for its models, several at once.
+/// Engines of which no replica gave a list are not in the answer.
+pub async fn discovered(app: &Arc<App>) -> BTreeMap<Arc<str>, Listed> {
+    let live = app.live.load_full();
+    let questions = Arc::new(questions(&live.config.engines, &live.routes));
+    let next = Arc::new(AtomicUsize::new(0));
+    let until = tokio::time::Instant::now() + ROUND_WAIT;
+    let askers = questions.len().min(limits::DISCOVERIES_MAX);
+    let asking: Vec<_> = (0..askers)
+        .map(|_| {
+            let (live, questions, next) = (live.clone(), questions.clone(), next.clone());
+            app.tasks.spawn(Kind::Discovery, async move {
+                let mut heard = Vec::new();
+                while tokio::time::Instant::now() < until {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(question) = questions.get(at) else { break };
+                    if let Some(models) = put(&live, question).await {
+                        heard.push((at, models));
+                    }
+                }
+                heard
+            })
+        })
+        .collect();
+    let mut heard = BTreeMap::new();
+    for asked in asking {
+        heard.extend(asked.await.unwrap_or_default());
+    }
+    let mut listed: BTreeMap<Arc<str>, Listed> = BTreeMap::new();
+    // In the order of the questions, so that who answers first changes nothing.
+    for (at, models) in heard {
+        let name = &questions[at].name;
+        let sum = Listed::hear(listed.remove(name), models);
+        listed.insert(name.clone(), sum);
+    }
+    listed
+}
+
+/// Whom to ask: the first replica of each engine, then the second of each, and so on, so
+/// that every engine has had its turn before one that is slow has had two.
+fn questions(engines: &[EngineConfig], routes: &crate::config::Routes) -> Vec<Question> {
+    let mut questions = Vec::new();
+    for engine in engines.iter().filter(|engine| engine.discover) {
+        let Some(route) = routes.engines().find(|route| route.name == engine.name) else { continue };
+        for (place, url) in engine.urls.iter().enumerate() {
+            let question = Question { engine: route.id, name: engine.name.clone(), url: url.clone() };
+            questions.push((place, question));
+        }
+    }
+    questions.sort_by_key(|(place, _)| *place);
+    questions.into_iter().map(|(_, question)| question).collect()
+}
+
+async fn put(live: &Live, question: &Question) -> Option<Vec<Arc<str>>> {
+    let engine = live.routes.engine(question.engine)?;
+    let client = live.clients.get(&question.engine)?;
+    let wait = Duration::from_millis(discover::PROVIDER_WAIT_MS_MAX);
+    match models_of(client, &question.url, engine_headers(engine), wait).await {
+        Answer::Models(models) => Some(models),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::EngineKind;
+
+    use super::*;
+    use crate::config::plan::{Ids, plan};
+    use crate::config::{Config, Discovered};
+
+    fn names(of: &[&str]) -> Vec<Arc<str>> {
+        of.iter().map(|name| (*name).into()).collect()
+    }
+
+    #[test]
+    fn replicas_that_differ_are_told_and_none_takes_a_model_away() {
+        let one = Listed::hear(None, names(&["a", "b"]));
+        let same = Listed::hear(Some(one.clone()), names(&["b", "a"]));
+        assert_eq!(same, one, "the order is the first one's");
+        let less = Listed::hear(Some(one.clone()), names(&["a"]));
+        assert_eq!((less.models.as_slice(), less.differ), (&names(&["a", "b"])[..], true));
+        let other = Listed::hear(Some(one), names(&["c"]));
+        assert_eq!((other.models.as_slice(), other.differ), (&names(&["a", "b", "c"])[..], true));
+    }
+
+    #[test]
+    fn every_engine_is_asked_once_before_any_is_asked_twice() {
+        let mut config = Config::bare("d".into());
+        let url = |port: u16| Url::parse(&format!("http://10.0.0.1:{port}")).expect("a URL");
+        for (name, ports) in [("x", vec![1, 2, 3]), ("y", vec![4]), ("quiet", vec![9]), ("z", vec![5, 6])] {
+            let urls = ports.into_iter().map(url).collect();
+            let mut engine = EngineConfig::new(name, EngineKind::OpenAi, urls, &config.limits);
+            engine.discover = name != "quiet";
+            config.engines.push(engine);
+        }
+        let (_, routes) = plan(&config, &mut Ids::default(), &Discovered::default());
+        let asked: Vec<u16> = questions(&config.engines, &routes).iter().map(|q| q.url.port()).collect();
+        assert_eq!(asked, [1, 4, 5, 2, 6, 3]);
+    }
 }

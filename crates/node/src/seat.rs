@@ -314,7 +314,18 @@ impl Ticket {
         self.settled = true;
         let mut inner = self.seat.lock();
         inner.waiting.remove(&self.call);
-        self.seat.step(&mut inner, input, Some(self.call)).settlement
+        let settlement = self.seat.step(&mut inner, input, Some(self.call)).settlement;
+        drop(inner);
+        // A client may leave with the kernel's no already on its way to it: that was the
+        // last word on the call then.
+        settlement.or_else(|| match std::mem::replace(&mut self.wait, Wait::Over) {
+            Wait::Ready(Verdict::No(no)) => Some(no.1),
+            Wait::Coming(mut receiver) => match receiver.try_recv() {
+                Ok(Verdict::No(no)) => Some(no.1),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 }
 
@@ -328,4 +339,78 @@ impl Drop for Ticket {
 #[must_use]
 pub fn errand_line(len_max: usize) -> (mpsc::Sender<Errand>, mpsc::Receiver<Errand>) {
     mpsc::channel(len_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_kernel::Plan;
+    use seawall_kernel::plan::{CostRule, Engine, Model, Pace, Price, QueueRule, Rate, Replica};
+    use seawall_model::{Bytes, Class, Code, EngineId, Millis, ModelId, Outcome, Tenant, Tokens, Usage};
+
+    use super::*;
+
+    /// A kernel with one engine that takes one call at once, before which others may wait
+    /// for a millisecond.
+    fn seat() -> Arc<Seat> {
+        let pace = Pace { calls_max: 1, calls_start: 1, adaptive: false, ..Pace::default() };
+        let plan = Plan {
+            engines: vec![Engine {
+                id: EngineId(1),
+                name: "e".into(),
+                replicas: vec![Replica { id: ReplicaId(1) }],
+                pace,
+                rate: Rate::default(),
+                cost: CostRule::default(),
+            }],
+            models: vec![Model {
+                id: ModelId(1),
+                targets: vec![EngineId(1)],
+                upstreams: Vec::new(),
+                price: Price::default(),
+                context_tokens_max: None,
+                output_tokens_max: Tokens(10),
+            }],
+            queue: QueueRule { wait_ms_max: Millis(1), ..QueueRule::default() },
+            class_share: [60, 25, 5],
+            ..Plan::default()
+        };
+        Seat::new(Kernel::new(clock::now(), plan), Box::new(|_| {}))
+    }
+
+    fn submit(seat: &Arc<Seat>) -> Ticket {
+        seat.submit(|call| Submit {
+            call,
+            tenant: Tenant::local(),
+            model: ModelId(1),
+            targets: vec![EngineId(1)],
+            class: Class::Interactive,
+            run: None,
+            prompt: Tokens(1),
+            prompt_max: Tokens(1),
+            output_max: None,
+            generates: true,
+            bytes: Bytes(1),
+            deadline: None,
+            prefix: Box::default(),
+        })
+    }
+
+    #[test]
+    fn a_no_that_nobody_was_there_to_hear_is_still_the_last_word() {
+        let seat = seat();
+        let mut first = submit(&seat);
+        assert!(matches!(first.wait, Wait::Ready(Verdict::Go(_))));
+        let mut second = submit(&seat);
+        assert!(matches!(second.wait, Wait::Coming(_)));
+        // Its wait is over before its task runs again.
+        while seat.view().calls > 1 {
+            seat.tell(Input::Tick);
+        }
+        let settlement = second.cancelled(Usage::default()).expect("the kernel has refused it");
+        assert_eq!(settlement.outcome, Outcome::Failed(Code::QueueTimeout));
+        assert!(second.cancelled(Usage::default()).is_none(), "and said so once");
+        let settlement = first.cancelled(Usage::default()).expect("it was running");
+        assert_eq!(settlement.outcome, Outcome::Cancelled);
+        assert!(seat.idle());
+    }
 }

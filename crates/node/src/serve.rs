@@ -3,27 +3,24 @@
 use std::future::Future;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use seawall_kernel::{Input, Kernel, Plan};
 use seawall_model::{EngineKind, ReplicaId, limits};
 use seawall_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Live, Phase};
 use crate::clock;
-use crate::config::{Config, EngineConfig, Flags, Loaded, LogConfig, LogFormat, TlsConfig, Url};
+use crate::config::{Config, EngineConfig, Flags, Loaded, LogConfig, LogFormat, Url};
 use crate::discover;
 use crate::disk::{Disk, News};
 use crate::engine;
 use crate::gateway::trace::Traces;
+use crate::gateway::upload::Uploads;
 use crate::keys::KeyTable;
 use crate::log::AccessLog;
 use crate::memory::Memory;
@@ -34,6 +31,7 @@ use crate::scout;
 use crate::seat::{Errand, Seat};
 use crate::server;
 use crate::tasks::{Kind, Tasks};
+use crate::tls::Certificate;
 
 /// Why `serve` did not start: the process's exit code and the words for a person.
 #[derive(Debug)]
@@ -142,14 +140,17 @@ async fn serve(config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<()
     let keys = store.keys().map_err(|why| refused(74, why.to_string()))?;
     let keys = Arc::new(ArcSwap::from_pointee(KeyTable::new(keys)));
     check_exposure(&config, &keys.load())?;
-    let tls = config.tls.as_ref().map(acceptor).transpose()?;
+    let bad_tls = |why| refused(64, why);
+    let certificate = config.tls.as_ref().map(Certificate::read).transpose().map_err(bad_tls)?;
+    let tls = certificate.as_ref().map(Certificate::acceptor).transpose().map_err(bad_tls)?;
     let listener = server::bind(config.listen).await.map_err(|why| refused(69, why))?;
     let address = listener.local_addr().map_err(|why| refused(69, why.to_string()))?;
 
-    let (operator, plan, live, notices) = prepare(config, flags, &tasks).await?;
+    let (mut operator, plan, live, notices) = prepare(config, flags, &tasks).await?;
+    operator.certificate = certificate;
     let (phase_sender, phase) = watch::channel(Phase::Serving);
     let (probe_sender, probes) = mpsc::channel(limits::REPLICAS_MAX);
-    let app = assemble(plan, live, keys, metrics, &tasks, phase, probe_sender)?;
+    let app = assemble(plan, live, keys, metrics, &tasks, phase, probe_sender, address)?;
     restore_budgets(&app.seat, &store)?;
     let kept = app.live.load().config.limits.records_kept_max;
     let clerk = app.disk.start(&tasks, store, app.keys.clone(), kept, news(&app));
@@ -180,6 +181,7 @@ async fn prepare(
 }
 
 /// Puts the handles of every room together.
+#[expect(clippy::too_many_arguments, reason = "each is one room's handle, named once, here")]
 fn assemble(
     plan: Plan,
     live: Live,
@@ -188,6 +190,7 @@ fn assemble(
     tasks: &Tasks,
     phase: watch::Receiver<Phase>,
     probes: mpsc::Sender<ReplicaId>,
+    listening: SocketAddr,
 ) -> Result<Arc<App>, Refused> {
     let started = clock::now();
     let disk = Disk::new();
@@ -203,6 +206,8 @@ fn assemble(
         disk,
         tasks: tasks.clone(),
         phase,
+        uploads: Arc::new(Uploads::default()),
+        listening,
         traces: Traces::default(),
         started,
     }))
@@ -243,23 +248,6 @@ fn check_exposure(config: &Config, keys: &KeyTable) -> Result<(), Refused> {
         config.listen
     );
     Err(refused(64, words))
-}
-
-fn acceptor(tls: &TlsConfig) -> Result<TlsAcceptor, Refused> {
-    let read = |path: &Path| {
-        crate::config::load::read_file(path).map_err(|why| refused(64, format!("{}: {why}", path.display())))
-    };
-    let bad = |path: &Path, why: &dyn std::fmt::Display| refused(64, format!("{}: {why}", path.display()));
-    let certs: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(read(&tls.cert)?.as_bytes()).collect();
-    let certs = certs.map_err(|why| bad(&tls.cert, &why))?;
-    let key = PrivateKeyDer::from_pem_slice(read(&tls.key)?.as_bytes()).map_err(|why| bad(&tls.key, &why))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certs, key))
-        .map_err(|why| bad(&tls.cert, &why))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Where nothing is configured, uses what the machine has; starts the built-in engine

@@ -3,26 +3,32 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, Version};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use seawall_model::limits;
+use seawall_model::{Millis, limits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Phase};
+use crate::clock;
 use crate::gateway;
 use crate::gateway::handed::Streams;
-use crate::gateway::reply::Reply;
-use crate::io::{StallGuard, tune};
+use crate::gateway::reply::{BoxError, Reply};
+use crate::io::{Socket, StallGuard, tune};
 use crate::tasks::{Executor, Kind};
+use crate::turns::{Turn, Turns};
 
 /// A pause after the system refuses to give a connection (out of descriptors, say):
 /// trying again at once would only burn a core.
@@ -77,57 +83,93 @@ async fn serve(
     let bounds = app.live.load().config.limits;
     tune(&stream, bounds.stream_window_bytes);
     let stall = Duration::from_millis(bounds.client_stall_ms_max.0);
+    let turns = Arc::new(Turns::new(clock::now()));
+    let socket = Socket::new(stream);
+    let client =
+        Client { app, socket: socket.clone(), turns: turns.clone(), stall_max: bounds.client_stall_ms_max };
     match tls {
-        None => speak(&app, StallGuard::new(stream, stall)).await,
+        None => client.speak(StallGuard::new(socket, stall, turns)).await,
         Some(tls) => {
             let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
-            match tokio::time::timeout(limit, tls.accept(stream)).await {
+            match tokio::time::timeout(limit, tls.accept(socket)).await {
                 // Boxed, so that plain connections do not carry the room for it.
-                Ok(Ok(stream)) => Box::pin(speak(&app, StallGuard::new(stream, stall))).await,
-                _ => app.metrics.service.cut("tls_handshake"),
+                Ok(Ok(stream)) => Box::pin(client.speak(StallGuard::new(stream, stall, turns))).await,
+                _ => client.app.metrics.service.cut("tls_handshake"),
             }
         }
     }
 }
 
-async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App>, stream: StallGuard<T>) {
-    let window = app.live.load().config.limits.stream_window_bytes;
-    let builder = protocol(app.tasks.executor(Kind::Stream), window);
-    let streams = Arc::new(Streams::default());
-    let service = service_fn(|request| answer(app.clone(), streams.clone(), request));
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let (mut draining, mut cutting) = (app.phase.clone(), app.phase.clone());
-    let mut leaving = false;
-    let stall_max = app.live.load().config.limits.client_stall_ms_max;
-    let mut look = tokio::time::interval(Duration::from_millis(stall_max.0 / 2 + 1));
-    loop {
-        tokio::select! {
-            // The connection first: this is the path of every token.
-            biased;
-            ended = connection.as_mut() => {
-                if ended.is_err() {
-                    app.metrics.service.cut("client");
+/// One client's connection.
+struct Client {
+    app: Arc<App>,
+    socket: Socket,
+    turns: Arc<Turns>,
+    stall_max: Millis,
+}
+
+impl Client {
+    async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: StallGuard<T>) {
+        let app = &self.app;
+        let window = app.live.load().config.limits.stream_window_bytes;
+        let builder = protocol(app.tasks.executor(Kind::Stream), window);
+        let streams = Arc::new(Streams::default());
+        let service = service_fn(|request| answer(app.clone(), streams.clone(), self.turns.clone(), request));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let (mut draining, mut cutting) = (app.phase.clone(), app.phase.clone());
+        let mut leaving = false;
+        let look = tokio::time::sleep(self.next_look());
+        tokio::pin!(look);
+        loop {
+            tokio::select! {
+                // The connection first: this is the path of every token.
+                biased;
+                ended = connection.as_mut() => {
+                    if ended.is_err() {
+                        app.metrics.service.cut("client");
+                    }
+                    return;
                 }
-                return;
-            }
-            _ = look.tick() => {
-                if streams.stalled(stall_max) {
-                    app.metrics.service.cut("client_stalled");
+                () = self.socket.left() => {
+                    app.metrics.service.cut("client");
+                    return;
+                }
+                () = look.as_mut() => {
+                    if let Some(why) = self.overdue(&streams) {
+                        app.metrics.service.cut(why);
+                        return;
+                    }
+                    look.as_mut().reset(tokio::time::Instant::now() + self.next_look());
+                }
+                () = reached(&mut draining, Phase::Draining), if !leaving => {
+                    leaving = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = reached(&mut cutting, Phase::Cutting), if leaving => {
+                    app.metrics.service.cut("drain_deadline");
+                    // Polled on for a moment: each stream then ends with a word.
+                    let _ = tokio::time::timeout(LAST_WORDS, connection.as_mut()).await;
                     return;
                 }
             }
-            () = reached(&mut draining, Phase::Draining), if !leaving => {
-                leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = reached(&mut cutting, Phase::Cutting), if leaving => {
-                app.metrics.service.cut("drain_deadline");
-                // Polled on for a moment: each stream then ends with a word.
-                let _ = tokio::time::timeout(LAST_WORDS, connection.as_mut()).await;
-                return;
-            }
         }
+    }
+
+    /// How long until this connection may have waited for its client too long.
+    fn next_look(&self) -> Duration {
+        let now = clock::now();
+        let due = self.turns.due(now).since(now).0;
+        Duration::from_millis(due.min(self.stall_max.0 / 2) + 1)
+    }
+
+    /// Why this connection ends, if its client lets it wait too long.
+    fn overdue(&self, streams: &Streams) -> Option<&'static str> {
+        let now = clock::now();
+        if streams.stalled(self.stall_max) {
+            return Some("client_stalled");
+        }
+        (self.turns.due(now) <= now).then_some("client_silent")
     }
 }
 
@@ -135,14 +177,42 @@ async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(app: &Arc<App
 async fn answer(
     app: Arc<App>,
     streams: Arc<Streams>,
+    turns: Arc<Turns>,
     request: Request<Incoming>,
-) -> Result<Response<Reply>, Infallible> {
+) -> Result<Response<Answer>, Infallible> {
     let multiplexed = request.version() == Version::HTTP_2;
+    let turn = turns.begin(multiplexed, clock::now);
     let response = gateway::answer(app, request).await;
     if let (true, Reply::Relay(relay)) = (multiplexed, response.body()) {
         streams.watch(relay.handed());
     }
-    Ok(response)
+    Ok(response.map(|reply| Answer { reply, _turn: turn }))
+}
+
+/// An answer's body, and the turn that ends with it.
+struct Answer {
+    reply: Reply,
+    _turn: Turn,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.reply).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.reply.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.reply.size_hint()
+    }
 }
 
 /// Resolves when the shutdown has come this far.
@@ -157,7 +227,8 @@ fn protocol(executor: Executor, window: usize) -> auto::Builder<Executor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits::HEADER_WAIT_MS_MAX))
+        // `Turns` keeps time: hyper has one limit for slow heads and for idle connections.
+        .header_read_timeout(None)
         // Head and body in one plain write: cheaper than a vector of two small pieces.
         .writev(false)
         .max_buf_size((window / 2).max(HTTP1_BUFFER_MIN));

@@ -14,6 +14,7 @@ use seawall_kernel::view::BudgetView;
 use seawall_model::{At, Outcome, Tenant, Usage};
 
 use crate::calls::Ended;
+use crate::rules::is_unnamed_root;
 
 const MINUTE: u64 = 60_000_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -141,7 +142,7 @@ impl Accounts {
         let rule_of = |prefix: &str| plan.tenants.iter().find(|rule| &*rule.prefix == prefix);
         let mut accounts = Vec::new();
         for prefix in tenant.prefixes() {
-            let whole = prefix.len() == tenant.as_str().len();
+            let whole = prefix.len() == tenant.as_str().len() || is_unnamed_root(plan, prefix);
             let rule = rule_of(prefix).or_else(|| if whole { rule_of("*") } else { None });
             for rule in rule.iter().flat_map(|rule| &rule.budgets) {
                 accounts.push(Account { name: name_of(prefix, *rule), rule: *rule });

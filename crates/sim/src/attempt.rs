@@ -126,7 +126,8 @@ impl World {
         let call = self.calls.live(attempt.call).expect("an attempt's call is alive");
         let client_began = call.stream && attempt.first;
         if let Failure::Limited { retry_after: Some(after) } = failure {
-            self.bounds.pause(self.now, attempt.replica, after);
+            let upstream = call.upstream;
+            self.bounds.pause(self.now, attempt.replica, upstream, after);
         }
         let usage = self.end_attempt(id, Told::Failed(failure, client_began));
         self.step(Input::Failed { call: attempt.call, failure, client_began, usage });
@@ -309,6 +310,10 @@ impl World {
             return;
         };
         let now = self.now;
+        if self.calls.live(attempt.call).is_some_and(|call| !call.stream) {
+            // The headers of a stream came with its first token.
+            self.report_rate(&attempt);
+        }
         let call = self.calls.live_mut(attempt.call).expect("an attempt's call is alive");
         match attempt.fate {
             Fate::TooLarge if !call.stream => return self.fail(id, Failure::TooLarge),
@@ -333,7 +338,6 @@ impl World {
                 self.step(Input::Cancelled { call: id_of_call, usage });
             }
         }
-        self.report_rate(&attempt);
     }
 
     fn report_rate(&mut self, attempt: &Attempt) {
@@ -341,9 +345,10 @@ impl World {
             return;
         };
         if let (Some(0), Some(reset)) = (report.calls_left, report.reset) {
-            self.bounds.pause(self.now, attempt.replica, reset);
+            let upstream = self.calls.live(attempt.call).and_then(|call| call.upstream);
+            self.bounds.pause(self.now, attempt.replica, upstream, reset);
         }
-        self.step(Input::Rate { replica: attempt.replica, report });
+        self.step(Input::Rate { replica: attempt.replica, call: attempt.call, report });
     }
 }
 

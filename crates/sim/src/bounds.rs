@@ -14,8 +14,8 @@ use crate::calls::{Call, Calls};
 struct Known {
     /// Dispatched while half-open and not ended since.
     trials: Vec<CallId>,
-    /// The provider asked for silence until then.
-    pause_until: At,
+    /// The provider asked for silence until then: for a model, or for all.
+    pauses: BTreeMap<Option<u32>, At>,
 }
 
 /// The watch over replicas.
@@ -47,7 +47,7 @@ impl Bounds {
         let present = &self.present;
         self.replicas.retain(|id, _| present.contains(id));
         // A new plan may have come with a new key: the provider is asked again.
-        self.replicas.values_mut().for_each(|known| known.pause_until = At(0));
+        self.replicas.values_mut().for_each(|known| known.pauses.clear());
     }
 
     /// A circuit half-opens: earlier trials were of earlier times.
@@ -59,13 +59,16 @@ impl Bounds {
     ///
     /// # Panics
     /// When its provider asked for silence.
-    pub fn grant(&mut self, now: At, call: CallId, replica: ReplicaId) {
+    pub fn grant(&mut self, now: At, call: CallId, replica: ReplicaId, upstream: Option<u32>) {
         let known = self.replicas.entry(replica).or_default();
-        assert!(
-            now >= known.pause_until,
-            "rate: {call:?} went to {replica:?} {} us before the end of its provider's pause",
-            known.pause_until.micros_since(now)
-        );
+        for of in [None, upstream] {
+            let until = known.pauses.get(&of).copied().unwrap_or(At(0));
+            assert!(
+                now >= until,
+                "rate: {call:?} went to {replica:?} {} us before the end of its provider's pause",
+                until.micros_since(now)
+            );
+        }
         self.granted.push((call, replica));
     }
 
@@ -76,13 +79,14 @@ impl Bounds {
         }
     }
 
-    /// A provider asked for silence for so long.
-    pub fn pause(&mut self, now: At, replica: ReplicaId, span: Millis) {
+    /// A provider asked for silence for so long, of calls for this model or of all.
+    pub fn pause(&mut self, now: At, replica: ReplicaId, upstream: Option<u32>, span: Millis) {
         if !self.present.contains(&replica) {
             return;
         }
         let known = self.replicas.entry(replica).or_default();
-        known.pause_until = known.pause_until.max(now.plus(span.min(PAUSE_MAX)));
+        let until = known.pauses.entry(upstream).or_insert(At(0));
+        *until = (*until).max(now.plus(span.min(PAUSE_MAX)));
     }
 
     /// The kernel is started anew and knows nothing of pauses and trials.

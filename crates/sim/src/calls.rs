@@ -29,6 +29,8 @@ pub struct Call {
     pub submit: Submit,
     /// When.
     pub submitted: At,
+    /// The number of its model's name at its engines, where the plan has one.
+    pub upstream: Option<u32>,
     /// Prompt tokens by the engine's own count.
     pub prompt: u64,
     /// Output tokens the engine will generate.
@@ -76,6 +78,7 @@ impl Call {
     #[must_use]
     pub fn new(submit: Submit, submitted: At) -> Self {
         Self {
+            upstream: None,
             prompt: submit.prompt.0,
             submit,
             submitted,

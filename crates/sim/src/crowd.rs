@@ -152,6 +152,8 @@ impl Crowd {
             demand: index,
             whim,
             price: known.map(|model| model.price).unwrap_or_default(),
+            // All targets of these models have the same name for them.
+            upstream: known.and_then(|model| model.upstreams.first().copied()),
             ..Call::new(submit, now)
         };
         Arrival { call, leaves }

@@ -214,6 +214,7 @@ impl Draw {
             calls_start: self.between(1, u64::from(calls_max)) as u32,
             kv_tokens_max: self.rng.chance(0.4).then_some(spec.kv_tokens),
             adaptive: self.rng.chance(0.7),
+            slowdown_max: Pace::default().slowdown_max,
             queue_delay_ms_max: Millis(self.between(50, 1_000)),
         }
     }

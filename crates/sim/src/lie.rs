@@ -3,7 +3,7 @@
 
 use seawall_kernel::Input;
 use seawall_kernel::plan::{Plan, Rate};
-use seawall_model::{At, Bytes, Millis, Tokens};
+use seawall_model::{At, Bytes, Millis, Tenant, Tokens};
 
 /// What the kernel is told falsely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Lie {
     HideAnswers,
     /// It never hears what providers say of their rates.
     HideRates,
+    /// It takes every model for one of a name of its own, which pauses apart (rate).
+    RenameModels,
     /// Its clock is a second ahead, now and then (waits).
     SkewClock,
     /// It is told that a budget slice is on disk which is not (I3).
@@ -28,6 +30,8 @@ pub enum Lie {
     UnboundTenants,
     /// It believes that every other tenant weighs fifty times as much (I7).
     Favour,
+    /// It believes that each user is a tenant of its own (rules).
+    ScatterUsers,
     /// It believes that only the highest class has a share (I7).
     StarveClasses,
 }
@@ -52,6 +56,11 @@ impl Lie {
                     rule.weight *= 50;
                 }
             }
+            Self::RenameModels => {
+                for model in &mut plan.models {
+                    model.upstreams = vec![model.id.0; model.targets.len()];
+                }
+            }
             Self::StarveClasses => plan.class_share = [100, 0, 0],
             _ => {}
         }
@@ -68,6 +77,11 @@ impl Lie {
                 submit.prompt = Tokens(submit.prompt.0 / 4 + 1);
                 submit.prompt_max = Tokens(submit.prompt_max.0 / 4 + 1);
                 submit.output_max = submit.output_max.map(|most| Tokens(most.0 / 4 + 1));
+                Input::Submit(submit)
+            }
+            (Self::ScatterUsers, Input::Submit(mut submit)) => {
+                let alone = submit.tenant.as_str().replace('/', ".");
+                submit.tenant = Tenant::parse(&alone).expect("a path without slashes is a path");
                 Input::Submit(submit)
             }
             (_, Input::Configure(plan)) => Input::Configure(Box::new(self.plan(*plan))),

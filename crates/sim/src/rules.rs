@@ -30,6 +30,13 @@ fn rule_of<'a>(plan: &'a Plan, prefix: &str) -> Option<&'a TenantRule> {
     plan.tenants.iter().find(|rule| &*rule.prefix == prefix)
 }
 
+/// Is this a first segment in whose tree no rule names anything? Then `*` limits it as a
+/// whole.
+pub(crate) fn is_unnamed_root(plan: &Plan, path: &str) -> bool {
+    let mut named = plan.tenants.iter().filter_map(|rule| rule.prefix.split('/').next());
+    !path.contains('/') && !named.any(|root| root == path)
+}
+
 fn usage<'a>(book: &'a mut BTreeMap<Arc<str>, Usage>, path: &str) -> &'a mut Usage {
     // Buckets begin full.
     book.entry(path.into()).or_insert_with(|| Usage { level: u64::MAX, ..Usage::default() })
@@ -42,7 +49,9 @@ impl Rules {
     /// When a rule forbids it.
     pub fn grant(&mut self, now: At, plan: &Plan, tenant: &Tenant, first: bool) {
         for prefix in tenant.prefixes() {
-            usage(&mut self.below, prefix).grant(now, rule_of(plan, prefix), prefix, first);
+            let default = if is_unnamed_root(plan, prefix) { rule_of(plan, "*") } else { None };
+            let rule = rule_of(plan, prefix).or(default);
+            usage(&mut self.below, prefix).grant(now, rule, prefix, first);
         }
         let path = tenant.as_str();
         let default = if rule_of(plan, path).is_none() { rule_of(plan, "*") } else { None };

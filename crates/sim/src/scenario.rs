@@ -326,6 +326,8 @@ pub fn model(id: u32, targets: &[u32]) -> Model {
     Model {
         id: ModelId(id),
         targets: targets.iter().map(|target| EngineId(*target)).collect(),
+        // Every other model is known by its provider's name for it.
+        upstreams: if id % 2 == 1 { vec![id; targets.len()] } else { Vec::new() },
         price: Price { input: 1_000_000, cached: 100_000, cache_written: 1_250_000, output: 4_000_000 },
         context_tokens_max: None,
         output_tokens_max: Tokens(512),

@@ -98,10 +98,10 @@ impl World {
         let first = grant.attempt == 1;
         let call = self.calls.dispatch(self.now, grant, id, &self.plan);
         let (deadline, tenant) = (call.submit.deadline, call.submit.tenant.clone());
-        let tokens = call.output;
+        let (tokens, upstream) = (call.output, call.upstream);
         *self.tally.attempts.entry(grant.engine).or_default() += 1;
         self.count_dispatch(grant);
-        self.bounds.grant(self.now, grant.call, grant.replica);
+        self.bounds.grant(self.now, grant.call, grant.replica, upstream);
         self.rules.grant(self.now, &self.plan, &tenant, first);
         self.accounts.grant(self.now, &self.plan, &tenant, first);
         let machine = self.fleet.index_of(grant.replica).expect("scenarios have a machine for each replica");

@@ -83,3 +83,13 @@ fn a_favourite_is_noticed() {
 fn starved_classes_are_noticed() {
     caught(Lie::StarveClasses, "fair", &["I7:"]);
 }
+
+#[test]
+fn users_without_their_tenant_are_noticed() {
+    caught(Lie::ScatterUsers, "overload", &["rules:"]);
+}
+
+#[test]
+fn pauses_of_models_taken_apart_are_noticed() {
+    caught(Lie::RenameModels, "provider", &["rate:"]);
+}

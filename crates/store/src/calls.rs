@@ -38,6 +38,8 @@ pub struct Call {
     pub first_token: Option<Millis>,
     /// How often it was sent to an engine.
     pub attempts: u32,
+    /// Each of them, where there were several or one failed.
+    pub tried: Vec<Tried>,
     /// Waiting by cause.
     pub waits: Waits,
     /// What it used.
@@ -50,6 +52,25 @@ pub struct Call {
     pub finish: Option<String>,
     /// [`seawall_model::Outcome::as_str`]: `done`, `cancelled`, or an error code.
     pub outcome: String,
+}
+
+/// One attempt of a call, as kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    /// The engine's name.
+    pub engine: String,
+    /// The replica's address.
+    pub replica: String,
+    /// How it went: as [`seawall_model::Attempt::outcome`].
+    pub outcome: String,
+    /// The status it was answered with, where it was.
+    pub status: Option<u16>,
+    /// From receipt of the call to its sending.
+    pub began: Millis,
+    /// From its sending to the first byte of an answer.
+    pub first_byte: Option<Millis>,
+    /// From its sending to its end.
+    pub took: Millis,
 }
 
 /// How calls ended, as a question.
@@ -149,7 +170,20 @@ impl Store {
         while let Some(row) = rows.next()? {
             calls.push(read(row)?);
         }
+        for call in calls.iter_mut().filter(|call| call.attempts > 0) {
+            call.tried = self.tried(call.id)?;
+        }
         Ok(calls)
+    }
+
+    /// The attempts kept of a call, in order.
+    fn tried(&self, call: u64) -> Result<Vec<Tried>, Error> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT engine, replica, outcome, status, began_ms, first_byte_ms, took_ms
+             FROM attempts WHERE call = ?1 ORDER BY place LIMIT ?2",
+        )?;
+        let rows = statement.query_map(params![column::amount(call), limits::ATTEMPTS_CEILING], tried)?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Totals over the calls that match, dearest first (days: newest first), at most
@@ -281,7 +315,41 @@ fn insert(transaction: &Transaction<'_>, record: &Record) -> Result<(), Error> {
         record.finish.map(seawall_model::Finish::as_str),
         record.outcome.as_str(),
     ])?;
+    if record.tried.is_empty() {
+        return Ok(());
+    }
+    let call = transaction.last_insert_rowid();
+    let mut statement = transaction.prepare_cached(
+        "INSERT INTO attempts (call, place, engine, replica, outcome, status, began_ms, first_byte_ms, took_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for (place, attempt) in record.tried.iter().enumerate() {
+        statement.execute(params![
+            call,
+            column::count(place),
+            &*attempt.engine,
+            &*attempt.replica,
+            attempt.outcome,
+            attempt.status,
+            column::amount(attempt.began.0),
+            attempt.first_byte.map(|wait| column::amount(wait.0)),
+            column::amount(attempt.took.0),
+        ])?;
+    }
     Ok(())
+}
+
+fn tried(row: &Row<'_>) -> rusqlite::Result<Tried> {
+    let millis = |value: i64| Millis(column::unsigned(value));
+    Ok(Tried {
+        engine: row.get(0)?,
+        replica: row.get(1)?,
+        outcome: row.get(2)?,
+        status: row.get(3)?,
+        began: millis(row.get(4)?),
+        first_byte: row.get::<_, Option<i64>>(5)?.map(millis),
+        took: millis(row.get(6)?),
+    })
 }
 
 fn read(row: &Row<'_>) -> Result<Call, Error> {
@@ -305,6 +373,7 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
         took: Millis(amount(11)?),
         first_token: row.get::<_, Option<i64>>(12)?.map(|wait| Millis(column::unsigned(wait))),
         attempts: row.get(13)?,
+        tried: Vec::new(),
         waits,
         usage: Usage {
             input: Tokens(amount(20)?),

@@ -34,6 +34,8 @@ pub struct Key {
     pub last_used: Option<At>,
     /// May it use the operations paths?
     pub admin: bool,
+    /// May it use paths that pass through to an engine?
+    pub pass_through: bool,
 }
 
 impl Key {
@@ -52,7 +54,8 @@ impl Store {
     /// If the disk fails or a row cannot be understood.
     pub fn keys(&self) -> Result<Vec<Key>, Error> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT id, hash, name, tenant, class, models, created, expires, revoked, last_used, admin
+            "SELECT id, hash, name, tenant, class, models, created, expires, revoked, last_used, admin,
+                    pass_through
              FROM keys ORDER BY created, id LIMIT ?1",
         )?;
         let mut rows = statement.query(params![column::count(limits::KEYS_MAX)])?;
@@ -165,8 +168,9 @@ fn bump(transaction: &Transaction<'_>) -> Result<(), Error> {
 
 fn insert(transaction: &Transaction<'_>, key: &Key) -> Result<(), Error> {
     transaction.execute(
-        "INSERT INTO keys (id, hash, name, tenant, class, models, created, expires, revoked, last_used, admin)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        "INSERT INTO keys (id, hash, name, tenant, class, models, created, expires, revoked, last_used, admin,
+             pass_through)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             key.id,
             key.hash,
@@ -179,6 +183,7 @@ fn insert(transaction: &Transaction<'_>, key: &Key) -> Result<(), Error> {
             key.revoked.map(column::time),
             key.last_used.map(column::time),
             key.admin,
+            key.pass_through,
         ],
     )?;
     Ok(())
@@ -209,6 +214,7 @@ fn read(row: &Row<'_>) -> Result<Key, Error> {
         revoked: time(8)?,
         last_used: time(9)?,
         admin: row.get(10)?,
+        pass_through: row.get(11)?,
         id,
     })
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-pub use calls::{By, Call, Ended, Filter, Total};
+pub use calls::{By, Call, Ended, Filter, Total, Tried};
 pub use error::Error;
 pub use keys::Key;
 pub use ledger::Account;

@@ -14,7 +14,7 @@ use crate::Error;
 const APPLICATION_ID: i32 = 0x5357_4c31;
 
 /// The steps from an empty file to the present format.
-pub(crate) const STEPS: &[&str] = &[V1];
+pub(crate) const STEPS: &[&str] = &[V1, V2];
 
 // Times are microseconds since the Unix epoch, money millionths of a US dollar.
 // `calls` has one index beyond its rowid: records arrive on the hot path, and each
@@ -81,6 +81,28 @@ CREATE TABLE calls (
     outcome         TEXT NOT NULL
 ) STRICT;
 CREATE INDEX calls_by_tenant ON calls (tenant, id);
+";
+
+// Keys gain a scope, which none that was made before has. Attempts are kept of the few
+// calls that took several or failed, and go with their call.
+const V2: &str = "
+ALTER TABLE keys ADD COLUMN pass_through INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE attempts (
+    call          INTEGER NOT NULL,
+    place         INTEGER NOT NULL,
+    engine        TEXT NOT NULL,
+    replica       TEXT NOT NULL,
+    outcome       TEXT NOT NULL,
+    status        INTEGER,
+    began_ms      INTEGER NOT NULL,
+    first_byte_ms INTEGER,
+    took_ms       INTEGER NOT NULL,
+    PRIMARY KEY (call, place)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER attempts_go_with_their_call AFTER DELETE ON calls BEGIN
+    DELETE FROM attempts WHERE call = OLD.id;
+END;
 ";
 
 /// The format version of an open file: 0 for an empty one.

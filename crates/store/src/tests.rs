@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use seawall_model::{
-    CallId, Cause, Class, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Outcome, Protocol, Record,
-    ReplicaId, RunId, Tenant, Tokens, Usage, Waits, limits,
+    Attempt, CallId, Cause, Class, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Outcome, Protocol,
+    Record, ReplicaId, RunId, Tenant, Tokens, Usage, Waits, limits,
 };
 
 use super::*;
@@ -51,6 +51,7 @@ fn key(id: &str, hash: u8) -> Key {
         revoked: None,
         last_used: None,
         admin: true,
+        pass_through: true,
     }
 }
 
@@ -79,6 +80,17 @@ fn record(tenant: &str, received: u64, outcome: Outcome) -> Record {
         received: At(received),
         waits,
         attempts: 2,
+        tried: [("connect", None, None), ("answered", Some(200), Some(Millis(30)))]
+            .map(|(outcome, status, first_byte)| Attempt {
+                engine: Arc::from("local"),
+                replica: Arc::from("http://10.0.0.1:8000"),
+                outcome,
+                status,
+                began: Millis(2),
+                first_byte,
+                took: Millis(800),
+            })
+            .into(),
         first_token: Some(Millis(40)),
         took: Millis(900),
         usage: Usage {
@@ -103,6 +115,7 @@ fn keys_come_back_as_they_went_in_after_reopening() {
     open_ended.models = Vec::new();
     open_ended.expires = None;
     open_ended.admin = false;
+    open_ended.pass_through = false;
     open_ended.created = At(2_000);
     let mut store = Store::open(&folder.0).expect("opens");
     store.add_key(&key("a1", 1)).expect("added");
@@ -244,6 +257,35 @@ fn a_newer_format_is_refused_and_an_older_one_brought_up() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_key_of_the_first_format_may_not_pass_through() {
+    let mut store = Store::in_memory().expect("opens");
+    store.conn = Connection::open_in_memory().expect("opens");
+    schema::migrate(&mut store.conn, &store.path, &schema::STEPS[..1]).expect("the first format");
+    let old = "INSERT INTO keys VALUES ('k', zeroblob(32), '', 'acme', NULL, '', 1, NULL, NULL, NULL, 1)";
+    store.conn.execute(old, []).expect("a key of then");
+    schema::migrate(&mut store.conn, &store.path, schema::STEPS).expect("brought up");
+    let keys = store.keys().expect("read");
+    assert_eq!(keys.iter().map(|key| (key.admin, key.pass_through)).collect::<Vec<_>>(), [(true, false)]);
+}
+
+#[test]
+fn attempts_come_back_with_their_call_and_go_with_it() {
+    let mut store = Store::in_memory().expect("opens");
+    let mut plain = record("acme", 1, Outcome::Done);
+    plain.tried = Box::default();
+    store.record(&[plain, record("acme", 2, Outcome::Done)]).expect("kept");
+    let calls = store.recent(10, &Filter::default()).expect("read");
+    let outcomes: Vec<Vec<&str>> =
+        calls.iter().map(|call| call.tried.iter().map(|tried| tried.outcome.as_str()).collect()).collect();
+    assert_eq!(outcomes, [vec!["connect", "answered"], vec![]]);
+    assert_eq!(calls[0].tried[1].first_byte, Some(Millis(30)));
+    assert_eq!(store.prune_calls(0, None).expect("pruned"), 2);
+    let left: i64 =
+        store.conn.query_row("SELECT count(*) FROM attempts", [], |row| row.get(0)).expect("read");
+    assert_eq!(left, 0);
 }
 
 #[test]

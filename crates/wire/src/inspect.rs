@@ -37,6 +37,9 @@ pub struct Inspected {
     /// A bound that the prompt's length does not exceed whatever the tokenizer: one
     /// token a byte, attachments flat. For reserving money, not for admission.
     pub prompt_max: Tokens,
+    /// Does a part of the prompt lie with the engine (an earlier response, a conversation, a
+    /// stored prompt), so that neither estimate knows of it?
+    pub stored_prompt: bool,
     /// Chained hashes of the prompt's whole blocks (tools, then system prompt, then
     /// messages: the order in which engines lay them out).
     pub prefix: Box<[u64]>,
@@ -60,6 +63,40 @@ struct Seen<'a> {
     prompt: Option<Raw<'a>>,
     /// Something else that stands in for a prompt.
     stored_prompt: bool,
+    /// A field that some servers, which do not mind case, would take for one of these.
+    cased: Option<&'static str>,
+}
+
+/// The fields that decide what a call is and may cost.
+const FIELDS: [&str; 17] = [
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "n",
+    "best_of",
+    "tools",
+    "system",
+    "instructions",
+    "messages",
+    "input",
+    "prompt",
+    "previous_response_id",
+    "conversation",
+    "prompt_embeds",
+];
+
+/// The field that this name is but for its case. Go's JSON reader, which Ollama and others
+/// use, takes `Model` for `model`, and so do two letters outside ASCII that fold to k and s.
+fn but_for_case(name: &str) -> Option<&'static str> {
+    let fold = |letter: char| match letter {
+        '\u{212a}' => 'k',
+        '\u{17f}' => 's',
+        other => other.to_ascii_lowercase(),
+    };
+    FIELDS.into_iter().find(|field| *field != name && name.chars().map(fold).eq(field.chars()))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Seen<'a> {
@@ -88,6 +125,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Seen<'a> {
                         "input" => &mut seen.input,
                         "prompt" => &mut seen.prompt,
                         other => {
+                            seen.cased = seen.cased.or_else(|| but_for_case(other));
                             seen.stored_prompt |=
                                 matches!(other, "previous_response_id" | "conversation" | "prompt_embeds");
                             map.next_value::<IgnoredAny>()?;
@@ -117,6 +155,10 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
     }
     let seen: Seen<'_> = serde_json::from_str(text).map_err(|error| json::broken(&error))?;
     json::shallow(body)?;
+    if let Some(field) = seen.cased {
+        let what = "stands there in another case too, which servers read differently";
+        return Err(bad(field, what));
+    }
     let model_raw = present(seen.model).ok_or_else(|| bad("model", "is required"))?;
     let model = json::text(model_raw).ok_or_else(|| bad("model", "must be a string"))?;
     if model.is_empty() {
@@ -143,6 +185,7 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
         choices: seen.choices(protocol)?,
         prompt_tokens: length.likely,
         prompt_max: length.most,
+        stored_prompt: seen.is_elsewhere(protocol),
         prefix: prefix::hashes(&prompt),
     })
 }
@@ -207,6 +250,11 @@ impl<'a> Seen<'a> {
             Protocol::Completions | Protocol::Embeddings => Ok(vec![main]),
             _ => Ok([self.tools, self.system, Some(main)].into_iter().filter_map(present).collect()),
         }
+    }
+
+    /// Does a part of the prompt lie with the engine?
+    fn is_elsewhere(&self, protocol: Protocol) -> bool {
+        protocol == Protocol::Responses && (self.stored_prompt || present(self.prompt).is_some())
     }
 
     fn include_usage(&self) -> Result<bool, Fault> {
@@ -288,6 +336,33 @@ mod tests {
         assert_eq!((seen.output_max, seen.choices), (Some(Tokens(9)), 2));
         assert_eq!(seen.prompt_tokens, Tokens(8));
         assert!(seen.prefix.is_empty());
+    }
+
+    #[test]
+    fn a_field_in_another_case_is_refused() {
+        for (body, field) in [
+            (r#"{"model":"m","messages":[],"Model":"dear"}"#, "model"),
+            (r#"{"model":"m","messages":[],"MAX_TOKENS":9}"#, "max_tokens"),
+            ("{\"model\":\"m\",\"messages\":[],\"max_to\u{212a}ens\":9}", "max_tokens"),
+            ("{\"model\":\"m\",\"messages\":[],\"me\u{17f}sages\":[]}", "messages"),
+        ] {
+            assert_eq!(param(Protocol::Chat, body), (Code::BadField, field.to_owned()), "{body}");
+        }
+        let other = r#"{"model":"m","messages":[],"Metadata":{"Model":"x"},"N_keep":1}"#;
+        inspect(Protocol::Chat, other.as_bytes()).expect("other names are the engine's business");
+    }
+
+    #[test]
+    fn a_prompt_that_lies_with_the_engine_is_seen() {
+        for (body, elsewhere) in [
+            (r#"{"model":"m","input":"i"}"#, false),
+            (r#"{"model":"m","input":"i","previous_response_id":"r"}"#, true),
+            (r#"{"model":"m","prompt":{"id":"p"}}"#, true),
+            (r#"{"model":"m","input":"i","prompt":null}"#, false),
+        ] {
+            let seen = inspect(Protocol::Responses, body.as_bytes()).expect(body);
+            assert_eq!(seen.stored_prompt, elsewhere, "{body}");
+        }
     }
 
     #[test]

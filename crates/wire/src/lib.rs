@@ -8,6 +8,7 @@
 //! apart and put together again, in [`translate`].
 
 pub mod fault;
+pub mod http1;
 pub mod inspect;
 mod json;
 pub mod meter;

@@ -90,6 +90,12 @@ impl Events {
         self.read_line(b"", &mut take)
     }
 
+    /// Bytes held of an event that is not complete.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.line.capacity() + self.data.capacity()
+    }
+
     fn keep(&mut self, piece: &[u8]) -> Result<(), Fault> {
         check(self.line.len() + piece.len())?;
         self.line.extend_from_slice(piece);

@@ -9,6 +9,7 @@
 
 mod bless;
 mod command;
+mod fuzz;
 mod python;
 mod source;
 mod stages;
@@ -22,6 +23,7 @@ cargo x check                     format, clippy and the rules of the house
 cargo x test [STAGE] [--stop]     everything CI runs, or one stage; --stop ends at the first failure
 cargo x sim [--seeds N] [--seed S]  simulation: many seeds, or one seed again
 cargo x bench [ARGS]              the benchmark table
+cargo x fuzz [--seconds N] [TARGET] [INPUT]  every parser under libFuzzer, a minute each
 cargo x tidy                      the rules of the house alone
 cargo x bless-errors              write missing pages and the facts of docs/errors from the table of codes
 cargo x bless-ratchet             lower the recorded lengths of long files and functions
@@ -46,6 +48,7 @@ fn run(args: &[String]) -> Result<(), String> {
         "test" => stages::test(&root, rest),
         "sim" => stages::sim(&root, rest),
         "bench" => stages::bench(&root, rest),
+        "fuzz" => fuzz::fuzz(&root, &stages::target(&root), rest),
         "tidy" => stages::tidy(&root),
         "bless-errors" => bless::errors(&root),
         "bless-ratchet" => bless::ratchet(&root),

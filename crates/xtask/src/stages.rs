@@ -204,7 +204,8 @@ fn test_targets(tree: &Tree, wanted: impl Fn(&str) -> bool) -> Vec<&str> {
     ours.filter_map(|file| name(file).map(|len| &file[..len])).filter(|name| !name.contains('/')).collect()
 }
 
-fn target(root: &Path) -> PathBuf {
+/// Where everything is built.
+pub(crate) fn target(root: &Path) -> PathBuf {
     // Relative to the root, as cargo takes it when run there.
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
 }

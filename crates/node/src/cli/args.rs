@@ -138,6 +138,9 @@ pub struct KeyAddArgs {
     /// May also use the operations API
     #[arg(long)]
     pub admin: bool,
+    /// May also use paths that pass through to an engine: files, batches, fine-tunes, audio, images
+    #[arg(long)]
+    pub pass_through: bool,
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,

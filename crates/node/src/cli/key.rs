@@ -105,6 +105,7 @@ fn add(args: &KeyAddArgs) -> Result<(), Failed> {
         revoked: None,
         last_used: None,
         admin: args.admin,
+        pass_through: args.pass_through,
     };
     open(&args.config)?.add_key(&key)?;
     if args.json.json {
@@ -165,11 +166,16 @@ pub(crate) fn table(keys: &[Key], now: At) -> Table {
             "active" => Cell::styled("active", GOOD),
             other => Cell::styled(other, BAD),
         };
-        let admin = if key.admin { " (admin)" } else { "" };
+        let scopes = match (key.admin, key.pass_through) {
+            (true, true) => " (admin, pass-through)",
+            (true, false) => " (admin)",
+            (false, true) => " (pass-through)",
+            (false, false) => "",
+        };
         table.row(vec![
             key.id.clone().into(),
             key.tenant.as_str().into(),
-            format!("{}{admin}", key.name).trim_start().into(),
+            format!("{}{scopes}", key.name).trim_start().into(),
             key.class.map_or("-", seawall_model::Class::as_str).into(),
             if key.models.is_empty() { "all".into() } else { key.models.join(" ").into() },
             show_time(Some(key.created)).into(),
@@ -201,6 +207,7 @@ fn key_json(key: &Key, now: At) -> Value {
         "class": key.class.map(seawall_model::Class::as_str),
         "models": key.models,
         "admin": key.admin,
+        "pass_through": key.pass_through,
         "created": time(Some(key.created)),
         "expires": time(key.expires),
         "revoked": time(key.revoked),
@@ -323,10 +330,13 @@ mod tests {
         key.admin = true;
         key.name = "ci".into();
         key.models = vec!["fast".into(), "slow".into()];
-        insta::assert_snapshot!(print::plain(&table(&[sample("k-1"), key], NOW).render()), @r"
-        id   tenant  name        class  models     created           expires  last used  state
-        k-1  acme                -      all        2023-11-14 22:13  -        -          active
-        k-2  acme    ci (admin)  -      fast slow  2023-11-14 22:13  -        -          active
+        let mut files = sample("k-3");
+        files.pass_through = true;
+        insta::assert_snapshot!(print::plain(&table(&[sample("k-1"), key, files], NOW).render()), @r"
+        id   tenant  name            class  models     created           expires  last used  state
+        k-1  acme                    -      all        2023-11-14 22:13  -        -          active
+        k-2  acme    ci (admin)      -      fast slow  2023-11-14 22:13  -        -          active
+        k-3  acme    (pass-through)  -      all        2023-11-14 22:13  -        -          active
         ");
     }
 
@@ -343,6 +353,7 @@ mod tests {
             revoked: None,
             last_used: None,
             admin: false,
+            pass_through: false,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use seawall_model::{Millis, limits};
@@ -114,9 +113,9 @@ async fn fetch(url: &Url, path: &str, key: Option<&str>) -> Result<(StatusCode, 
         request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
     }
     let request = request
-        .body(Sending::whole(Bytes::new()))
+        .body(Sending::none())
         .map_err(|_| failed(code::USAGE, "the key holds characters that no header may hold", ""))?;
-    let answer = client.request(request).await.map_err(|error| {
+    let answer = client.request(request, true).await.map_err(|error| {
         let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         failed(code::UNAVAILABLE, format!("nothing answers at {url}: {why}"), "start it with: seawall serve")
     })?;

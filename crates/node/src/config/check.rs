@@ -43,9 +43,19 @@ fn check_limits(r: &mut Reading<'_>, config: &Config) {
         let what = "must be less than memory_bytes_max, or one answer could take all of it";
         r.problem(pick(r, "limits.answer_bytes_max", "limits.memory_bytes_max"), what, "");
     }
-    if limits.stream_window_bytes as u64 >= limits.memory_bytes_max.0 {
+    let windows = 2 * limits.stream_window_bytes as u64;
+    if windows >= limits.memory_bytes_max.0 {
         let what = "must be less than memory_bytes_max, or one stream could take all of it";
         r.problem(pick(r, "limits.stream_window_bytes", "limits.memory_bytes_max"), what, "");
+    }
+    let largest = limits.body_bytes_max.0.saturating_mul(2).saturating_add(windows);
+    if limits.body_bytes_max < limits.memory_bytes_max && largest > limits.memory_bytes_max.0 {
+        let what = "a body of this size can never be sent: at an engine it counts twice, with two windows";
+        r.warning(pick(r, "limits.body_bytes_max", "limits.memory_bytes_max"), what, "");
+    }
+    if limits.tenant_uploads_max > limits.uploads_max {
+        let what = "more than uploads_max: one tenant can take every place";
+        r.warning(pick(r, "limits.tenant_uploads_max", "limits.uploads_max"), what, "");
     }
     if limits.drain_grace_ms > limits.drain_ms_max {
         let what = "the grace lies inside the drain: it must not be longer than drain_ms_max";

@@ -372,6 +372,7 @@ fn read_pace(r: &mut Reading<'_>, s: &mut Section<'_>) -> Pace {
             d.calls_start.clamp(calls_min, calls_max.max(calls_min)),
         ),
         adaptive: s.bool(r, "adaptive", d.adaptive),
+        slowdown_max: d.slowdown_max,
         kv_tokens_max: s.whole_opt(r, "kv_tokens_max", 1_000..=1_000_000_000_000).map(Tokens),
         queue_delay_ms_max: s.millis(r, "queue_delay_ms_max", server::delay_range(), d.queue_delay_ms_max),
     };

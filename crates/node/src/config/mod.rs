@@ -172,6 +172,15 @@ pub struct LimitsConfig {
     pub body_bytes_max: Bytes,
     /// Largest body of a pass-through upload.
     pub upload_bytes_max: Bytes,
+    /// Uploads that pass through at once.
+    pub uploads_max: usize,
+    /// Of these, uploads of one root tenant.
+    pub tenant_uploads_max: usize,
+    /// So long may the client of an upload keep it waiting, beside the time its bytes take
+    /// at the slowest pace.
+    pub upload_stall_ms_max: Millis,
+    /// Slowest pace of an upload, per second.
+    pub upload_bytes_per_s_min: Bytes,
     /// Longest wait for a request body.
     pub body_wait_ms_max: Millis,
     /// All bytes held for calls in flight.
@@ -203,6 +212,10 @@ impl Default for LimitsConfig {
         Self {
             body_bytes_max: Bytes(limits::BODY_BYTES_MAX),
             upload_bytes_max: Bytes(limits::UPLOAD_BYTES_MAX),
+            uploads_max: limits::UPLOADS_MAX,
+            tenant_uploads_max: limits::TENANT_UPLOADS_MAX,
+            upload_stall_ms_max: Millis(limits::UPLOAD_STALL_MS_MAX),
+            upload_bytes_per_s_min: Bytes(limits::UPLOAD_BYTES_PER_S_MIN),
             body_wait_ms_max: Millis(limits::BODY_WAIT_MS_MAX),
             memory_bytes_max: Bytes(limits::MEMORY_BYTES_MAX),
             connections_max: limits::CONNECTIONS_MAX,

@@ -270,6 +270,7 @@ pub fn plan(config: &Config, ids: &mut Ids, discovered: &Discovered) -> (Plan, R
             .rev()
             .flat_map(|model| model.targets.iter().map(move |t| (t, model)))
             .collect(),
+        upstreams: BTreeMap::new(),
         plan: &mut plan,
         routes: &mut routes,
         ids,
@@ -332,7 +333,7 @@ fn add_engine(plan: &mut Plan, routes: &mut Routes, ids: &mut Ids, config: &Engi
         replicas: planned,
         pace: config.pace.clone(),
         rate: config.rate,
-        cost: CostRule::default(),
+        cost: CostRule { learned: true, ..CostRule::default() },
     });
     let route = EngineRoute {
         id,
@@ -357,6 +358,8 @@ struct Namer<'a> {
     /// The first alias that leads to a target: its price and bounds hold for the target
     /// under any name, or a budget could be dodged by asking for the model directly.
     like: BTreeMap<&'a TargetConfig, &'a ModelConfig>,
+    /// Numbers of models' names at their engines.
+    upstreams: BTreeMap<Arc<str>, u32>,
     plan: &'a mut Plan,
     routes: &'a mut Routes,
     ids: &'a mut Ids,
@@ -416,6 +419,12 @@ impl Namer<'_> {
         }
     }
 
+    fn number(&mut self, upstream: &Arc<str>) -> u32 {
+        // Fewer names than models, each of which has a number of that type.
+        let next = self.upstreams.len() as u32;
+        *self.upstreams.entry(upstream.clone()).or_insert(next)
+    }
+
     fn add(&mut self, name: &str, targets: &[TargetConfig], like: &ModelConfig) -> Option<ModelId> {
         if self.routes.models.len() >= limits::MODELS_MAX || self.routes.names.contains_key(name) {
             return None;
@@ -432,9 +441,14 @@ impl Namer<'_> {
         }
         let id = ModelId(self.ids.models.id(name));
         let name: Arc<str> = name.into();
+        // An engine's other paths are for no model that could be told.
+        let named = targets.iter().all(|target| &*target.upstream != "*");
+        let upstreams =
+            targets.iter().filter(|_| named).map(|target| self.number(&target.upstream)).collect();
         self.plan.models.push(Model {
             id,
             targets: targets.iter().map(|target| target.engine).collect(),
+            upstreams,
             price: like.price,
             context_tokens_max: like.context_tokens_max,
             output_tokens_max: like.output_tokens_max,

@@ -120,6 +120,15 @@ pub(crate) fn read_limits(r: &mut Reading<'_>, root: &mut Section<'_>) -> Limits
     let limits = LimitsConfig {
         body_bytes_max: s.bytes(r, "body_bytes_max", 1 << 10..=TIB, d.body_bytes_max),
         upload_bytes_max: s.bytes(r, "upload_bytes_max", 1 << 10..=TIB, d.upload_bytes_max),
+        uploads_max: as_len(s.whole(r, "uploads_max", 1..=1_000_000, d.uploads_max as u64)),
+        tenant_uploads_max: as_len(s.whole(
+            r,
+            "tenant_uploads_max",
+            1..=1_000_000,
+            d.tenant_uploads_max as u64,
+        )),
+        upload_stall_ms_max: s.millis(r, "upload_stall_ms_max", 100..=DAY_MS, d.upload_stall_ms_max),
+        upload_bytes_per_s_min: s.bytes(r, "upload_bytes_per_s_min", 1..=TIB, d.upload_bytes_per_s_min),
         body_wait_ms_max: s.millis(r, "body_wait_ms_max", 100..=DAY_MS, d.body_wait_ms_max),
         memory_bytes_max: s.bytes(r, "memory_bytes_max", 1 << 20..=TIB, d.memory_bytes_max),
         connections_max: as_len(s.whole(r, "connections_max", 1..=1_000_000, d.connections_max as u64)),
@@ -166,7 +175,7 @@ pub(crate) fn read_retry(r: &mut Reading<'_>, root: &mut Section<'_>) -> RetryRu
     let mut s = root.table(r, "retry");
     let d = RetryRule::default();
     let retry = RetryRule {
-        attempts_max: s.count(r, "attempts_max", 1..=20, d.attempts_max),
+        attempts_max: s.count(r, "attempts_max", 1..=hard::ATTEMPTS_CEILING, d.attempts_max),
         percent: s.count(r, "percent", 0..=100, d.percent),
         pause_ms: s.millis(r, "pause_ms", 1..=60_000, d.pause_ms),
         pause_ms_max: s.millis(r, "pause_ms_max", 1..=600_000, d.pause_ms_max),

@@ -13,6 +13,7 @@ use seawall_model::{At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
 use seawall_wire::inspect::Inspected;
 
 use crate::app::{App, Live};
+use crate::clock;
 use crate::config::plan::ModelRoute;
 use crate::keys::Caller;
 use crate::memory::Hold;
@@ -106,7 +107,7 @@ pub fn read(
     let run = run(&tenant, &parts.headers).map_err(bare)?;
     let deadline = deadline(&parts.headers, received).map_err(bare)?;
     if let Some(key) = &caller.key {
-        app.disk.key_used(key, received);
+        app.disk.key_used(key, clock::wall(received));
     }
     Ok(Ask {
         live,
@@ -135,7 +136,7 @@ fn bare(fault: Fault) -> Box<Unread> {
 /// # Errors
 /// `BadKey`.
 pub fn caller(app: &App, headers: &HeaderMap, now: At) -> Result<Caller, Fault> {
-    app.keys.load().caller(headers, now)
+    app.keys.load().caller(headers, clock::wall(now))
 }
 
 /// Reads a body whole, within its own limit, the byte budget and a time.

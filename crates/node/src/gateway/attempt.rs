@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use seawall_kernel::{Failure, Grant, Input};
 use seawall_model::{Code, EngineKind, Fault, Millis, Protocol, Usage, limits};
 use seawall_wire::meter::Meter;
@@ -17,7 +16,7 @@ use crate::app::App;
 use crate::clock;
 use crate::config::Secret;
 use crate::config::plan::EngineRoute;
-use crate::upstream::{self, Client, Sending};
+use crate::upstream::{self, Client, Coming, Failed as Unanswered, Sending};
 
 use super::ask::Ask;
 use super::call::{self, Translated, Way};
@@ -68,7 +67,7 @@ struct Begun {
     status: StatusCode,
     headers: HeaderMap,
     first: Bytes,
-    rest: Incoming,
+    rest: Coming,
 }
 
 /// Makes one attempt.
@@ -136,7 +135,7 @@ async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result
     let waiting = first_bytes(client, request);
     let begun = tokio::time::timeout(limit, waiting).await.map_err(|_| Stop::plain(failure))??;
     if let Some(report) = rates::report(&begun.headers) {
-        journey.app().seat.tell(Input::Rate { replica: grant.replica, report });
+        journey.app().seat.tell(Input::Rate { replica: grant.replica, call: grant.call, report });
     }
     if begun.status.is_success() {
         return Ok(begun);
@@ -152,7 +151,7 @@ fn asks_for_usage(ask: &Ask) -> bool {
 }
 
 async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun, Stop> {
-    let response = client.request(request).await.map_err(|why| Stop::plain(connect_or_cut(&why)))?;
+    let response = client.request(request, true).await.map_err(|why| Stop::plain(unanswered(&why)))?;
     let (parts, mut rest) = response.into_parts();
     let first = loop {
         match rest.frame().await {
@@ -167,8 +166,12 @@ async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun
     Ok(Begun { status: parts.status, headers: parts.headers, first, rest })
 }
 
-fn connect_or_cut(why: &hyper_util::client::legacy::Error) -> Failure {
-    if why.is_connect() { Failure::Connect } else { Failure::Cut }
+fn unanswered(why: &Unanswered) -> Failure {
+    match why {
+        Unanswered::Url(_) | Unanswered::Connect(_) => Failure::Connect,
+        Unanswered::Cut(_) | Unanswered::Upload(_) => Failure::Cut,
+        Unanswered::Garbled(_) => Failure::Garbled,
+    }
 }
 
 /// How long the first byte may take, and what it is if it takes longer.
@@ -303,7 +306,7 @@ async fn same(
 
 fn relay(
     ask: &Ask,
-    rest: Incoming,
+    rest: Coming,
     first: Bytes,
     flow: Flow,
     stall_max: Millis,
@@ -373,14 +376,14 @@ fn broken(journey: Journey, failure: Failure) -> Box<Failed> {
 enum Held {
     Whole(Bytes),
     /// It is longer; so far, and the rest.
-    More(Bytes, Incoming),
+    More(Bytes, Coming),
 }
 
 /// Holds a body up to a length; silence longer than `stall_max` is a failure.
 async fn hold(
     app: &App,
     first: Bytes,
-    mut rest: Incoming,
+    mut rest: Coming,
     len_max: usize,
     stall_max: Millis,
 ) -> Result<Held, Failure> {

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use seawall_kernel::{Failure, Grant, Refusal, Submit};
-use seawall_model::{Cause, Code, Fault, Protocol, Tokens, Usage};
+use seawall_model::{Cause, Code, Fault, Millis, Protocol, Tokens, Usage};
 use seawall_wire::translate;
 
 use crate::app::App;
+use crate::clock;
 use crate::config::plan::EngineRoute;
+use crate::log::Line;
+use crate::memory::Hold;
 use crate::seat::Verdict;
 
 use super::ask::Ask;
@@ -37,6 +40,8 @@ pub struct Translated {
     pub body: Bytes,
     /// What the answer needs of the request.
     pub context: translate::Context,
+    /// The body's bytes in the byte budget.
+    pub hold: Hold,
 }
 
 /// Serves a call.
@@ -46,7 +51,7 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
         Err(fault) => return super::reject(app, ask.protocol, &ask.trace, ask.protocol.path(), &fault),
     };
     if ways.iter().all(Option::is_none) {
-        return count_here(&ask);
+        return count_here(app, &ask);
     }
     let (mut journey, places) = admit(app, &ask, &ways);
     let mut said = None;
@@ -57,7 +62,7 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
                 let target = places.get(usize::from(grant.target)).copied().unwrap_or(u8::MAX);
                 Grant { target, ..grant }
             }
-            Some(Verdict::No(no)) => return refused(&ask, &no.0, said),
+            Some(Verdict::No(no)) => return refused(&ask, &no.0, no.1.attempts, said),
             None => return reply::fault(ask.protocol, &Fault::plain(Code::Internal), &ask.trace),
         };
         let Some(way) = ways.get(usize::from(grant.target)).and_then(Option::as_ref) else {
@@ -66,6 +71,13 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             journey.failed(Failure::Garbled, Usage::default());
             continue;
         };
+        if !journey.has_room() {
+            let Some(room) = app.memory.hold(room(&ask, way)) else {
+                journey.give_up(Code::MemoryFull);
+                return reply::fault(ask.protocol, &full(), &ask.trace);
+            };
+            journey.holds(room);
+        }
         match attempt::attempt(&ask, way, &grant, journey).await {
             Ok(mut response) => {
                 say_how(response.headers_mut(), &ask, &grant);
@@ -79,6 +91,21 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             }
         }
     }
+}
+
+fn full() -> Fault {
+    Fault::plain(Code::MemoryFull).after(Millis(1_000))
+}
+
+/// Bytes that an engine at work on it takes: a window on either side, and the body as it
+/// is rewritten for the engine.
+fn room(ask: &Ask, way: &Way) -> u64 {
+    let rewritten = match way {
+        Way::Same => ask.body.len() as u64,
+        // Held since it was made.
+        Way::Translated(_) => 0,
+    };
+    2 * ask.live.config.limits.stream_window_bytes as u64 + rewritten
 }
 
 /// For each target, how it is asked; `None` where it cannot be.
@@ -124,7 +151,8 @@ fn way(app: &App, ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Opt
     // Of its own, not the trace's: a client may give all calls of a run one trace.
     context.id = app.traces.fresh()[8..].to_owned();
     context.created = ask.received.0 / 1_000_000;
-    Ok(Some(Way::Translated(Box::new(Translated { protocol, body: body.into(), context }))))
+    let hold = app.memory.hold(body.len() as u64).ok_or_else(full)?;
+    Ok(Some(Way::Translated(Box::new(Translated { protocol, body: body.into(), context, hold }))))
 }
 
 /// The request for an engine of the client's own protocol: the model's name in place,
@@ -152,7 +180,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         class: ask.class,
         run: ask.run,
         prompt: ask.seen.prompt_tokens,
-        prompt_max: ask.seen.prompt_max,
+        prompt_max: prompt_max(ask),
         output_max: ask.seen.output_max.map(|max| Tokens(max.0.saturating_mul(choices))),
         generates,
         bytes: seawall_model::Bytes(ask.body.len() as u64),
@@ -174,8 +202,27 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
     (Journey::new(app.clone(), origin, ticket), places)
 }
 
+/// The longest that the prompt may be. What an engine keeps (an earlier response, a stored
+/// prompt) is not in the body: where the model's context is known, it may fill that.
+fn prompt_max(ask: &Ask) -> Tokens {
+    let seen = ask.seen.prompt_max;
+    let context = ask.model.context_tokens_max.filter(|_| ask.seen.stored_prompt);
+    context.map_or(seen, |context| seen.max(context))
+}
+
 /// Tokens counted by estimate, where no engine counts them.
-fn count_here(ask: &Ask) -> Response<Reply> {
+fn count_here(app: &App, ask: &Ask) -> Response<Reply> {
+    let line = Line::Counted {
+        at_ms: clock::wall(ask.received).0 / 1_000,
+        trace: ask.trace.clone(),
+        tenant: ask.tenant.clone(),
+        class: ask.class,
+        model: ask.model.name.clone(),
+        tokens: ask.seen.prompt_tokens,
+    };
+    if app.log.is_on() && !app.log.write(line) {
+        app.metrics.service.dropped("log_line", 1);
+    }
     let counted = seawall_wire::tokens::count_tokens_answer(ask.seen.prompt_tokens);
     let mut response = reply::json(StatusCode::OK, counted);
     response.headers_mut().insert("x-seawall-estimate", HeaderValue::from_static("true"));
@@ -196,7 +243,7 @@ pub fn say_how(headers: &mut HeaderMap, ask: &Ask, grant: &Grant) {
 }
 
 /// The answer to a call that the kernel turned away.
-fn refused(ask: &Ask, refusal: &Refusal, said: Option<Said>) -> Response<Reply> {
+fn refused(ask: &Ask, refusal: &Refusal, attempts: u32, said: Option<Said>) -> Response<Reply> {
     let (mut response, engine) = match said {
         // The engine's own refusal, in its own words: the request is at fault, and the
         // client knows best what it asked.
@@ -209,6 +256,9 @@ fn refused(ask: &Ask, refusal: &Refusal, said: Option<Said>) -> Response<Reply> 
         }
     };
     let headers = response.headers_mut();
+    if attempts > 0 {
+        headers.insert("x-seawall-attempts", HeaderValue::from(attempts));
+    }
     if let Some(cause) = refusal.cause {
         headers.insert("x-seawall-wait-cause", HeaderValue::from_static(cause.as_str()));
     }

@@ -25,6 +25,16 @@ impl Handed {
         self.0.store(clock::now().0, Ordering::Relaxed);
     }
 
+    /// How much of the limit is left; all of it while it is the other side that is
+    /// waited for.
+    #[must_use]
+    pub fn left(&self, now: At, limit: Millis) -> Millis {
+        match self.0.load(Ordering::Relaxed) {
+            0 => limit,
+            since => limit.saturating_sub(now.since(At(since))),
+        }
+    }
+
     fn stale(&self, now: At, limit: Millis) -> bool {
         let since = self.0.load(Ordering::Relaxed);
         since != 0 && now.since(At(since)) >= limit

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use seawall_kernel::{Failure, Settlement};
 use seawall_model::{
-    At, Class, EngineId, Finish, ModelId, Protocol, Record, ReplicaId, RunId, Tenant, Tokens, Usage,
+    At, Attempt, Class, Code, EngineId, Finish, ModelId, Outcome, Protocol, Record, ReplicaId, RunId, Tenant,
+    Tokens, Usage, limits,
 };
 
 use crate::app::App;
 use crate::clock;
 use crate::log::Line;
+use crate::memory::Hold;
 use crate::seat::{Ticket, Verdict};
 
 /// What is known of a call from the start.
@@ -38,6 +40,19 @@ pub struct Origin {
     pub prompt: Tokens,
 }
 
+/// How an attempt that went well is called.
+const ANSWERED: &str = "answered";
+
+/// The attempt under way.
+#[derive(Debug)]
+struct Trying {
+    engine: Arc<str>,
+    replica: Option<ReplicaId>,
+    began: At,
+    first_byte: Option<At>,
+    status: Option<u16>,
+}
+
 /// A call on its way. Dropped before its end, it is a client that left.
 #[derive(Debug)]
 pub struct Journey {
@@ -45,8 +60,18 @@ pub struct Journey {
     origin: Origin,
     ticket: Ticket,
     engine_name: Option<Arc<str>>,
+    /// The replica that the kernel chose last.
+    chosen: Option<ReplicaId>,
+    trying: Option<Trying>,
+    /// The attempts that are over, unless the only one went well.
+    tried: Vec<Attempt>,
     first_byte: Option<At>,
     status: u16,
+    /// Why Seawall could not go on, though the kernel would have.
+    given_up: Option<Code>,
+    /// What is held of the byte budget while an engine is at work, and how much of it for
+    /// good.
+    window: Option<(Hold, u64)>,
     /// Did an engine refuse the request, so that the client sees the engine's status?
     refused: bool,
     /// Is an engine at work on it?
@@ -63,8 +88,13 @@ impl Journey {
             origin,
             ticket,
             engine_name: None,
+            chosen: None,
+            trying: None,
+            tried: Vec::new(),
             first_byte: None,
             status: 499,
+            given_up: None,
+            window: None,
             refused: false,
             at_work: false,
             over: false,
@@ -93,26 +123,66 @@ impl Journey {
     /// that forgot the call.
     pub async fn verdict(&mut self) -> Option<Verdict> {
         let verdict = self.ticket.verdict().await;
-        if let Some(Verdict::No(no)) = &verdict {
-            if !self.refused {
-                self.status = no.0.code.status();
+        match &verdict {
+            Some(Verdict::Go(grant)) => self.chosen = Some(grant.replica),
+            Some(Verdict::No(no)) => {
+                if !self.refused {
+                    self.status = no.0.code.status();
+                }
+                self.end(&no.1);
             }
-            self.end(&no.1);
+            None => {}
         }
         verdict
     }
 
     /// The present attempt goes to this engine.
     pub fn goes_to(&mut self, engine: Arc<str>) {
-        self.engine_name = Some(engine);
+        self.engine_name = Some(engine.clone());
         self.at_work = true;
+        let (replica, began) = (self.chosen, clock::now());
+        self.trying = Some(Trying { engine, replica, began, first_byte: None, status: None });
+    }
+
+    /// Holds these bytes of the budget until the call is over.
+    pub fn holds(&mut self, window: Hold) {
+        let base = window.bytes();
+        self.window = Some((window, base));
+    }
+
+    /// Is room in the byte budget held for its answer?
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.window.is_some()
+    }
+
+    /// Holds so much beside that, rather than what it was before; `false` (and unchanged)
+    /// if there is no room.
+    pub fn holds_beside(&mut self, bytes: u64) -> bool {
+        let Some((window, base)) = &mut self.window else { return bytes == 0 };
+        let wanted = base.saturating_add(bytes);
+        match wanted.checked_sub(window.bytes()) {
+            Some(more) => window.grow(more),
+            None => {
+                window.shrink_to(wanted);
+                true
+            }
+        }
     }
 
     /// The first byte of the answer is here; streamed answers tell the kernel, which
     /// learns from it how loaded the replica is.
     pub fn first_byte(&mut self) {
+        let fresh = self.trying.as_ref().is_some_and(|trying| trying.first_byte.is_none());
+        if !fresh && self.first_byte.is_some() {
+            return;
+        }
+        let now = clock::now();
+        if let Some(trying) = self.trying.as_mut().filter(|_| fresh) {
+            trying.first_byte = Some(now);
+        }
         if self.first_byte.is_none() {
-            self.first_byte = Some(clock::now());
+            self.first_byte = Some(now);
             if self.origin.stream {
                 self.ticket.first_token();
             }
@@ -124,14 +194,23 @@ impl Journey {
         self.ticket.progress(output);
     }
 
-    /// The status that the client sees.
+    /// The status that the client sees, which is Seawall's own.
+    pub fn says(&mut self, status: u16) {
+        self.status = status;
+    }
+
+    /// The status that the client sees, which is the engine's.
     pub fn answers(&mut self, status: u16) {
         self.status = status;
+        if let Some(trying) = &mut self.trying {
+            trying.status = Some(status);
+        }
     }
 
     /// The present attempt failed before the client saw anything.
     pub fn failed(&mut self, failure: Failure, usage: Usage) {
         self.at_work = false;
+        self.tried(failure_name(failure), status_of(failure));
         if let Failure::Refused { status } = failure {
             self.refused = true;
             self.status = status;
@@ -141,20 +220,60 @@ impl Journey {
 
     /// The answer broke after the client had seen a part of it.
     pub fn broke(&mut self, failure: Failure, usage: Usage) {
+        match self.given_up {
+            Some(code) => self.tried(code.as_str(), None),
+            None => self.tried(failure_name(failure), status_of(failure)),
+        }
         let settlement = self.ticket.broke(failure, usage);
         self.end_with(settlement);
     }
 
     /// The answer is complete.
     pub fn finished(&mut self, usage: Usage, finish: Option<Finish>) {
+        self.tried(ANSWERED, None);
         let settlement = self.ticket.finished(usage, finish);
         self.end_with(settlement);
     }
 
     /// The client left.
     pub fn cancelled(&mut self, usage: Usage) {
+        if !self.tried.is_empty() {
+            self.tried("cancelled", None);
+        }
         let settlement = self.ticket.cancelled(usage);
         self.end_with(settlement);
+    }
+
+    /// The end that follows is put down to this.
+    pub fn blames(&mut self, code: Code) {
+        self.given_up = Some(code);
+    }
+
+    /// Seawall itself cannot go on with what the kernel let go; no engine has seen it.
+    pub fn give_up(&mut self, code: Code) {
+        self.given_up = Some(code);
+        self.status = code.status();
+        self.cancelled(Usage::default());
+    }
+
+    /// The present attempt is over. The only one of a call is not worth a line unless it
+    /// failed.
+    fn tried(&mut self, outcome: &'static str, status: Option<u16>) {
+        let Some(trying) = self.trying.take() else { return };
+        let plain = outcome == ANSWERED && self.tried.is_empty();
+        if plain || self.tried.len() >= limits::ATTEMPTS_CEILING as usize {
+            return;
+        }
+        let live = self.app.live.load();
+        self.tried.push(Attempt {
+            engine: trying.engine,
+            replica: trying.replica.map_or_else(|| "".into(), |replica| live.replica_name(replica)),
+            outcome,
+            status: status.or(trying.status),
+            began: trying.began.since(self.origin.received),
+            first_byte: trying.first_byte.map(|at| at.since(trying.began)),
+            took: clock::now().since(trying.began),
+        });
     }
 
     /// Has it ended?
@@ -180,6 +299,7 @@ impl Journey {
         if std::mem::replace(&mut self.over, true) {
             return;
         }
+        self.window = None;
         let record = Arc::new(self.record(settlement));
         self.app.metrics.calls.ended(&record);
         if !self.app.disk.record(record.clone()) {
@@ -190,8 +310,9 @@ impl Journey {
         }
     }
 
-    fn record(&self, settlement: &Settlement) -> Record {
+    fn record(&mut self, settlement: &Settlement) -> Record {
         let now = clock::now();
+        let tried = std::mem::take(&mut self.tried).into_boxed_slice();
         let origin = &self.origin;
         let engine: Option<EngineId> = settlement.engine;
         let replica: Option<ReplicaId> = settlement.replica;
@@ -208,17 +329,43 @@ impl Journey {
             engine_name: self.engine_name.clone(),
             replica,
             stream: origin.stream,
-            received: origin.received,
+            received: clock::wall(origin.received),
             waits: settlement.waits,
             attempts: settlement.attempts,
+            tried,
             first_token: self.first_byte.map(|at| at.since(origin.received)),
             took: now.since(origin.received),
             usage: settlement.usage,
             reserved_output: settlement.reserved_output,
             cost: settlement.cost,
             finish: settlement.finish,
-            outcome: settlement.outcome,
+            outcome: self.given_up.map_or(settlement.outcome, Outcome::Failed),
         }
+    }
+}
+
+/// A failure's name in records and metrics.
+#[must_use]
+pub fn failure_name(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Connect => "connect",
+        Failure::Timeout => "timeout",
+        Failure::Limited { .. } => "limited",
+        Failure::Server { .. } => "server_error",
+        Failure::Refused { .. } => "refused",
+        Failure::Credentials => "credentials",
+        Failure::Garbled => "garbled",
+        Failure::Cut => "cut",
+        Failure::TooLarge => "too_large",
+        Failure::Deadline => "deadline",
+    }
+}
+
+/// The status that the engine gave, where the failure tells.
+fn status_of(failure: Failure) -> Option<u16> {
+    match failure {
+        Failure::Server { status } | Failure::Refused { status } => Some(status),
+        _ => None,
     }
 }
 

@@ -13,6 +13,7 @@ pub mod relay;
 pub mod reply;
 pub mod through;
 pub mod trace;
+pub mod upload;
 
 use std::sync::Arc;
 
@@ -164,7 +165,7 @@ fn method_not_allowed(takes: &'static str) -> Fault {
 pub fn reject(app: &App, protocol: Protocol, trace: &Arc<str>, path: &str, fault: &Fault) -> Response<Reply> {
     app.metrics.calls.rejected(fault.code.as_str());
     let line = Line::Rejected {
-        at_ms: clock::now().0 / 1_000,
+        at_ms: clock::wall(clock::now()).0 / 1_000,
         trace: trace.clone(),
         // A path is the client's text: shortened so that a line stays a line.
         path: path.chars().take(200).collect(),

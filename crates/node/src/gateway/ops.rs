@@ -8,18 +8,14 @@ use serde_json::{Value, json};
 
 use crate::app::{App, Phase};
 use crate::config::Config;
-use crate::process;
 
 use super::ask;
 use super::reply::{self, Reply};
 
-/// `GET /healthz`: the process answers, and every part it cannot do without runs.
+/// `GET /healthz`: the process answers. A part that it cannot do without takes the process
+/// with it ([`crate::process::vital`]), so there is nothing else to say.
 #[must_use]
 pub fn health() -> Response<Reply> {
-    if let Some(part) = process::lost() {
-        let body = json!({"status": format!("{part} ended")});
-        return reply::json(StatusCode::SERVICE_UNAVAILABLE, body.to_string());
-    }
     reply::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ok\"}"))
 }
 
@@ -42,7 +38,8 @@ pub fn ready(app: &App) -> Response<Reply> {
 /// # Errors
 /// `BadKey` or `AdminOnly` where an admin key is asked for and this is none.
 pub fn metrics(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>, Fault> {
-    if metrics_closed(&app.live.load().config, app.keys.load().closed()) {
+    let open = app.listening.ip().is_loopback();
+    if metrics_closed(&app.live.load().config, open, app.keys.load().closed()) {
         admin(app, headers, now)?;
     }
     let mut response = Response::new(Reply::whole(app.metrics.page(app)));
@@ -51,8 +48,8 @@ pub fn metrics(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply
     Ok(response)
 }
 
-fn metrics_closed(config: &Config, keys: bool) -> bool {
-    config.metrics.require_admin || (!config.listen.ip().is_loopback() && keys)
+fn metrics_closed(config: &Config, on_loopback: bool, keys: bool) -> bool {
+    config.metrics.require_admin || (!on_loopback && keys)
 }
 
 /// `GET /seawall/state`: engines, replicas and models as the kernel sees them.
@@ -145,13 +142,11 @@ mod tests {
     #[test]
     fn metrics_ask_for_an_admin_key_where_other_machines_can_come() {
         let mut config = Config::bare("data".into());
-        config.listen = ([127, 0, 0, 1], 8_080).into();
-        assert!(!metrics_closed(&config, true));
+        assert!(!metrics_closed(&config, true, true));
         config.metrics.require_admin = true;
-        assert!(metrics_closed(&config, true));
+        assert!(metrics_closed(&config, true, true));
         config.metrics.require_admin = false;
-        config.listen = ([0, 0, 0, 0], 8_080).into();
-        assert!(metrics_closed(&config, true));
-        assert!(!metrics_closed(&config, false), "without keys nothing can be asked for");
+        assert!(metrics_closed(&config, false, true));
+        assert!(!metrics_closed(&config, false, false), "without keys nothing can be asked for");
     }
 }

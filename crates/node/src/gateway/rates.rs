@@ -77,7 +77,7 @@ fn until(text: &str) -> Option<Millis> {
 }
 
 fn ahead(when: jiff::Timestamp) -> Millis {
-    let now = i64::try_from(clock::now().0 / 1_000).unwrap_or(i64::MAX);
+    let now = i64::try_from(clock::wall(clock::now()).0 / 1_000).unwrap_or(i64::MAX);
     Millis(u64::try_from(when.as_millisecond().saturating_sub(now)).unwrap_or(0))
 }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use seawall_kernel::Failure;
 use seawall_model::{At, Code, Fault, Finish, Millis, Tokens, Usage};
 use seawall_wire::meter::Meter;
@@ -20,6 +19,7 @@ use tokio::time::Sleep;
 use crate::app::Phase;
 use crate::clock;
 use crate::memory::Hold;
+use crate::upstream::Coming;
 
 use super::handed::Handed;
 use super::journey::Journey;
@@ -28,6 +28,10 @@ use super::reply::BoxError;
 /// The kernel hears of a stream's output once per this many tokens: often enough to
 /// charge a tenant while it is served, rarely enough to cost nothing.
 const PROGRESS_EVERY: u64 = 64;
+
+/// What a translation holds is accounted for in steps of so many bytes; one step lies in
+/// the window that every call holds anyway.
+const HELD_STEP: u64 = 64 << 10;
 
 /// What a body says when it is polled.
 pub type Piece = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
@@ -73,7 +77,7 @@ impl Flow {
 #[derive(Debug)]
 pub struct Relay {
     // Dropped first: the upstream call ends before anything is told of it.
-    upstream: Option<Incoming>,
+    upstream: Option<Coming>,
     flow: Flow,
     ready: VecDeque<Bytes>,
     journey: Journey,
@@ -84,6 +88,10 @@ pub struct Relay {
     /// Is it an event stream (whose end and errors have a form), or a plain body?
     events: bool,
     handed: Arc<Handed>,
+    /// How the engine's status has already said that it failed.
+    judged: Option<Failure>,
+    /// What the translation holds beyond the window, in steps.
+    beside: u64,
     _hold: Option<Hold>,
 }
 
@@ -91,7 +99,7 @@ impl Relay {
     /// Starts relaying. `first` is what has already been received.
     #[must_use]
     pub fn new(
-        upstream: Incoming,
+        upstream: Coming,
         flow: Flow,
         journey: Journey,
         stall_max: Millis,
@@ -103,15 +111,25 @@ impl Relay {
             upstream: Some(upstream),
             flow,
             ready: VecDeque::new(),
-            journey,
             stall,
             stall_max,
             heard: clock::now(),
             reported: 0,
             events,
             handed: Arc::default(),
-            _hold: hold,
+            judged: None,
+            beside: 0,
+            // Counted once: with the call, where room was found before it was sent.
+            _hold: hold.filter(|_| !journey.has_room()),
+            journey,
         }
+    }
+
+    /// The engine failed by its status, whatever comes of the body, which is passed on.
+    #[must_use]
+    pub fn judged(mut self, failure: Failure) -> Self {
+        self.judged = Some(failure);
+        self
     }
 
     /// Takes in what was received before the relay began.
@@ -194,13 +212,30 @@ impl Relay {
                 if !out.is_empty() {
                     self.ready.push_back(out.into());
                 }
+                let held = stream.held() as u64;
                 if let Err(fault) = fed {
                     self.end_with_fault(Failure::Garbled, &fault);
+                } else if !self.account(held) {
+                    self.journey.blames(Code::MemoryFull);
+                    self.end_with_fault(Failure::TooLarge, &Fault::plain(Code::MemoryFull));
                 }
             }
             Flow::Raw => self.ready.push_back(bytes),
         }
         self.report();
+    }
+
+    /// Accounts for what the translation holds; `false` if the byte budget has no room.
+    fn account(&mut self, held: u64) -> bool {
+        let beside = held.saturating_sub(HELD_STEP).div_ceil(HELD_STEP) * HELD_STEP;
+        if beside == self.beside {
+            return true;
+        }
+        let room = self.journey.holds_beside(beside);
+        if room {
+            self.beside = beside;
+        }
+        room
     }
 
     fn report(&mut self) {
@@ -252,12 +287,11 @@ impl Relay {
         }
         self.upstream = None;
         let failed = matches!(&self.flow, Flow::Same(meter) if meter.failed());
+        let failed = self.judged.or_else(|| failed.then_some(Failure::Server { status: 500 }));
         let usage = self.usage();
-        if failed {
-            self.journey.broke(Failure::Server { status: 500 }, usage);
-        } else {
-            let finish = self.flow.finish();
-            self.journey.finished(usage, finish);
+        match failed {
+            Some(failure) => self.journey.broke(failure, usage),
+            None => self.journey.finished(usage, self.flow.finish()),
         }
         None
     }
@@ -301,6 +335,9 @@ impl Drop for Relay {
         let usage = self.usage();
         let late = clock::now().micros_since(noticed);
         self.journey.app().metrics.service.orphaned.inc_by(late as f64 / 1_000_000.0);
-        self.journey.cancelled(usage);
+        match self.judged {
+            Some(failure) => self.journey.broke(failure, usage),
+            None => self.journey.cancelled(usage),
+        }
     }
 }

@@ -1,26 +1,32 @@
 //! Every other `/v1/*` path (files, batches, images, audio, fine-tuning): passed through
 //! unchanged and streamed both ways, but authenticated, limited and traced like any call.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use seawall_kernel::{Failure, Grant, Submit};
-use seawall_model::{At, Bytes, Code, Fault, Millis, Protocol, Tokens, Usage, limits};
+use seawall_kernel::{Failure, Grant, Input, Submit};
+use seawall_model::{At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits};
 
 use crate::app::{App, Live, Phase};
-use crate::config::plan::EngineRoute;
+use crate::clock;
+use crate::config::plan::{EngineRoute, ModelRoute};
+use crate::keys::Caller;
 use crate::memory::Hold;
 use crate::seat::Verdict;
-use crate::upstream::{self, Sending, Through};
+use crate::upstream::{self, Coming, Failed, Sending, Through, UploadFailed};
 
 use super::ask;
 use super::attempt;
-use super::journey::{Journey, Origin};
+use super::handed::Handed;
+use super::journey::{Journey, Origin, failure_name};
+use super::rates;
 use super::relay::{Flow, Relay};
 use super::reply::{self, Reply};
+use super::upload::Arriving;
 
 /// The body of a request that passes through.
 #[derive(Debug)]
@@ -31,7 +37,20 @@ pub enum Upload {
     Here(bytes::Bytes, Hold),
 }
 
+/// Bodies up to this size that name their length are received before the engine is asked
+/// for a place: JSON, and most audio clips.
+const HELD_BYTES_MAX: u64 = 1 << 20;
+
 impl Upload {
+    /// Lets the client hear an answer though its body is not wanted.
+    async fn turn_away(self, headers: &HeaderMap) {
+        if let Self::Coming(body) = self
+            && !body.is_end_stream()
+        {
+            ask::turn_away(headers, body).await;
+        }
+    }
+
     /// The least number of bytes it has.
     fn len_min(&self) -> u64 {
         match self {
@@ -39,6 +58,25 @@ impl Upload {
             Self::Here(body, _) => body.len() as u64,
         }
     }
+}
+
+/// A request that may pass, and what the kernel will be told of it.
+struct Passing {
+    caller: Caller,
+    model: ModelRoute,
+    tenant: Tenant,
+    class: Class,
+    run: Option<RunId>,
+    deadline: Option<At>,
+}
+
+/// A body ready to be sent.
+struct Ready {
+    sending: Sending,
+    /// Its bytes in the byte budget, if it is held.
+    hold: Option<Hold>,
+    /// When the engine last took a piece of it.
+    taken: Arc<Handed>,
 }
 
 /// Serves one request to any other path.
@@ -51,16 +89,19 @@ pub async fn serve(
 ) -> Response<Reply> {
     let protocol = super::shape(parts.uri.path(), &parts.headers);
     let path = parts.uri.path().to_owned();
-    if *app.phase.borrow() >= Phase::Draining {
-        return super::reject(app, protocol, &trace, &path, &Fault::plain(Code::Draining));
-    }
     let live = app.live.load_full();
-    let sending = sending(app, &live, &parts, upload).await;
-    let admitted = sending.and_then(|sending| Ok((sending, admit(app, &live, &parts, &trace, received)?)));
-    let (sending, mut journey) = match admitted {
-        Ok(admitted) => admitted,
+    let passing = match allowed(app, &live, &parts, received) {
+        Ok(passing) => passing,
+        Err(fault) => {
+            upload.turn_away(&parts.headers).await;
+            return super::reject(app, protocol, &trace, &path, &fault);
+        }
+    };
+    let mut ready = match ready(app, &live, &parts, &passing.tenant, upload).await {
+        Ok(ready) => ready,
         Err(fault) => return super::reject(app, protocol, &trace, &path, &fault),
     };
+    let mut journey = submit(app, passing, &ready.sending, &trace, received);
     let grant = match journey.verdict().await {
         Some(Verdict::Go(grant)) => grant,
         None => return reply::fault(protocol, &Fault::plain(Code::Internal), &trace),
@@ -68,61 +109,59 @@ pub async fn serve(
             return reply::fault(protocol, &super::call::refusal_fault(&no.0, None), &trace);
         }
     };
+    let window = 2 * live.config.limits.stream_window_bytes as u64;
+    let Some(hold) = held_with(app, ready.hold.take(), window) else {
+        journey.give_up(Code::MemoryFull);
+        return reply::fault(protocol, &full(), &trace);
+    };
+    journey.holds(hold);
     // The body is gone once it is sent, so there is one attempt.
-    match send(app, &grant, parts, sending, &mut journey, &trace).await {
+    match send(app, &grant, parts, ready, &mut journey, &trace).await {
         Ok(response) => {
-            let mut answer = relay(&live, response, &grant, journey);
+            let mut answer = relay(app, &live, response, &grant, journey);
             answer.headers_mut().insert("x-seawall-engine", upstream::value(&live.engine_name(grant.engine)));
             reply::trace_header(answer.headers_mut(), &trace);
             answer
         }
         Err((failure, code)) => {
-            journey.answers(code.status());
+            app.metrics.calls.attempt(&live.engine_name(grant.engine), failure_name(failure));
+            journey.says(code.status());
+            // What is the client's doing is not put down to the engine.
+            if matches!(failure, Failure::Refused { .. }) {
+                journey.blames(code);
+            }
             journey.broke(failure, Usage::default());
-            reply::fault(protocol, &Fault::plain(code), &trace)
+            let mut answer = reply::fault(protocol, &Fault::plain(code), &trace);
+            answer.headers_mut().insert("x-seawall-attempts", HeaderValue::from(grant.attempt));
+            answer
         }
     }
 }
 
-/// The body as it will be sent, bounded; nothing is taken from the client yet.
-async fn sending(
-    app: &Arc<App>,
-    live: &Live,
-    parts: &http::request::Parts,
-    upload: Upload,
-) -> Result<Sending, Fault> {
-    let left = live.config.limits.upload_bytes_max.0;
-    if upload.len_min() > left {
-        if let Upload::Coming(body) = upload {
-            ask::turn_away(&parts.headers, body).await;
-        }
-        let message = format!("The upload is larger than the limit of {left} bytes.");
-        return Err(Fault::new(Code::BodyTooLarge, message));
-    }
-    let carries = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-    match upload {
-        Upload::Here(body, _) => Ok(Sending::whole(body)),
-        Upload::Coming(body) if body.is_end_stream() && !carries => Ok(Sending::Whole(None)),
-        Upload::Coming(body) => {
-            let full = || Fault::plain(Code::MemoryFull).after(Millis(1_000));
-            let hold = app.memory.hold(limits::STREAM_WINDOW_BYTES as u64).ok_or_else(full)?;
-            Ok(Sending::Through(Box::new(Through { body, left, hold })))
-        }
-    }
+fn full() -> Fault {
+    Fault::plain(Code::MemoryFull).after(Millis(1_000))
 }
 
-/// Checks who asks, finds the engine, and asks the kernel.
-fn admit(
-    app: &Arc<App>,
-    live: &Arc<Live>,
-    parts: &http::request::Parts,
-    trace: &Arc<str>,
-    received: At,
-) -> Result<Journey, Fault> {
+/// What is held already and so much more, if there is room.
+fn held_with(app: &App, hold: Option<Hold>, bytes: u64) -> Option<Hold> {
+    let mut hold = hold.or_else(|| app.memory.hold(0))?;
+    hold.grow(bytes).then_some(hold)
+}
+
+/// Finds out who asks, whether they may, and of which engine.
+fn allowed(app: &App, live: &Live, parts: &http::request::Parts, received: At) -> Result<Passing, Fault> {
+    if *app.phase.borrow() >= Phase::Draining {
+        return Err(Fault::plain(Code::Draining));
+    }
     let caller = ask::caller(app, &parts.headers, received)?;
     let engine = engine(live, &parts.headers)?;
     let model = live.routes.paths(engine.id).ok_or_else(|| Fault::plain(Code::PathUnknown))?;
     let tenant = ask::sub_tenant(&caller.tenant, &parts.headers)?;
+    // Files, batches and fine-tunes belong to the operator's account with the provider, and
+    // whoever reaches one reaches all.
+    if !caller.pass_through {
+        return Err(Fault::plain(Code::PathForbidden).at("authorization"));
+    }
     // A key or tenant tied to certain models has no business beside them.
     if !caller.models.is_empty() || !live.routes.allows(&tenant, model.id) {
         let message = "This key is tied to certain models and may not use other paths.";
@@ -131,6 +170,71 @@ fn admit(
     let class = ask::class(live, &caller, &tenant, &parts.headers)?;
     let run = ask::run(&tenant, &parts.headers)?;
     let deadline = ask::deadline(&parts.headers, received)?;
+    Ok(Passing { model: model.clone(), caller, tenant, class, run, deadline })
+}
+
+/// Makes the body ready. One that is known to be short is received here, before the engine
+/// is asked for a place; a long one will stream, if there is a place for an upload.
+async fn ready(
+    app: &Arc<App>,
+    live: &Live,
+    parts: &http::request::Parts,
+    tenant: &Tenant,
+    upload: Upload,
+) -> Result<Ready, Fault> {
+    let limits = &live.config.limits;
+    let left = limits.upload_bytes_max.0;
+    if upload.len_min() > left {
+        upload.turn_away(&parts.headers).await;
+        let message = format!("The upload is larger than the limit of {left} bytes.");
+        return Err(Fault::new(Code::BodyTooLarge, message));
+    }
+    let taken = Arc::<Handed>::default();
+    let body = match upload {
+        Upload::Here(body, hold) => {
+            return Ok(Ready { sending: Sending::whole(body), hold: Some(hold), taken });
+        }
+        Upload::Coming(body) => body,
+    };
+    let carries = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+    if body.is_end_stream() && !carries {
+        return Ok(Ready { sending: Sending::none(), hold: None, taken });
+    }
+    let short = HELD_BYTES_MAX.min(limits.body_bytes_max.0);
+    if body.size_hint().exact().is_some_and(|len| len <= short) {
+        let (body, hold) = ask::whole_body(app, live, &parts.headers, body).await?;
+        return Ok(Ready { sending: Sending::whole(body), hold: Some(hold), taken });
+    }
+    let place = app.uploads.begin(tenant, limits).ok_or_else(uploads_full);
+    let room = place.and_then(|place| {
+        let hold = app.memory.hold(limits.stream_window_bytes as u64).ok_or_else(full)?;
+        Ok((place, hold))
+    });
+    let (place, hold) = match room {
+        Ok(room) => room,
+        Err(fault) => {
+            Upload::Coming(body).turn_away(&parts.headers).await;
+            return Err(fault);
+        }
+    };
+    let body = Arriving::new(body, place, taken.clone(), limits);
+    Ok(Ready { sending: Sending::Through(Box::new(Through { body, left, hold })), hold: None, taken })
+}
+
+fn uploads_full() -> Fault {
+    Fault::plain(Code::UploadsFull).after(Millis(1_000))
+}
+
+/// Submits the request to the kernel.
+fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>, received: At) -> Journey {
+    let Passing { caller, model, tenant, class, run, deadline } = passing;
+    if let Some(key) = &caller.key {
+        app.disk.key_used(key, clock::wall(received));
+    }
+    let held = match sending {
+        Sending::Whole(body) => body.len() as u64,
+        Sending::Through(_) => 0,
+    };
     let ticket = app.seat.submit(|call| Submit {
         call,
         tenant: tenant.clone(),
@@ -142,7 +246,7 @@ fn admit(
         prompt_max: Tokens::ZERO,
         output_max: None,
         generates: false,
-        bytes: Bytes::ZERO,
+        bytes: Bytes(held),
         deadline,
         prefix: Box::default(),
     });
@@ -153,12 +257,12 @@ fn admit(
         class,
         protocol: Protocol::Other,
         model: model.id,
-        model_name: model.name.clone(),
+        model_name: model.name,
         stream: false,
         received,
         prompt: Tokens::ZERO,
     };
-    Ok(Journey::new(app.clone(), origin, ticket))
+    Journey::new(app.clone(), origin, ticket)
 }
 
 /// The engine named in `x-seawall-engine`, or the first that takes other paths.
@@ -178,10 +282,10 @@ async fn send(
     app: &Arc<App>,
     grant: &Grant,
     parts: http::request::Parts,
-    sending: Sending,
+    ready: Ready,
     journey: &mut Journey,
     trace: &str,
-) -> Result<Response<Incoming>, (Failure, Code)> {
+) -> Result<Response<Coming>, (Failure, Code)> {
     // No replica to blame: a reload took it away between the grant and now.
     let gone = (Failure::Refused { status: 503 }, Code::EngineDown);
     let live = app.live.load_full();
@@ -191,47 +295,122 @@ async fn send(
     journey.goes_to(engine.name.clone());
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let bad_path = (Failure::Refused { status: 400 }, Code::PathUnknown);
-    let mut request = Request::new(sending);
+    let mut request = Request::new(ready.sending);
     *request.method_mut() = parts.method;
     *request.uri_mut() = replica.url.join(path).map_err(|_| bad_path)?;
     let mut headers = upstream::forwarded(&parts.headers);
     attempt::credentials(&mut headers, engine);
     headers.insert("traceparent", super::trace::parent(trace, grant.call.0, grant.attempt));
     *request.headers_mut() = headers;
-    let limit = Duration::from_millis(engine.first_token_ms_max.0);
-    match tokio::time::timeout(limit, client.request(request)).await {
-        Ok(Ok(response)) => {
-            app.metrics.calls.attempt(&engine.name, "answered");
-            Ok(response)
-        }
-        Ok(Err(why)) if why.is_connect() => Err((Failure::Connect, Code::EngineDown)),
-        // The client's body broke the limit or broke off: the engine is well.
-        Ok(Err(why)) if is_body(&why) => Err((Failure::Refused { status: 413 }, Code::BodyTooLarge)),
-        Ok(Err(_)) => Err((Failure::Cut, Code::EngineFailed)),
-        Err(_) => Err((Failure::Timeout, Code::EngineTimeout)),
+    // Only what changes nothing may reach an engine twice.
+    let again = request.method().is_safe();
+    let answering = client.request(request, again);
+    match patiently(answering, &ready.taken, engine.first_token_ms_max).await {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(Failed::Upload(why))) => Err(match why {
+            // The client's doing: the engine is well.
+            UploadFailed::TooLarge => (Failure::Refused { status: 413 }, Code::BodyTooLarge),
+            UploadFailed::Cut | UploadFailed::Slow => (Failure::Refused { status: 408 }, Code::BodyTimeout),
+        }),
+        Some(Err(Failed::Connect(_) | Failed::Url(_))) => Err((Failure::Connect, Code::EngineDown)),
+        Some(Err(Failed::Cut(_))) => Err((Failure::Cut, Code::EngineFailed)),
+        Some(Err(Failed::Garbled(_))) => Err((Failure::Garbled, Code::EngineFailed)),
+        None => Err((Failure::Timeout, Code::EngineTimeout)),
     }
 }
 
-/// Did the request's own body fail, rather than the engine?
-fn is_body(why: &hyper_util::client::legacy::Error) -> bool {
-    let hyper = std::error::Error::source(why).and_then(|source| source.downcast_ref::<hyper::Error>());
-    hyper.is_some_and(hyper::Error::is_user)
+/// Waits for an answer as long as the engine may take, counted from the last piece of the
+/// body that it took: an upload takes its time, and a slow client is not the engine's fault.
+async fn patiently<T>(answering: impl Future<Output = T>, taken: &Handed, limit: Millis) -> Option<T> {
+    tokio::pin!(answering);
+    taken.gave();
+    loop {
+        let left = taken.left(clock::now(), limit);
+        if left == Millis::ZERO {
+            return None;
+        }
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(left.0), &mut answering).await {
+            return Some(answer);
+        }
+    }
 }
 
-/// The engine's answer as it comes, whatever its status.
-fn relay(live: &Live, response: Response<Incoming>, grant: &Grant, mut journey: Journey) -> Response<Reply> {
+/// What an answer's status says of the engine, where it says that it failed.
+fn judge(status: StatusCode, headers: &HeaderMap) -> Option<Failure> {
+    match status.as_u16() {
+        429 | 529 => Some(Failure::Limited { retry_after: rates::retry_after(headers) }),
+        status @ 500.. => Some(Failure::Server { status }),
+        _ => None,
+    }
+}
+
+/// The engine's answer as it comes, whatever its status. The kernel hears what the status
+/// says of the engine.
+fn relay(
+    app: &App,
+    live: &Live,
+    response: Response<Coming>,
+    grant: &Grant,
+    mut journey: Journey,
+) -> Response<Reply> {
     let (parts, body) = response.into_parts();
     let engine = live.routes.engine(grant.engine);
     let stall_max = engine.map_or(Millis(limits::STALL_MS_MAX), |engine| engine.stall_ms_max);
     journey.answers(parts.status.as_u16());
+    let judged = judge(parts.status, &parts.headers);
+    app.metrics.calls.attempt(&live.engine_name(grant.engine), judged.map_or("answered", failure_name));
+    if let Some(report) = rates::report(&parts.headers) {
+        app.seat.tell(Input::Rate { replica: grant.replica, call: grant.call, report });
+    }
     let mut headers = upstream::returned(&parts.headers);
     if let Some(len) = parts.headers.get(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, len.clone());
     }
-    let hold = journey.app().memory.hold(2 * limits::STREAM_WINDOW_BYTES as u64);
-    let relay = Relay::new(body, Flow::Raw, journey, stall_max, false, hold);
+    let relay = Relay::new(body, Flow::Raw, journey, stall_max, false, None);
+    let relay = match judged {
+        Some(failure) => relay.judged(failure),
+        None => relay,
+    };
     let mut answer = Response::new(Reply::Relay(Box::new(relay)));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_the_engines_failure_from_500_on_and_a_limit_at_429() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(judge(StatusCode::OK, &headers), None);
+        assert_eq!(judge(StatusCode::NOT_FOUND, &headers), None, "a file that is gone is nobody's failure");
+        assert_eq!(judge(StatusCode::BAD_GATEWAY, &headers), Some(Failure::Server { status: 502 }));
+        headers.insert("retry-after", HeaderValue::from_static("3"));
+        let limited = Failure::Limited { retry_after: Some(Millis(3_000)) };
+        assert_eq!(judge(StatusCode::TOO_MANY_REQUESTS, &headers), Some(limited));
+    }
+
+    #[tokio::test]
+    async fn patience_ends_with_a_silent_engine_and_not_while_the_client_is_waited_for() {
+        let taken = Handed::default();
+        let never = std::future::pending::<()>();
+        assert_eq!(patiently(never, &taken, Millis(20)).await, None);
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let slow = async {
+            // The client's turn: however long it takes, the engine's time does not run.
+            taken.asked();
+            answer.await
+        };
+        let client = async {
+            let begun = clock::now();
+            while clock::now().since(begun) < Millis(60) {
+                tokio::task::yield_now().await;
+            }
+            sender.send(7).expect("somebody listens");
+        };
+        let (answered, ()) = tokio::join!(patiently(slow, &taken, Millis(20)), client);
+        assert_eq!(answered, Some(Ok(7)));
+    }
 }

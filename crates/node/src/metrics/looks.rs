@@ -29,6 +29,7 @@ pub(super) struct Looks {
     budget_reserved: Gauges<1>,
     budget_limit: Gauges<1>,
     connections: Gauges<0>,
+    uploads: Gauges<0>,
     held: Gauges<1>,
     tasks: Gauges<1>,
     process: Gauges<1>,
@@ -55,6 +56,7 @@ impl Looks {
             ),
             budget_limit: gauges(r, "seawall_budget_limit", "Limit, by account (largest)"),
             connections: gauges(r, "seawall_connections", "Open connections from clients"),
+            uploads: gauges(r, "seawall_uploads", "Streamed uploads under way"),
             held: gauges(r, "seawall_memory_bytes", "The byte budget of calls in flight: held and limit"),
             tasks: gauges(r, "seawall_tasks", "Live tasks and threads, by kind"),
             process: gauges(r, "seawall_process", "Resident and allocated bytes, descriptors, uptime"),
@@ -139,6 +141,7 @@ impl Looks {
         }
         let connections = app.tasks.count(Kind::Connection) as f64;
         self.connections.get_or_create(&Labels([])).set(connections);
+        self.uploads.get_or_create(&Labels([])).set(app.uploads.count() as f64);
         self.held.get_or_create(&one("kind", "held")).set(app.memory.held().0 as f64);
         self.held.get_or_create(&one("kind", "limit")).set(app.memory.limit().0 as f64);
         for kind in Kind::ALL {

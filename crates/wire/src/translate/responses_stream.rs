@@ -219,6 +219,11 @@ impl Speak {
         });
     }
 
+    /// Bytes kept of the answer.
+    pub(crate) fn kept(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+
     fn charge(&mut self, bytes: usize) -> Result<(), Fault> {
         self.bytes = self.bytes.saturating_add(bytes as u64);
         if self.bytes > ANSWER_BYTES_MAX { Err(Fault::plain(Code::AnswerTooLarge)) } else { Ok(()) }

@@ -137,6 +137,17 @@ impl Stream {
         self.tally.tokens
     }
 
+    /// Bytes held: of an event that is not complete, and of the answer where the client's
+    /// protocol repeats it at its end.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let kept = match &self.speak {
+            Speak::Responses(speak) => speak.kept(),
+            Speak::Chat(_) | Speak::Messages(_) => 0,
+        };
+        self.events.held() + kept
+    }
+
     /// Has the answer been translated to its end?
     #[must_use]
     pub fn complete(&self) -> bool {
