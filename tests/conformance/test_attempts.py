@@ -122,6 +122,57 @@ def test_calls_beyond_the_byte_budget_are_refused_before_they_are_sent(tmp_path:
         witness.close()
 
 
+def test_an_answer_without_room_is_relayed_or_refused_and_the_engine_not_blamed(tmp_path: pathlib.Path) -> None:
+    """Two windows of 500 kB leave 48 kB: what can be passed on is, what must be held whole is not."""
+    witness = Witness()
+    limits = "[limits]\nmemory_bytes_max = 1048576\nbody_bytes_max = 10000\nanswer_bytes_max = 900000\nstream_window_bytes = 500000\n"
+    engines = harness.engine("e", witness.url) + harness.engine("a", witness.url.replace("127.0.0.1", "localhost"), kind="anthropic")
+    gateway = harness.Gateway(tmp_path, limits + engines + harness.model("same", "e/real") + harness.model("other", "a/real"))
+    try:
+        large = chat("[[tokens=200 token_bytes=1000]]", model="same")
+        answer = httpx.post(gateway.v1 + "/chat/completions", json=large, timeout=20)
+        assert (answer.status_code, len(answer.json()["choices"][0]["message"]["content"])) == (200, 200_000)
+        answer = httpx.post(gateway.v1 + "/chat/completions", json={**large, "model": "other"}, timeout=20)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_full")
+        assert answer.headers["retry-after"] == "1"
+        line = json.loads(gateway.line('"outcome":"memory_full"'))
+        assert (line["status"], line["call"]["attempts"][0]["outcome"]) == (503, "memory_full")
+        small = httpx.post(gateway.v1 + "/chat/completions", json=chat(model="other"), timeout=20)
+        assert small.status_code == 200, "all room is given back"
+    finally:
+        gateway.stop()
+        witness.close()
+
+
+def test_why_a_replica_cannot_be_reached_is_in_the_state(tmp_path: pathlib.Path) -> None:
+    """While it lasts; the log says when it begins and when it is over, and clients are told nothing of it."""
+    witness = Witness()
+    gateway = harness.Gateway(tmp_path, "[retry]\nattempts_max = 1\nopen_ms = 100\n" + harness.engine("e", witness.url, health_path="/health") + harness.model("real", "e/real"))
+
+    def why() -> str | None:
+        return gateway.state()["engines"][0]["replicas"][0]["why"]
+
+    def call() -> httpx.Response:
+        return httpx.post(gateway.v1 + "/chat/completions", json=chat(), headers={"x-seawall-deadline-ms": "1000"}, timeout=20)
+
+    try:
+        assert call().status_code == 200
+        assert why() is None
+        witness.close()
+        refused = [call() for _ in range(4)]
+        assert all(answer.is_error and "connection" not in answer.text.lower() for answer in refused)
+        assert "Connection refused" in (why() or "")
+        assert "Connection refused" in harness.seawall("models", "--url", gateway.url).stdout
+        witness.reopen()
+        harness.until("it answers", lambda: call().status_code == 200)
+        assert why() is None
+        gateway.line("reached again")
+        assert gateway.output().count("cannot be reached") == 1
+    finally:
+        gateway.stop()
+        witness.close()
+
+
 def test_discovery_asks_every_replica_and_anew_after_a_reload(tmp_path: pathlib.Path) -> None:
     well = Witness(models=("from-second",))
     dead = f"http://127.0.0.1:{free_port()}"

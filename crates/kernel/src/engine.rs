@@ -9,6 +9,7 @@ use crate::call::{Upstream, Weights};
 use crate::circuit::Breaker;
 use crate::crowd::Crowd;
 use crate::headroom::Headroom;
+use crate::input::Submit;
 use crate::pace::Limit;
 use crate::pause::Pauses;
 use crate::plan::{self, CostRule, Pace};
@@ -65,6 +66,17 @@ impl Replica {
     /// Could it take calls for this model, if it had room?
     pub(crate) fn usable(&self, upstream: Upstream, now: At) -> bool {
         !self.gone && self.breaker.admits() && self.pauses.until(upstream) <= now
+    }
+
+    /// Takes on a call with so many prompt tokens to compute, work and cache room.
+    pub(crate) fn begin(&mut self, call: &Submit, uncached: u64, load: u64, kv: u64) {
+        self.running += 1;
+        self.prompts += uncached;
+        self.load += load;
+        self.kv += kv;
+        self.limit.began(self.running);
+        self.breaker.began(call.call);
+        self.prefixes.insert(&call.prefix, 0);
     }
 
     pub(crate) fn has_room(&self) -> bool {

@@ -79,21 +79,19 @@ impl Headroom {
 
     /// Of so many places, are the free ones all kept?
     pub(crate) fn keeps(&self, free: u32, of: u32, now: At) -> bool {
-        free <= of / PART_MAX && free <= self.places(of, now)
+        free > 0 && free <= of / PART_MAX && free <= self.places(free, now)
     }
 
-    /// Places to keep of so many.
-    fn places(&self, of: u32, now: At) -> u32 {
-        let most = of / PART_MAX;
+    /// Places to keep, at most `most`.
+    fn places(&self, most: u32, now: At) -> u32 {
         let arrivals = self.arrivals.sum(epoch(now));
-        if most == 0 || arrivals == 0 {
+        if arrivals == 0 {
             return 0;
         }
         let ends = self.ends.sum(epoch(now)).max(arrivals);
         let (mut kept, mut chance) = (0, ONE);
         while chance > CHANCE && kept < most {
-            chance =
-                u64::try_from(u128::from(chance) * u128::from(arrivals) / u128::from(ends)).unwrap_or(ONE);
+            chance = chance.saturating_mul(arrivals) / ends;
             kept += 1;
         }
         kept
@@ -121,9 +119,11 @@ mod tests {
         assert_eq!(headroom(1, 100).places(256, At(0)), 1);
         assert_eq!(headroom(10, 100).places(256, At(0)), 2);
         assert_eq!(headroom(50, 100).places(256, At(0)), 7);
-        assert_eq!(headroom(99, 100).places(256, At(0)), 16, "a sixteenth at most");
-        assert_eq!(headroom(50, 100).places(15, At(0)), 0, "too few to keep any");
-        assert_eq!(headroom(50, 0).places(256, At(0)), 16, "nothing falls free");
+        assert_eq!(headroom(50, 0).places(256, At(0)), 256, "nothing falls free");
+        assert!(headroom(50, 100).keeps(7, 256, At(0)) && !headroom(50, 100).keeps(8, 256, At(0)));
+        assert!(headroom(99, 100).keeps(16, 256, At(0)), "a sixteenth");
+        assert!(!headroom(99, 100).keeps(17, 256, At(0)), "and no more");
+        assert!(!headroom(99, 100).keeps(1, 15, At(0)), "too few to keep any");
     }
 
     #[test]

@@ -337,15 +337,9 @@ impl Kernel {
             state.homes.insert(&call.submit.prefix, state.replicas[replica].id.0);
         }
         let chosen = &mut state.replicas[replica];
-        chosen.prompts += uncached;
         let (load, kv) = (uncached + expected, prompt + call.likely);
-        chosen.running += 1;
-        chosen.load += load;
-        chosen.kv += kv;
+        chosen.begin(&call.submit, uncached, load, kv);
         chosen.chosen = state.chosen;
-        chosen.limit.began(chosen.running);
-        chosen.breaker.began(id);
-        chosen.prefixes.insert(&call.submit.prefix, 0);
         let replica = chosen.id;
         call.last = Some((state.id, replica));
         call.state = State::Running(Running {

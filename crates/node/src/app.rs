@@ -17,6 +17,7 @@ use crate::keys::KeyTable;
 use crate::log::AccessLog;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::reach::Reach;
 use crate::seat::Seat;
 use crate::tasks::Tasks;
 use crate::upstream::Client;
@@ -42,6 +43,8 @@ pub struct App {
     pub tasks: Tasks,
     /// How far the shutdown is.
     pub phase: watch::Receiver<Phase>,
+    /// Which replicas cannot be reached.
+    pub reach: Reach,
     /// The uploads under way.
     pub uploads: Arc<Uploads>,
     /// Where clients connect: the address that was bound, whatever a reload says.

@@ -49,6 +49,19 @@ impl Socket {
         Self(Arc::new(stream))
     }
 
+    /// Are these the client's first bytes? Takes none of them.
+    ///
+    /// # Errors
+    /// The client has left without a byte.
+    pub async fn begins(&self, with: &[u8]) -> io::Result<bool> {
+        let mut seen = [0; 8];
+        // A client sends more than this at once or not at all: what it has sent decides.
+        match self.0.peek(&mut seen[..with.len()]).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            len => Ok(&seen[..len] == with),
+        }
+    }
+
     /// Resolves once the client has closed its side, whether or not what it sent before
     /// has been read. hyper reads no further while it holds bytes of a next request, so it
     /// would not notice.

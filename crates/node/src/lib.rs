@@ -17,6 +17,7 @@ pub mod io;
 pub mod body;
 pub mod upstream;
 pub mod app;
+pub mod reach;
 pub mod gateway;
 pub mod engine;
 pub mod server;

@@ -153,6 +153,8 @@ impl Operator {
                 app.memory.resize(live.config.limits.memory_bytes_max);
                 // Routes first: whatever the new plan grants can then be found.
                 app.live.store(Arc::new(live));
+                let live = app.live.load();
+                app.reach.keep(|replica| live.routes.replica(replica).is_some());
                 app.seat.tell(Input::Configure(Box::new(plan)));
                 app.metrics.service.reload("done");
                 tracing::info!("the configuration is in force");

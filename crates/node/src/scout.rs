@@ -15,8 +15,9 @@ use crate::config::plan::EngineRoute;
 use crate::config::{EngineConfig, Url};
 use crate::discover::{self, Answer, Candidate};
 use crate::gateway::attempt;
+use crate::reach;
 use crate::tasks::{Kind, Tasks};
-use crate::upstream::{self, Client, Sending};
+use crate::upstream::{self, Client, Failed, Sending};
 
 /// A probe that takes longer has failed: an engine that is well answers its health path
 /// in milliseconds even under load.
@@ -35,14 +36,15 @@ pub async fn run_probes(app: Arc<App>, mut asked: mpsc::Receiver<ReplicaId>) {
         };
         let probe = app.clone();
         app.tasks.spawn(Kind::Probe, async move {
-            let healthy = healthy(&probe.live.load_full(), replica).await;
+            let healthy = healthy(&probe, replica).await;
             probe.seat.tell(Input::Probed { replica, healthy });
             drop(seat);
         });
     }
 }
 
-async fn healthy(live: &Live, id: ReplicaId) -> bool {
+async fn healthy(app: &App, id: ReplicaId) -> bool {
+    let live = app.live.load_full();
     let Some(replica) = live.routes.replica(id) else {
         return false;
     };
@@ -52,8 +54,21 @@ async fn healthy(live: &Live, id: ReplicaId) -> bool {
         return false;
     };
     let asked = ask(client, &replica.url, &engine.health_path, engine_headers(engine));
+    let heard = tokio::time::timeout(PROBE_WAIT, asked).await.unwrap_or(Err(None));
+    note(app, &live, id, &heard);
     // Any answer below 500 is a sign of life: a provider may well refuse the path.
-    matches!(tokio::time::timeout(PROBE_WAIT, asked).await, Ok(Ok((status, _))) if status < 500)
+    matches!(heard, Ok((status, _)) if status < 500)
+}
+
+/// A status and a body, or why there are none, where that is known.
+type Heard = Result<(u16, bytes::Bytes), Option<Failed>>;
+
+fn note(app: &App, live: &Live, replica: ReplicaId, heard: &Heard) {
+    match heard {
+        Ok(answer) => reach::note(app, live, replica, Ok(answer)),
+        Err(Some(failed)) => reach::note::<()>(app, live, replica, Err(failed)),
+        Err(None) => {}
+    }
 }
 
 fn engine_headers(engine: &EngineRoute) -> HeaderMap {
@@ -63,30 +78,32 @@ fn engine_headers(engine: &EngineRoute) -> HeaderMap {
 }
 
 /// Asks for one path; the status and the body.
-async fn ask(
-    client: &Client,
-    url: &Url,
-    path: &str,
-    headers: HeaderMap,
-) -> Result<(u16, bytes::Bytes), String> {
+async fn ask(client: &Client, url: &Url, path: &str, headers: HeaderMap) -> Heard {
     let mut request = Request::new(Sending::none());
     *request.method_mut() = Method::GET;
-    *request.uri_mut() = url.join(path).map_err(|why| why.to_string())?;
+    *request.uri_mut() = url.join(path).map_err(|_| None)?;
     *request.headers_mut() = headers;
-    let response = client.request(request, true).await.map_err(|why| why.to_string())?;
+    let response = client.request(request, true).await.map_err(Some)?;
     let status = response.status().as_u16();
-    Ok((status, crate::body::read(response.into_body(), LIST_BYTES_MAX).await?))
+    let body = crate::body::read(response.into_body(), LIST_BYTES_MAX).await;
+    Ok((status, body.map_err(|_| None)?))
 }
 
-/// What one engine says when asked for its models.
-async fn models_of(client: &Client, url: &Url, headers: HeaderMap, wait: Duration) -> Answer {
-    match tokio::time::timeout(wait, ask(client, url, "/v1/models", headers)).await {
-        Ok(Ok((200, body))) => match seawall_wire::models::parse_models(&body) {
+/// Asks one engine for its models.
+async fn ask_models(client: &Client, url: &Url, headers: HeaderMap, wait: Duration) -> Heard {
+    let asked = ask(client, url, "/v1/models", headers);
+    tokio::time::timeout(wait, asked).await.unwrap_or(Err(None))
+}
+
+/// What it said.
+fn models_in(heard: &Heard) -> Answer {
+    match heard {
+        Ok((200, body)) => match seawall_wire::models::parse_models(body) {
             Ok(models) => Answer::Models(models.into_iter().map(Into::into).collect()),
             Err(_) => Answer::Other,
         },
-        Ok(Ok((status, _))) => Answer::Status(status),
-        _ => Answer::Silent,
+        Ok((status, _)) => Answer::Status(*status),
+        Err(_) => Answer::Silent,
     }
 }
 
@@ -110,7 +127,7 @@ pub async fn try_candidates(candidates: &[Candidate], tasks: &Tasks, proxy_from_
             if let Some(key) = &candidate.key {
                 attempt::key_header(&mut headers, candidate.kind, key);
             }
-            models_of(&client, &candidate.url, headers, wait).await
+            models_in(&ask_models(&client, &candidate.url, headers, wait).await)
         }));
     }
     let mut answers = Vec::with_capacity(asking.len());
@@ -148,6 +165,7 @@ impl Listed {
 struct Question {
     engine: EngineId,
     name: Arc<str>,
+    replica: Option<ReplicaId>,
     url: Url,
 }
 
@@ -165,13 +183,14 @@ pub async fn discovered(app: &Arc<App>) -> BTreeMap<Arc<str>, Listed> {
     let askers = questions.len().min(limits::DISCOVERIES_MAX);
     let asking: Vec<_> = (0..askers)
         .map(|_| {
-            let (live, questions, next) = (live.clone(), questions.clone(), next.clone());
+            let (asker, live) = (app.clone(), live.clone());
+            let (questions, next) = (questions.clone(), next.clone());
             app.tasks.spawn(Kind::Discovery, async move {
                 let mut heard = Vec::new();
                 while tokio::time::Instant::now() < until {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(question) = questions.get(at) else { break };
-                    if let Some(models) = put(&live, question).await {
+                    if let Some(models) = put(&asker, &live, question).await {
                         heard.push((at, models));
                     }
                 }
@@ -200,19 +219,23 @@ fn questions(engines: &[EngineConfig], routes: &crate::config::Routes) -> Vec<Qu
     for engine in engines.iter().filter(|engine| engine.discover) {
         let Some(route) = routes.engines().find(|route| route.name == engine.name) else { continue };
         for (place, url) in engine.urls.iter().enumerate() {
-            let question = Question { engine: route.id, name: engine.name.clone(), url: url.clone() };
-            questions.push((place, question));
+            let (name, replica) = (engine.name.clone(), route.replicas.get(place).copied());
+            questions.push((place, Question { engine: route.id, name, replica, url: url.clone() }));
         }
     }
     questions.sort_by_key(|(place, _)| *place);
     questions.into_iter().map(|(_, question)| question).collect()
 }
 
-async fn put(live: &Live, question: &Question) -> Option<Vec<Arc<str>>> {
+async fn put(app: &App, live: &Live, question: &Question) -> Option<Vec<Arc<str>>> {
     let engine = live.routes.engine(question.engine)?;
     let client = live.clients.get(&question.engine)?;
     let wait = Duration::from_millis(discover::PROVIDER_WAIT_MS_MAX);
-    match models_of(client, &question.url, engine_headers(engine), wait).await {
+    let heard = ask_models(client, &question.url, engine_headers(engine), wait).await;
+    if let Some(replica) = question.replica {
+        note(app, live, replica, &heard);
+    }
+    match models_in(&heard) {
         Answer::Models(models) => Some(models),
         _ => None,
     }

@@ -27,6 +27,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::operator::{self, Operator};
 use crate::process;
+use crate::reach::Reach;
 use crate::scout;
 use crate::seat::{Errand, Seat};
 use crate::server;
@@ -206,6 +207,7 @@ fn assemble(
         disk,
         tasks: tasks.clone(),
         phase,
+        reach: Reach::default(),
         uploads: Arc::new(Uploads::default()),
         listening,
         traces: Traces::default(),

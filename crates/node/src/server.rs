@@ -9,12 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use seawall_model::{Millis, limits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,6 +37,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// hyper takes no smaller buffer; request heads must fit as well.
 const HTTP1_BUFFER_MIN: usize = 8 << 10;
+
+/// How an HTTP/2 connection begins, in as many bytes as no HTTP/1.1 request does
+/// (RFC 9113 section 3.4).
+const HTTP2_BEGINS: &[u8] = b"PRI";
 
 /// How long a connection that is cut may take to say so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -85,18 +90,30 @@ async fn serve(
     let stall = Duration::from_millis(bounds.client_stall_ms_max.0);
     let turns = Arc::new(Turns::new(clock::now()));
     let socket = Socket::new(stream);
-    let client =
-        Client { app, socket: socket.clone(), turns: turns.clone(), stall_max: bounds.client_stall_ms_max };
+    let guard = |stream| StallGuard::new(stream, stall, turns.clone());
+    let client = Client {
+        app,
+        socket: socket.clone(),
+        turns: turns.clone(),
+        stall_max: bounds.client_stall_ms_max,
+        window: bounds.stream_window_bytes,
+    };
+    let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
     match tls {
-        None => client.speak(StallGuard::new(socket, stall, turns)).await,
-        Some(tls) => {
-            let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
-            match tokio::time::timeout(limit, tls.accept(socket)).await {
-                // Boxed, so that plain connections do not carry the room for it.
-                Ok(Ok(stream)) => Box::pin(client.speak(StallGuard::new(stream, stall, turns))).await,
-                _ => client.app.metrics.service.cut("tls_handshake"),
+        None => match tokio::time::timeout(limit, socket.begins(HTTP2_BEGINS)).await {
+            Ok(Ok(false)) => client.speak_http1(guard(socket)).await,
+            Ok(Ok(true)) => Box::pin(client.speak_http2(guard(socket))).await,
+            Ok(Err(_)) => client.app.metrics.service.cut("client"),
+            Err(_) => client.app.metrics.service.cut("client_silent"),
+        },
+        // Boxed, so that plain connections do not carry the room for it.
+        Some(tls) => match Box::pin(tokio::time::timeout(limit, tls.accept(socket))).await {
+            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+                Box::pin(client.speak_http2(StallGuard::new(stream, stall, turns))).await;
             }
-        }
+            Ok(Ok(stream)) => Box::pin(client.speak_http1(StallGuard::new(stream, stall, turns))).await,
+            _ => client.app.metrics.service.cut("tls_handshake"),
+        },
     }
 }
 
@@ -106,17 +123,32 @@ struct Client {
     socket: Socket,
     turns: Arc<Turns>,
     stall_max: Millis,
+    window: usize,
 }
 
 impl Client {
-    async fn speak<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: StallGuard<T>) {
-        let app = &self.app;
-        let window = app.live.load().config.limits.stream_window_bytes;
-        let builder = protocol(app.tasks.executor(Kind::Stream), window);
+    async fn speak_http1<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: StallGuard<T>) {
+        let service = service_fn(|request| answer(self.app.clone(), None, self.turns.clone(), request));
+        self.attend(Box::pin(http1(self.window).serve_connection(TokioIo::new(stream), service)), None).await;
+    }
+
+    async fn speak_http2<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: StallGuard<T>) {
         let streams = Arc::new(Streams::default());
-        let service = service_fn(|request| answer(app.clone(), streams.clone(), self.turns.clone(), request));
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        tokio::pin!(connection);
+        let (app, turns) = (self.app.clone(), self.turns.clone());
+        let watched = streams.clone();
+        let service =
+            service_fn(move |request| answer(app.clone(), Some(watched.clone()), turns.clone(), request));
+        let builder = http2(self.app.tasks.executor(Kind::Stream), self.window);
+        self.attend(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), Some(&streams)).await;
+    }
+
+    /// Drives a connection until it ends, the client lets it wait too long, or the
+    /// process leaves. Boxed, because a future holds each place that it was moved from.
+    async fn attend<C>(&self, mut connection: Pin<Box<C>>, streams: Option<&Streams>)
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
+        let app = &self.app;
         let (mut draining, mut cutting) = (app.phase.clone(), app.phase.clone());
         let mut leaving = false;
         let look = tokio::time::sleep(self.next_look());
@@ -136,7 +168,7 @@ impl Client {
                     return;
                 }
                 () = look.as_mut() => {
-                    if let Some(why) = self.overdue(&streams) {
+                    if let Some(why) = self.overdue(streams) {
                         app.metrics.service.cut(why);
                         return;
                     }
@@ -164,26 +196,25 @@ impl Client {
     }
 
     /// Why this connection ends, if its client lets it wait too long.
-    fn overdue(&self, streams: &Streams) -> Option<&'static str> {
+    fn overdue(&self, streams: Option<&Streams>) -> Option<&'static str> {
         let now = clock::now();
-        if streams.stalled(self.stall_max) {
+        if streams.is_some_and(|streams| streams.stalled(self.stall_max)) {
             return Some("client_stalled");
         }
         (self.turns.due(now) <= now).then_some("client_silent")
     }
 }
 
-/// Answers one request, and watches what becomes of it where the socket does not tell.
+/// Answers one request; over HTTP/2 its stream is watched beside the others.
 async fn answer(
     app: Arc<App>,
-    streams: Arc<Streams>,
+    streams: Option<Arc<Streams>>,
     turns: Arc<Turns>,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
-    let multiplexed = request.version() == Version::HTTP_2;
-    let turn = turns.begin(multiplexed, clock::now);
+    let turn = turns.begin(streams.is_some(), clock::now);
     let response = gateway::answer(app, request).await;
-    if let (true, Reply::Relay(relay)) = (multiplexed, response.body()) {
+    if let (Some(streams), Reply::Relay(relay)) = (streams, response.body()) {
         streams.watch(relay.handed());
     }
     Ok(response.map(|reply| Answer { reply, _turn: turn }))
@@ -221,11 +252,10 @@ async fn reached(phase: &mut watch::Receiver<Phase>, at: Phase) {
     let _ = phase.wait_for(|phase| *phase >= at).await;
 }
 
-/// Both protocols, with buffers of one `window` of bytes per stream.
-fn protocol(executor: Executor, window: usize) -> auto::Builder<Executor> {
-    let mut builder = auto::Builder::new(executor);
+/// HTTP/1.1, with buffers of one `window` of bytes.
+fn http1(window: usize) -> http1::Builder {
+    let mut builder = http1::Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         // `Turns` keeps time: hyper has one limit for slow heads and for idle connections.
         .header_read_timeout(None)
@@ -233,7 +263,12 @@ fn protocol(executor: Executor, window: usize) -> auto::Builder<Executor> {
         .writev(false)
         .max_buf_size((window / 2).max(HTTP1_BUFFER_MIN));
     builder
-        .http2()
+}
+
+/// HTTP/2, with buffers of one `window` of bytes per stream.
+fn http2(executor: Executor, window: usize) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(executor);
+    builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(window as u32)
         .initial_connection_window_size((1_u32 << 20).max(window as u32))

@@ -8,8 +8,9 @@ use arc_swap::ArcSwap;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{InconsistentKeys, RootCertStore};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
@@ -65,14 +66,92 @@ impl Certificate {
     }
 }
 
+/// Why a PEM file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// What is wrong with it; quotes nothing of the file.
+    pub why: String,
+    /// What to do about it; empty if `why` says it all.
+    pub hint: &'static str,
+}
+
+impl Unfit {
+    fn new(why: impl Into<String>, hint: &'static str) -> Self {
+        Self { why: why.into(), hint }
+    }
+}
+
+/// The chain in a certificate's file; the first can be read, and is the one that is shown.
+///
+/// # Errors
+/// There is none, or the first cannot be read.
+pub fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>, Unfit> {
+    let all = certificates(pem)?;
+    match ParsedCertificate::try_from(&all[0]) {
+        Ok(_) => Ok(all),
+        Err(why) => Err(Unfit::new(format!("the first certificate in it cannot be read: {why}"), "")),
+    }
+}
+
+/// The certificates in a PEM file, unread; at least one.
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Unfit> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let all = all.map_err(|why| Unfit::new(format!("not PEM: {why}"), ""))?;
+    if all.is_empty() {
+        let hint = "they stand between BEGIN CERTIFICATE and END CERTIFICATE; is it the right file?";
+        return Err(Unfit::new("holds no certificate", hint));
+    }
+    Ok(all)
+}
+
+/// The private key in a key's file.
+///
+/// # Errors
+/// There is none, or it is of a kind that cannot be used.
+pub fn key(pem: &str) -> Result<Arc<dyn SigningKey>, Unfit> {
+    let hint = "an RSA, ECDSA or Ed25519 key in PEM, without a passphrase; is it the right file?";
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes());
+    let der = der.map_err(|_| Unfit::new("holds no private key in PEM", hint))?;
+    ring::sign::any_supported_type(&der).map_err(|why| Unfit::new(format!("cannot be used: {why}"), hint))
+}
+
+/// The two together.
+///
+/// # Errors
+/// The key is another certificate's.
+pub fn pair(chain: Vec<CertificateDer<'static>>, key: Arc<dyn SigningKey>) -> Result<CertifiedKey, Unfit> {
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        // A key that does not tell its public half is found out at the first handshake.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let hint = "it must be the key that the first certificate in the chain was made for";
+            Err(Unfit::new("is not the key of this certificate", hint))
+        }
+        Err(why) => Err(Unfit::new(why.to_string(), "")),
+    }
+}
+
+/// The authorities in a PEM file.
+///
+/// # Errors
+/// There is none, or one cannot be trusted as such.
+pub fn authorities(pem: &str) -> Result<RootCertStore, Unfit> {
+    let mut roots = RootCertStore::empty();
+    for (at, certificate) in certificates(pem)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|why| {
+            Unfit::new(format!("certificate {} in it cannot be an authority: {why}", at + 1), "")
+        })?;
+    }
+    Ok(roots)
+}
+
 fn certified(files: &TlsConfig) -> Result<CertifiedKey, String> {
     let bad = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
     let read = |path: &Path| read_file(path).map_err(|why| bad(path, &why));
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(read(&files.cert)?.as_bytes()).collect();
-    let chain = chain.map_err(|why| bad(&files.cert, &why))?;
-    let key = PrivateKeyDer::from_pem_slice(read(&files.key)?.as_bytes());
-    let key = key.map_err(|why| bad(&files.key, &why))?;
-    CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|why| bad(&files.cert, &why))
+    let chain = chain(&read(&files.cert)?).map_err(|unfit| bad(&files.cert, &unfit.why))?;
+    let key = key(&read(&files.key)?).map_err(|unfit| bad(&files.key, &unfit.why))?;
+    pair(chain, key).map_err(|unfit| bad(&files.key, &unfit.why))
 }
 
 #[cfg(test)]
@@ -122,5 +201,22 @@ mod tests {
         }
         assert_eq!(certificate.renew(&files.write(TWO)), Ok(true));
         assert_ne!(shown(), first);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_of_that_file() {
+        let shell = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+        for (pem, word) in [("", "no certificate"), (ONE.1, "no certificate"), (shell, "BadEncoding")] {
+            let whys = [chain(pem).expect_err("bad").why, authorities(pem).expect_err("bad").why];
+            assert!(whys.iter().all(|why| why.contains(word)), "{whys:?}");
+        }
+        let second = format!("{}{shell}", ONE.0);
+        assert!(authorities(&second).expect_err("bad").why.contains("certificate 2"));
+        for pem in ["", ONE.0, "-----BEGIN PRIVATE KEY-----\nbm90IGEga2V5\n-----END PRIVATE KEY-----\n"] {
+            assert!(key(pem).is_err(), "{pem}");
+        }
+        assert_eq!(authorities(&format!("{}{}", ONE.0, TWO.0)).expect("two").len(), 2);
+        let (ours, theirs) = (chain(ONE.0).expect("good"), key(TWO.1).expect("good"));
+        assert!(pair(ours, theirs).expect_err("bad").why.contains("not the key"));
     }
 }

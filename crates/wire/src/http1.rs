@@ -9,6 +9,9 @@ use seawall_model::limits;
 
 /// Headers of one answer. Providers send two or three dozen.
 const HEADERS_MAX: usize = 100;
+/// Interim answers (1xx) before one answer. An engine sends `100 Continue` and perhaps
+/// early hints; more of them would only keep its call from ever failing.
+const INTERIM_MAX: usize = 8;
 /// Bytes of a line that gives a chunk's length, with its extensions, which nobody uses.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Bytes of all trailers of a body. They are read and dropped.
@@ -20,9 +23,12 @@ pub enum Broken {
     /// Not an HTTP/1 answer.
     #[error("the answer is not HTTP/1.1")]
     NotHttp,
-    /// The head is larger than its limit.
+    /// The head, with the interim answers before it, is larger than its limit.
     #[error("the head of the answer is larger than {} bytes", limits::HEADER_BYTES_MAX)]
     HeadTooLarge,
+    /// It is announced over and over and does not come.
+    #[error("more than {INTERIM_MAX} interim answers came before the answer")]
+    TooManyInterim,
     /// Its length cannot be told, so where the next answer begins cannot either.
     #[error("the length of the answer cannot be told")]
     Length,
@@ -48,16 +54,19 @@ pub struct Head {
 }
 
 /// Takes the head of an answer off the front of `buf`, once all of it is there. Interim
-/// answers (1xx) are dropped on the way. `bodiless`: was the request a HEAD?
+/// answers (1xx) go with it; until then they stay, and count towards its limit, so that
+/// nothing has to be remembered of them. `bodiless`: was the request a HEAD?
 ///
 /// # Errors
 /// What is there is no answer, or one whose end could not be found.
 pub fn head(buf: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Broken> {
-    loop {
+    let mut start = 0;
+    for _ in 0..=INTERIM_MAX {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut answer = httparse::Response::new(&mut headers);
-        let len = match answer.parse(buf) {
-            Ok(httparse::Status::Complete(len)) => len,
+        let end = match answer.parse(&buf[start..]) {
+            Ok(httparse::Status::Complete(len)) if start + len <= limits::HEADER_BYTES_MAX => start + len,
+            Ok(httparse::Status::Complete(_)) => return Err(Broken::HeadTooLarge),
             Ok(httparse::Status::Partial) if buf.len() <= limits::HEADER_BYTES_MAX => return Ok(None),
             Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
                 return Err(Broken::HeadTooLarge);
@@ -71,17 +80,18 @@ pub fn head(buf: &mut BytesMut, bodiless: bool) -> Result<Option<Head>, Broken> 
             return Err(Broken::NotHttp);
         }
         if status.is_informational() {
-            buf.advance(len);
+            start = end;
             continue;
         }
         let headers = collect(answer.headers)?;
-        buf.advance(len);
+        buf.advance(end);
         let body = Body::of(status, &headers, bodiless)?;
         let both =
             headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
         let keep = keeps(&headers, persists) && !both && !matches!(body.state, State::UntilClose);
         return Ok(Some(Head { status, headers, keep, body }));
     }
+    Err(Broken::TooManyInterim)
 }
 
 /// Copies the headers: values that shared the receiving buffer would keep all of it.
@@ -357,8 +367,25 @@ mod tests {
         }
         let endless = format!("HTTP/1.1 200 OK\r\na: {}", "a".repeat(limits::HEADER_BYTES_MAX));
         assert_eq!(read(&endless, 512).map(|_| ()), Err(Broken::HeadTooLarge));
+        let large = format!("HTTP/1.1 200 OK\r\na: {}\r\n\r\n", "a".repeat(limits::HEADER_BYTES_MAX));
+        assert_eq!(read(&large, large.len()).map(|_| ()), Err(Broken::HeadTooLarge), "also all at once");
         let extended = format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5;{}", "a".repeat(300));
         assert_eq!(read(&extended, 7).map(|_| ()), Err(Broken::Chunk));
+    }
+
+    #[test]
+    fn an_answer_may_be_announced_a_few_times() {
+        let announced = |times: usize| {
+            "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(times)
+                + "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
+        };
+        for step in [1, 7, 10_000] {
+            let (head, body) = read(&announced(INTERIM_MAX), step).expect("a few");
+            assert_eq!((head.status, head.headers.len(), &body[..]), (StatusCode::OK, 1, &b"hello"[..]));
+            assert_eq!(read(&announced(INTERIM_MAX + 1), step).map(|_| ()), Err(Broken::TooManyInterim));
+        }
+        let hints = format!("HTTP/1.1 103 Early Hints\r\nlink: {}\r\n\r\n", "a".repeat(20 << 10));
+        assert_eq!(read(&hints.repeat(4), 4_096).map(|_| ()), Err(Broken::HeadTooLarge), "together");
     }
 
     #[test]

@@ -270,7 +270,9 @@ impl<'a> Seen<'a> {
         let max = match protocol {
             // Engines differ in which of the two they follow.
             Protocol::Chat => {
-                // What zero means here is the engine's to say; to us it is no limit.
+                // What zero means here is the engine's to say (the official client's own
+                // suite sends it); to us it is no limit. No other protocol can say it, so a
+                // translation refuses it.
                 let new = count("max_completion_tokens", self.max_completion_tokens, 0)?;
                 new.max(count("max_tokens", self.max_tokens, 0)?).filter(|max| *max > 0)
             }

@@ -148,20 +148,26 @@ pub(crate) fn render(state: &Value) -> String {
         let targets: Vec<String> = list(&model["targets"]).iter().map(&text).collect();
         models.row(vec![text(&model["name"]).into(), Cell::styled(targets.join(" > "), DIM)]);
     }
-    let mut engines = Table::new(&["engine", "kind", "replica", "state", "running", "limit", "queued"]);
-    for engine in list(&state["engines"]) {
+    let all = list(&state["engines"]);
+    let lost = all.iter().flat_map(|engine| list(&engine["replicas"])).any(|r| r["why"].is_string());
+    let heads = ["engine", "kind", "replica", "state", "running", "limit", "queued", "why"];
+    // Most of the time there is nothing to say why.
+    let heads = if lost { &heads[..] } else { &heads[..heads.len() - 1] };
+    let mut engines = Table::new(heads);
+    for engine in all {
         let queued =
             engine["queued"].as_object().map(|by| by.values().filter_map(Value::as_u64).sum::<u64>());
         let queued = queued.map_or_else(|| "-".to_owned(), |sum| sum.to_string());
         for (index, replica) in list(&engine["replicas"]).iter().enumerate() {
             let circuit = match replica["circuit"].as_str() {
+                Some("closed") if replica["why"].is_string() => Cell::styled("failing", WARN),
                 Some("closed") => Cell::styled("up", GOOD),
                 Some("half_open") => Cell::styled("trying", WARN),
                 Some("open") => Cell::styled("down", BAD),
                 _ => "-".into(),
             };
             let first = |text: String| if index == 0 { text } else { String::new() };
-            engines.row(vec![
+            let mut row: Vec<Cell> = vec![
                 first(text(&engine["name"])).into(),
                 first(text(&engine["kind"])).into(),
                 text(&replica["url"]).into(),
@@ -169,7 +175,11 @@ pub(crate) fn render(state: &Value) -> String {
                 number(&replica["running"]).into(),
                 number(&replica["limit"]).into(),
                 first(queued.clone()).into(),
-            ]);
+            ];
+            if lost {
+                row.push(replica["why"].as_str().unwrap_or_default().into());
+            }
+            engines.row(row);
         }
     }
     match (models.is_empty(), engines.is_empty()) {
@@ -205,6 +215,30 @@ mod tests {
         engine  kind    replica        state  running  limit  queued
         vllm    openai  http://a:8000  up     3        64     3
                         http://b:8000  down   0        1
+        ");
+    }
+
+    #[test]
+    fn why_a_replica_cannot_be_reached_is_shown_where_one_cannot() {
+        let state = json!({
+            "models": [{ "name": "m", "targets": [] }],
+            "engines": [{
+                "name": "e", "kind": "openai", "queued": {},
+                "replicas": [
+                    { "url": "http://a", "circuit": "closed", "running": 3, "limit": 64, "why": null },
+                    { "url": "http://b", "circuit": "closed", "running": 0, "limit": 1, "why": "refused" },
+                    { "url": "http://c", "circuit": "open", "running": 0, "limit": 1, "why": "too long" },
+                ],
+            }],
+        });
+        insta::assert_snapshot!(print::plain(&render(&state)), @r"
+        model  targets
+        m
+
+        engine  kind    replica   state    running  limit  queued  why
+        e       openai  http://a  up       3        64     0
+                        http://b  failing  0        1              refused
+                        http://c  down     0        1              too long
         ");
     }
 

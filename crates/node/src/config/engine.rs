@@ -372,7 +372,7 @@ fn read_pace(r: &mut Reading<'_>, s: &mut Section<'_>) -> Pace {
             d.calls_start.clamp(calls_min, calls_max.max(calls_min)),
         ),
         adaptive: s.bool(r, "adaptive", d.adaptive),
-        slowdown_max: d.slowdown_max,
+        slowdown_max: s.count(r, "slowdown_max", 2..=1_000, d.slowdown_max),
         kv_tokens_max: s.whole_opt(r, "kv_tokens_max", 1_000..=1_000_000_000_000).map(Tokens),
         queue_delay_ms_max: s.millis(r, "queue_delay_ms_max", server::delay_range(), d.queue_delay_ms_max),
     };
@@ -413,10 +413,8 @@ fn read_ca_file(r: &mut Reading<'_>, s: &mut Section<'_>, engine: &mut EngineCon
         return;
     };
     let path = s.path("tls_ca_file");
-    match (r.files)(&file) {
-        Ok(text) if text.contains("CERTIFICATE-----") => engine.tls_ca_file = Some(file),
-        Ok(_) => r.problem(&path, format!("{} holds no PEM certificate", file.display()), ""),
-        Err(error) => r.problem(&path, format!("cannot read {}: {error}", file.display()), ""),
+    if server::read_pem(r, &path, &file, crate::tls::authorities).is_some() {
+        engine.tls_ca_file = Some(file);
     }
     if !engine.urls.is_empty() && engine.urls.iter().all(|url| !url.is_https()) {
         r.warning(&path, "has no effect on addresses without https", "");

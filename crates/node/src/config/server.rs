@@ -2,12 +2,13 @@
 //! classes, retry, the built-in engine.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use seawall_kernel::plan::{QueueRule, RetryRule};
 use seawall_model::{Bytes, Class, limits as hard};
 
 use crate::engine as sim_engine;
+use crate::tls::{self, Unfit};
 
 use super::problem::Origin;
 use super::raw::{Reading, Section};
@@ -82,18 +83,39 @@ pub(crate) fn read_tls(r: &mut Reading<'_>, root: &mut Section<'_>) -> Option<Tl
             return None;
         }
     };
-    for (name, path, wanted) in
-        [("tls.cert", &cert, "CERTIFICATE-----"), ("tls.key", &key, "PRIVATE KEY-----")]
+    let files = TlsConfig { cert, key };
+    check_tls(r, &files);
+    Some(files)
+}
+
+/// What `serve` would refuse is a problem of the configuration.
+fn check_tls(r: &mut Reading<'_>, files: &TlsConfig) {
+    let chain = read_pem(r, "tls.cert", &files.cert, tls::chain);
+    let key = read_pem(r, "tls.key", &files.key, tls::key);
+    if let (Some(chain), Some(key)) = (chain, key)
+        && let Err(unfit) = tls::pair(chain, key)
     {
-        match (r.files)(path) {
-            Ok(text) if text.contains(wanted) => {}
-            Ok(_) => {
-                r.problem(name, format!("{} holds no PEM block that ends with {wanted}", path.display()), "");
-            }
-            Err(error) => r.problem(name, format!("cannot read {}: {error}", path.display()), ""),
-        }
+        r.problem("tls.key", format!("{}: {}", files.key.display(), unfit.why), unfit.hint);
     }
-    Some(TlsConfig { cert, key })
+}
+
+/// What stands in a PEM file; `None` is a problem that has been told, at the key that
+/// names the file.
+pub(crate) fn read_pem<T>(
+    r: &mut Reading<'_>,
+    name: &str,
+    path: &Path,
+    read: impl Fn(&str) -> Result<T, Unfit>,
+) -> Option<T> {
+    let (what, hint) = match (r.files)(path) {
+        Err(error) => (format!("cannot read {}: {error}", path.display()), ""),
+        Ok(text) => match read(&text) {
+            Ok(found) => return Some(found),
+            Err(unfit) => (format!("{}: {}", path.display(), unfit.why), unfit.hint),
+        },
+    };
+    r.problem(name, what, hint);
+    None
 }
 
 pub(crate) fn read_log(r: &mut Reading<'_>, root: &mut Section<'_>) -> LogConfig {

@@ -233,6 +233,40 @@ fn keys_come_from_the_environment_or_a_file_and_are_never_shown() {
 }
 
 #[test]
+fn pem_files_that_could_not_be_served_with_are_problems() {
+    let shell = "-----BEGIN CERTIFICATE-----\nbm90IGEgY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+    let files = |path: &Path| match path.file_name().and_then(|name| name.to_str()) {
+        Some("one.crt") => Ok(include_str!("../../tests/tls/one.crt").to_owned()),
+        Some("one.key") => Ok(include_str!("../../tests/tls/one.key").to_owned()),
+        Some("two.key") => Ok(include_str!("../../tests/tls/two.key").to_owned()),
+        Some("shell") => Ok(shell.to_owned()),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let read = |cert: &str, key: &str, ca: &str| {
+        let engine = format!("[[engine]]\nname = 'e'\nurl = 'https://h'\ntls_ca_file = '{ca}'\n");
+        let text = format!("[tls]\ncert = '{cert}'\nkey = '{key}'\n{engine}");
+        Config::read(Some(Path::new("/c/seawall.toml")), &text, &Flags::default(), &no_env, &files)
+    };
+    let (config, _) = read("one.crt", "one.key", "one.crt").expect("good");
+    assert!(config.tls.is_some() && config.engines[0].tls_ca_file.is_some());
+    let told = |cert: &str, key: &str, ca: &str| show(&read(cert, key, ca).expect_err("bad"));
+    insta::assert_snapshot!(told("one.crt", "two.key", "one.key"), @r"
+    line 3: tls.key: /c/two.key: is not the key of this certificate (it must be the key that the first certificate in the chain was made for)
+    line 7: engine.e.tls_ca_file: /c/one.key: holds no certificate (they stand between BEGIN CERTIFICATE and END CERTIFICATE; is it the right file?)
+    ");
+    insta::assert_snapshot!(told("shell", "one.crt", "shell"), @r"
+    line 2: tls.cert: /c/shell: the first certificate in it cannot be read: invalid peer certificate: BadEncoding
+    line 3: tls.key: /c/one.crt: holds no private key in PEM (an RSA, ECDSA or Ed25519 key in PEM, without a passphrase; is it the right file?)
+    line 7: engine.e.tls_ca_file: /c/shell: certificate 1 in it cannot be an authority: invalid peer certificate: BadEncoding
+    ");
+    insta::assert_snapshot!(told("none.crt", "none.key", "none.crt"), @r"
+    line 2: tls.cert: cannot read /c/none.crt: entity not found
+    line 3: tls.key: cannot read /c/none.key: entity not found
+    line 7: engine.e.tls_ca_file: cannot read /c/none.crt: entity not found
+    ");
+}
+
+#[test]
 fn engines_of_flags_join_those_of_the_file() {
     let text = "[[engine]]\nname = 'vllm'\nurl = 'http://10.0.0.1:8000'\n";
     let env = |name: &str| (name == "OPENAI_API_KEY").then(|| "sk-1".to_owned());

@@ -16,11 +16,12 @@ use crate::app::App;
 use crate::clock;
 use crate::config::Secret;
 use crate::config::plan::EngineRoute;
+use crate::reach;
 use crate::upstream::{self, Client, Coming, Failed as Unanswered, Sending};
 
 use super::ask::Ask;
 use super::call::{self, Translated, Way};
-use super::journey::Journey;
+use super::journey::{Journey, failure_name};
 use super::rates;
 use super::relay::{Flow, Relay};
 use super::reply::{self, Reply};
@@ -86,7 +87,7 @@ pub async fn attempt(
     let begun = match begin(ask, way, grant, &journey).await {
         Ok(begun) => begun,
         Err(Stop(failure, usage, said)) => {
-            app.metrics.calls.attempt(&engine_name, name(failure));
+            app.metrics.calls.attempt(&engine_name, failure_name(failure));
             return Err(Box::new(Failed { journey, failure, usage, said }));
         }
     };
@@ -133,7 +134,9 @@ async fn begin(ask: &Ask, way: &Way, grant: &Grant, journey: &Journey) -> Result
     *request.headers_mut() = request_headers(ask, matches!(way, Way::Same), engine, grant);
     let (limit, failure) = patience(ask, engine);
     let waiting = first_bytes(client, request);
-    let begun = tokio::time::timeout(limit, waiting).await.map_err(|_| Stop::plain(failure))??;
+    let begun = tokio::time::timeout(limit, waiting).await.map_err(|_| Stop::plain(failure))?;
+    reach::note(journey.app(), live, grant.replica, begun.as_ref());
+    let begun = begun.map_err(|why| Stop::plain(unanswered(&why)))?;
     if let Some(report) = rates::report(&begun.headers) {
         journey.app().seat.tell(Input::Rate { replica: grant.replica, call: grant.call, report });
     }
@@ -150,8 +153,8 @@ fn asks_for_usage(ask: &Ask) -> bool {
     leaves_out && ask.seen.stream && !ask.seen.include_usage
 }
 
-async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun, Stop> {
-    let response = client.request(request, true).await.map_err(|why| Stop::plain(unanswered(&why)))?;
+async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun, Unanswered> {
+    let response = client.request(request, true).await?;
     let (parts, mut rest) = response.into_parts();
     let first = loop {
         match rest.frame().await {
@@ -159,7 +162,7 @@ async fn first_bytes(client: &Client, request: Request<Sending>) -> Result<Begun
                 Ok(data) if !data.is_empty() => break data,
                 _ => {}
             },
-            Some(Err(_)) => return Err(Stop::plain(Failure::Cut)),
+            Some(Err(why)) => return Err(Unanswered::Cut(why)),
             None => break Bytes::new(),
         }
     };
@@ -295,7 +298,8 @@ async fn same(
             *response.body_mut() = Reply::whole(body);
             Ok(response)
         }
-        Ok(Held::More(first, rest)) => {
+        // A relay needs no more room than the call has.
+        Ok(Held::TooLong(first, rest) | Held::NoRoom(first, rest)) => {
             let flow = Flow::Same(Box::new(Meter::unary(ask.protocol)));
             *response.body_mut() = relay(ask, rest, first, flow, stall_max, events, journey);
             Ok(response)
@@ -313,10 +317,8 @@ fn relay(
     events: bool,
     journey: Journey,
 ) -> Reply {
-    // What hyper holds for the stream on both sides.
-    let hold = journey.app().memory.hold(2 * limits::STREAM_WINDOW_BYTES as u64);
     debug_assert_eq!(journey.origin().protocol, ask.protocol, "one call speaks one protocol");
-    let mut relay = Relay::new(rest, flow, journey, stall_max, events, hold);
+    let mut relay = Relay::new(rest, flow, journey, stall_max, events);
     relay.prime(first);
     Reply::Relay(Box::new(relay))
 }
@@ -349,7 +351,8 @@ async fn translated(
     let len_max = usize::try_from(ask.live.config.limits.answer_bytes_max.0).unwrap_or(usize::MAX);
     let body = match hold(journey.app(), begun.first, begun.rest, len_max, stall_max).await {
         Ok(Held::Whole(body)) => body,
-        Ok(Held::More(..)) => return Err(broken(journey, Failure::TooLarge)),
+        Ok(Held::TooLong(..)) => return Err(broken(journey, Failure::TooLarge)),
+        Ok(Held::NoRoom(..)) => return Ok(no_room(ask, journey)),
         Err(failure) => return Err(broken(journey, failure)),
     };
     // A client that asked for a stream cannot be given one answer whole.
@@ -372,11 +375,23 @@ fn broken(journey: Journey, failure: Failure) -> Box<Failed> {
     Box::new(Failed { journey, failure, usage, said })
 }
 
+/// The answer to a call whose own answer finds no room: our doing, not the engine's.
+fn no_room(ask: &Ask, mut journey: Journey) -> Response<Reply> {
+    let fault = call::full();
+    journey.blames(fault.code);
+    journey.says(fault.code.status());
+    let usage = journey.estimate(0);
+    journey.broke(Failure::TooLarge, usage);
+    reply::fault(ask.protocol, &fault, &ask.trace)
+}
+
 /// A plain body, as far as it was held.
 enum Held {
     Whole(Bytes),
-    /// It is longer; so far, and the rest.
-    More(Bytes, Coming),
+    /// It is longer than it may be; so far, and the rest.
+    TooLong(Bytes, Coming),
+    /// The byte budget has no room for more of it; so far, and the rest.
+    NoRoom(Bytes, Coming),
 }
 
 /// Holds a body up to a length; silence longer than `stall_max` is a failure.
@@ -394,7 +409,9 @@ async fn hold(
         return Ok(Held::Whole(first));
     }
     // Gone when the body is whole: from then on it is what hyper is writing.
-    let mut held = app.memory.hold(first.len() as u64).ok_or(Failure::TooLarge)?;
+    let Some(mut held) = app.memory.hold(first.len() as u64) else {
+        return Ok(Held::NoRoom(first, rest));
+    };
     loop {
         let frame = tokio::time::timeout(stall, rest.frame()).await.map_err(|_| Failure::Timeout)?;
         let data = match frame {
@@ -402,13 +419,13 @@ async fn hold(
             Some(Err(_)) => return Err(Failure::Cut),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };
-        if !held.grow(data.len() as u64) {
-            return Err(Failure::TooLarge);
-        }
         let whole = whole.get_or_insert_with(|| BytesMut::from(&first[..]));
         whole.extend_from_slice(&data);
         if whole.len() > len_max {
-            return Ok(Held::More(std::mem::take(whole).freeze(), rest));
+            return Ok(Held::TooLong(std::mem::take(whole).freeze(), rest));
+        }
+        if !held.grow(data.len() as u64) {
+            return Ok(Held::NoRoom(std::mem::take(whole).freeze(), rest));
         }
     }
 }
@@ -421,20 +438,4 @@ fn answered(protocol: Protocol, body: &[u8]) -> u64 {
 fn is_events(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     kind.is_some_and(|kind| kind.starts_with(b"text/event-stream"))
-}
-
-/// A failure's name in metrics.
-fn name(failure: Failure) -> &'static str {
-    match failure {
-        Failure::Connect => "connect",
-        Failure::Timeout => "timeout",
-        Failure::Limited { .. } => "limited",
-        Failure::Server { .. } => "server_error",
-        Failure::Refused { .. } => "refused",
-        Failure::Credentials => "credentials",
-        Failure::Garbled => "garbled",
-        Failure::Cut => "cut",
-        Failure::TooLarge => "too_large",
-        Failure::Deadline => "deadline",
-    }
 }

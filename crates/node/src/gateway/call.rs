@@ -93,7 +93,8 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
     }
 }
 
-fn full() -> Fault {
+/// The byte budget has no room for a call.
+pub(super) fn full() -> Fault {
     Fault::plain(Code::MemoryFull).after(Millis(1_000))
 }
 

@@ -6,7 +6,7 @@ use seawall_kernel::view::{Circuit, ReplicaView};
 use seawall_model::{At, Class, Code, Fault};
 use serde_json::{Value, json};
 
-use crate::app::{App, Phase};
+use crate::app::{App, Live, Phase};
 use crate::config::Config;
 
 use super::ask;
@@ -69,7 +69,7 @@ pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>,
                 .map(|class| (class.as_str().to_owned(), json!(engine.queued[*class as usize])))
                 .collect();
             let replicas: Vec<Value> =
-                engine.replicas.iter().map(|replica| replica_state(&live, replica)).collect();
+                engine.replicas.iter().map(|replica| replica_state(app, &live, replica)).collect();
             let kind = live.routes.engine(engine.engine).map(|route| route.kind.as_str());
             json!({
                 "name": &*live.engine_name(engine.engine),
@@ -113,7 +113,7 @@ pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>,
     Ok(reply::json(StatusCode::OK, body.to_string()))
 }
 
-fn replica_state(live: &crate::app::Live, replica: &ReplicaView) -> Value {
+fn replica_state(app: &App, live: &Live, replica: &ReplicaView) -> Value {
     let circuit = match replica.circuit {
         Circuit::Closed => "closed",
         Circuit::Open => "open",
@@ -125,6 +125,7 @@ fn replica_state(live: &crate::app::Live, replica: &ReplicaView) -> Value {
         "limit": replica.limit,
         "predicted_tokens": replica.tokens.0,
         "circuit": circuit,
+        "why": app.reach.why(replica.replica).as_deref(),
     })
 }
 

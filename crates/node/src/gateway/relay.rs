@@ -18,7 +18,6 @@ use tokio::time::Sleep;
 
 use crate::app::Phase;
 use crate::clock;
-use crate::memory::Hold;
 use crate::upstream::Coming;
 
 use super::handed::Handed;
@@ -92,20 +91,13 @@ pub struct Relay {
     judged: Option<Failure>,
     /// What the translation holds beyond the window, in steps.
     beside: u64,
-    _hold: Option<Hold>,
 }
 
 impl Relay {
-    /// Starts relaying. `first` is what has already been received.
+    /// Starts relaying. The window that it needs is held by the call since before it was
+    /// sent.
     #[must_use]
-    pub fn new(
-        upstream: Coming,
-        flow: Flow,
-        journey: Journey,
-        stall_max: Millis,
-        events: bool,
-        hold: Option<Hold>,
-    ) -> Self {
+    pub fn new(upstream: Coming, flow: Flow, journey: Journey, stall_max: Millis, events: bool) -> Self {
         let stall = Box::pin(tokio::time::sleep(Duration::from_millis(stall_max.0)));
         Self {
             upstream: Some(upstream),
@@ -119,8 +111,6 @@ impl Relay {
             handed: Arc::default(),
             judged: None,
             beside: 0,
-            // Counted once: with the call, where room was found before it was sent.
-            _hold: hold.filter(|_| !journey.has_room()),
             journey,
         }
     }

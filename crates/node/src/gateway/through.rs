@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config::plan::{EngineRoute, ModelRoute};
 use crate::keys::Caller;
 use crate::memory::Hold;
+use crate::reach;
 use crate::seat::Verdict;
 use crate::upstream::{self, Coming, Failed, Sending, Through, UploadFailed};
 
@@ -305,7 +306,11 @@ async fn send(
     // Only what changes nothing may reach an engine twice.
     let again = request.method().is_safe();
     let answering = client.request(request, again);
-    match patiently(answering, &ready.taken, engine.first_token_ms_max).await {
+    let answered = patiently(answering, &ready.taken, engine.first_token_ms_max).await;
+    if let Some(went) = &answered {
+        reach::note(app, &live, grant.replica, went.as_ref());
+    }
+    match answered {
         Some(Ok(response)) => Ok(response),
         Some(Err(Failed::Upload(why))) => Err(match why {
             // The client's doing: the engine is well.
@@ -366,7 +371,7 @@ fn relay(
     if let Some(len) = parts.headers.get(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, len.clone());
     }
-    let relay = Relay::new(body, Flow::Raw, journey, stall_max, false, None);
+    let relay = Relay::new(body, Flow::Raw, journey, stall_max, false);
     let relay = match judged {
         Some(failure) => relay.judged(failure),
         None => relay,

@@ -26,7 +26,7 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
         tools: json::each("tools", &tools, |raw| read_tool(&json::object(raw)?))?,
         pick: body.find("tool_choice").map(read_pick).transpose()?,
         parallel: body.flag("parallel_tool_calls")?,
-        output_max: body.count("max_completion_tokens")?.or(body.count("max_tokens")?),
+        output_max: read_output_max(body)?,
         temperature: body.number("temperature")?,
         top_p: body.number("top_p")?,
         top_k: body.count("top_k").ok().flatten(),
@@ -49,6 +49,19 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
             .unwrap_or(false),
         echo: Vec::new(),
     })
+}
+
+/// The limit of the answer. Chat's own zero is for its engine to judge; everywhere else a
+/// limit of nothing is no request.
+fn read_output_max(body: &Object<'_>) -> Result<Option<u64>, Fault> {
+    for name in ["max_completion_tokens", "max_tokens"] {
+        match body.count(name)? {
+            Some(0) => return Err(bad(name, "must be a whole number from 1 on")),
+            Some(max) => return Ok(Some(max)),
+            None => {}
+        }
+    }
+    Ok(None)
 }
 
 fn empty_object(json: &str) -> bool {
@@ -490,5 +503,29 @@ fn write_format(w: &mut Writer<'_>, format: &Format) {
             }
             w.close().close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::{Code, Protocol};
+
+    use crate::translate::request_to;
+
+    #[test]
+    fn a_limit_of_nothing_goes_to_no_other_protocol() {
+        for (limits, field) in [
+            (r#""max_tokens":0"#, "max_tokens"),
+            (r#""max_completion_tokens":0,"max_tokens":5"#, "max_completion_tokens"),
+        ] {
+            let body = format!(r#"{{"model":"m","messages":[],{limits}}}"#);
+            for engine in [Protocol::Messages, Protocol::Responses] {
+                let fault = request_to(Protocol::Chat, engine, body.as_bytes(), "m").expect_err("refused");
+                assert_eq!((fault.code, fault.param.as_deref()), (Code::BadField, Some(field)));
+            }
+        }
+        let scored = br#"{"model":"m","prompt":"p","max_tokens":0}"#;
+        let fault = request_to(Protocol::Completions, Protocol::Chat, scored, "m").expect_err("refused");
+        assert_eq!((fault.code, fault.param.as_deref()), (Code::NotTranslatable, Some("max_tokens")));
     }
 }

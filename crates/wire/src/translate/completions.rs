@@ -22,6 +22,8 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
         ("echo", body.flag("echo")? == Some(true)),
         ("suffix", filled("suffix")),
         ("logprobs", body.count("logprobs")?.is_some()),
+        // Scores the prompt and generates nothing.
+        ("max_tokens", body.count("max_tokens")? == Some(0)),
         ("prompt_embeds", body.find("prompt_embeds").is_some()),
     ] {
         if set {
@@ -32,7 +34,7 @@ pub(crate) fn read(body: &Object<'_>) -> Result<Ask, Fault> {
     Ok(Ask {
         model: body.need_text("model")?,
         turns: vec![Turn { role: Role::User, parts: vec![Part::Text(read_prompt(body)?)] }],
-        output_max: body.count("max_tokens")?.filter(|max| *max > 0),
+        output_max: body.count("max_tokens")?,
         temperature: body.number("temperature")?,
         top_p: body.number("top_p")?,
         presence: unless(body.number("presence_penalty")?, 0.0),
