@@ -148,7 +148,7 @@ def test_a_closed_connection_ends_all_its_calls(world: World) -> None:
 
 
 def test_a_window_that_is_never_opened(world: World) -> None:
-    """Holds nobody up, costs little, and is cut after the stall limit with its engine's call."""
+    """Holds nobody up, costs little, and is cut alone after the stall limit, with its engine's call."""
     gateway, witness = world
     line = Http2(gateway)
     before = gateway.rss_bytes()
@@ -159,12 +159,14 @@ def test_a_window_that_is_never_opened(world: World) -> None:
     line.pump("the other is served meanwhile", lambda: brisk.ended, STALL_S)
     assert bytes(brisk.body).count(b"word") == 20
     assert not stuck.over
+    steady = line.call("chat", f"[[id=steady tokens={int(3 * STALL_S * 20)} token_ms=50]]", stream=True)
     line.pump("it is cut", lambda: stuck.over or line.closed or witness.call("stuck").left, 3 * STALL_S)
     harness.until("the engine's call ends", lambda: witness.call("stuck").left)
     assert 0.5 * STALL_S < witness.call("stuck").left - at < 3 * STALL_S
     assert witness.call("stuck").sent_bytes < 16 << 20, "the engine was made to wait"
     assert gateway.rss_bytes() - before < 8 << 20
-    assert Http2(gateway).call("chat", "x") and gateway.is_alive()
+    line.pump("its neighbour goes on", lambda: steady.ended or line.closed, 6 * STALL_S)
+    assert steady.ended and not line.closed and stuck.over and not stuck.ended
     line.close()
 
 

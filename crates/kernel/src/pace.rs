@@ -1,8 +1,8 @@
 //! How many calls a replica takes at once. The signal is queueing inside the engine:
 //! time to first token above the least that a prompt of that length takes. It is
 //! learned from traffic as it comes, never by throttling to probe (which is what makes
-//! Vegas and Gradient limiters fail on language models: shared/anchors, scheduling,
-//! section 7). Queueing cuts the limit by 7 % a window; a well-used limit without it
+//! Vegas and Gradient limiters fail on language models, whose answers take as long as
+//! they are). Queueing cuts the limit by 7 % a window; a well-used limit without it
 //! grows by 2 %, and by half while it has never met queueing (slow start).
 //!
 //! The second signal is the time between the tokens of streams. A batch that makes each

@@ -2,6 +2,7 @@
 //! HTTP/2 on the same port, and lets every connection finish when the process leaves.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,7 +21,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use seawall_model::{Millis, limits};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::app::{App, Phase};
@@ -28,7 +30,7 @@ use crate::gateway;
 use crate::gateway::handed::Streams;
 use crate::gateway::reply::{BoxError, Reply};
 use crate::io::{Socket, StallGuard, tune};
-use crate::tasks::{Executor, Kind};
+use crate::tasks::{Kind, Tasks};
 use crate::turns::{Turn, Turns};
 
 /// A pause after the system refuses to give a connection (out of descriptors, say):
@@ -138,7 +140,7 @@ impl Client {
         let watched = streams.clone();
         let service =
             service_fn(move |request| answer(app.clone(), Some(watched.clone()), turns.clone(), request));
-        let builder = http2(self.app.tasks.executor(Kind::Stream), self.window);
+        let builder = http2(Apart(self.app.tasks.clone()), self.window);
         self.attend(Box::pin(builder.serve_connection(TokioIo::new(stream), service)), Some(&streams)).await;
     }
 
@@ -198,8 +200,8 @@ impl Client {
     /// Why this connection ends, if its client lets it wait too long.
     fn overdue(&self, streams: Option<&Streams>) -> Option<&'static str> {
         let now = clock::now();
-        if streams.is_some_and(|streams| streams.stalled(self.stall_max)) {
-            return Some("client_stalled");
+        for _ in 0..streams.map_or(0, |streams| streams.cut_stalled(self.stall_max)) {
+            self.app.metrics.service.cut("client_stalled");
         }
         (self.turns.due(now) <= now).then_some("client_silent")
     }
@@ -214,10 +216,41 @@ async fn answer(
 ) -> Result<Response<Answer>, Infallible> {
     let turn = turns.begin(streams.is_some(), clock::now);
     let response = gateway::answer(app, request).await;
-    if let (Some(streams), Reply::Relay(relay)) = (streams, response.body()) {
-        streams.watch(relay.handed());
+    if let (Some(streams), Reply::Relay(relay)) = (streams, response.body())
+        && let Ok(cut) = CUT.try_with(Arc::clone)
+    {
+        streams.watch(relay.handed(), cut);
     }
     Ok(response.map(|reply| Answer { reply, _turn: turn }))
+}
+
+tokio::task_local! {
+    /// Ends the HTTP/2 stream whose task this is.
+    static CUT: Arc<Notify>;
+}
+
+/// Runs each HTTP/2 stream so that it can be cut alone: a client that leaves one untaken
+/// keeps the others.
+#[derive(Clone, Debug)]
+struct Apart(Tasks);
+
+impl<F> Executor<F> for Apart
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        let cut = Arc::new(Notify::new());
+        let cuttable = CUT.scope(cut.clone(), async move {
+            tokio::select! {
+                biased;
+                _ = stream => {}
+                // Dropped, it is reset.
+                () = cut.notified() => {}
+            }
+        });
+        self.0.spawn(Kind::Stream, cuttable);
+    }
 }
 
 /// An answer's body, and the turn that ends with it.
@@ -266,7 +299,7 @@ fn http1(window: usize) -> http1::Builder {
 }
 
 /// HTTP/2, with buffers of one `window` of bytes per stream.
-fn http2(executor: Executor, window: usize) -> http2::Builder<Executor> {
+fn http2(executor: Apart, window: usize) -> http2::Builder<Apart> {
     let mut builder = http2::Builder::new(executor);
     builder
         .timer(TokioTimer::new())

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use seawall_model::{At, Millis};
+use tokio::sync::Notify;
 
 use crate::clock;
 
@@ -43,22 +44,29 @@ impl Handed {
 
 /// The streams of one connection. Bounded by the streams it may have open.
 #[derive(Debug, Default)]
-pub struct Streams(Mutex<Vec<Weak<Handed>>>);
+pub struct Streams(Mutex<Vec<(Weak<Handed>, Arc<Notify>)>>);
 
 impl Streams {
-    /// Watches one more.
-    pub fn watch(&self, handed: &Arc<Handed>) {
+    /// Watches one more; `cut` ends it.
+    pub fn watch(&self, handed: &Arc<Handed>, cut: Arc<Notify>) {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.retain(|stream| stream.strong_count() > 0);
-        streams.push(Arc::downgrade(handed));
+        streams.retain(|(stream, _)| stream.strong_count() > 0);
+        streams.push((Arc::downgrade(handed), cut));
     }
 
-    /// Has a client left one untaken for this long?
-    #[must_use]
-    pub fn stalled(&self, limit: Millis) -> bool {
+    /// Ends those that the client has left untaken for this long; how many?
+    pub fn cut_stalled(&self, limit: Millis) -> usize {
         let now = clock::now();
-        let streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        streams.iter().filter_map(Weak::upgrade).any(|handed| handed.stale(now, limit))
+        let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = streams.len();
+        streams.retain(|(stream, cut)| {
+            let stale = stream.upgrade().is_some_and(|handed| handed.stale(now, limit));
+            if stale {
+                cut.notify_one();
+            }
+            !stale
+        });
+        before - streams.len()
     }
 }
 
@@ -70,15 +78,18 @@ mod tests {
     fn only_what_was_handed_on_and_not_asked_after_is_stale() {
         let streams = Streams::default();
         let handed = Arc::new(Handed::default());
-        streams.watch(&handed);
-        assert!(!streams.stalled(Millis(0)), "the engine is waited for");
+        let watch = || streams.watch(&handed, Arc::default());
+        watch();
+        assert_eq!(streams.cut_stalled(Millis(0)), 0, "the engine is waited for");
         handed.gave();
-        assert!(streams.stalled(Millis(0)));
-        assert!(!streams.stalled(Millis(60_000)));
+        assert_eq!(streams.cut_stalled(Millis(60_000)), 0);
+        assert_eq!(streams.cut_stalled(Millis(0)), 1);
+        assert_eq!(streams.cut_stalled(Millis(0)), 0, "once is enough");
+        watch();
         handed.asked();
-        assert!(!streams.stalled(Millis(0)));
+        assert_eq!(streams.cut_stalled(Millis(0)), 0);
         handed.gave();
         drop(handed);
-        assert!(!streams.stalled(Millis(0)), "it has ended");
+        assert_eq!(streams.cut_stalled(Millis(0)), 0, "it has ended");
     }
 }
