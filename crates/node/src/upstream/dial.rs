@@ -8,14 +8,14 @@ use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::socket::Socket;
 use super::{Options, is_loopback};
+use crate::tls;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -46,7 +46,7 @@ impl Dial {
         #[cfg(target_os = "linux")]
         http.set_tcp_user_timeout(Some(Duration::from_secs(30)));
         let matcher = options.proxy_from_env.then(Matcher::from_env);
-        let tls = TlsConnector::from(Arc::new(tls(options.extra_roots.as_deref())?));
+        let tls = TlsConnector::from(Arc::new(trusting(options.extra_roots.as_deref())?));
         Ok(Self { http, matcher, tls, limit: Duration::from_millis(options.connect.0) })
     }
 
@@ -81,11 +81,11 @@ impl Dial {
     }
 }
 
-fn tls(extra_roots: Option<&[u8]>) -> Result<rustls::ClientConfig, String> {
+fn trusting(extra_roots: Option<&[u8]>) -> Result<rustls::ClientConfig, String> {
     let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for cert in extra_roots.map(CertificateDer::pem_slice_iter).into_iter().flatten() {
-        let cert = cert.map_err(|why| format!("the certificate file is not PEM: {why}"))?;
-        roots.add(cert).map_err(|why| format!("a certificate cannot be used as a root: {why}"))?;
+    if let Some(pem) = extra_roots {
+        let pem = std::str::from_utf8(pem).map_err(|_| "the certificate file is not PEM")?;
+        roots.roots.extend(tls::authorities(pem).map_err(|unfit| unfit.why)?.roots);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ClientConfig::builder_with_provider(provider)

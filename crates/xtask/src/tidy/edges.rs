@@ -20,7 +20,6 @@ const EDGES: &[(&str, &[&str])] = &[
 const ROOMS: &[(&str, &str)] = &[
     ("getrandom", "node"),
     ("hyper", "node"),
-    ("hyper-rustls", "node"),
     ("hyper-util", "node"),
     ("rusqlite", "store"),
     ("rustls", "node"),
