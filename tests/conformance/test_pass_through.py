@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import typing
 
 import httpx
@@ -66,3 +67,20 @@ def test_answers_stream(world: World) -> None:
         pieces = [piece for piece in answer.iter_raw() if piece]
     assert len(pieces) >= 3, "pieces arrive as they are sent"
     assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
+
+
+def test_paths_that_hide_a_served_one_reach_no_engine(world: World) -> None:
+    seen = len(world.witness.calls())
+    for path in ("/v1/%63hat/completions", "/v1/%2e%2e/admin", "/v1/chat%2Fcompletions", "/v1/x/%5c..%5cadmin"):
+        with world.gateway.connect() as raw:
+            raw.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{{}}".encode())
+            assert raw.recv(4096).startswith(b"HTTP/1.1 404"), path
+    assert len(world.witness.calls()) == seen
+
+
+def test_an_answer_of_known_length_is_recorded_as_done(world: World) -> None:
+    for _ in range(3):
+        answer = httpx.get(world.gateway.v1 + "/files/one", timeout=20)
+        assert answer.status_code == 200 and int(answer.headers["content-length"]) == len(answer.content)
+        line = world.gateway.line('^{.*"trace":"' + answer.headers["x-seawall-trace"])
+        assert json.loads(line)["outcome"] == "done", line

@@ -111,6 +111,9 @@ pub(crate) struct Running {
     pub(crate) first: Option<At>,
     /// When it was last heard of while it streams, and its output tokens then.
     pub(crate) heard: (At, u64),
+    /// Has its client kept the engine waiting? Then the pace of this stream, and of what
+    /// comes out of buffers afterwards, says nothing of the engine's.
+    pub(crate) held_up: bool,
     /// Has its time to first token been learned from?
     pub(crate) sampled: bool,
     /// Prompt tokens that the replica probably has to compute.

@@ -61,7 +61,8 @@ impl Curve {
     /// What was learned fades by a thousandth.
     pub(crate) fn fade(&mut self) {
         for point in &mut self.0 {
-            point.micros += point.micros / 1_024;
+            // At least by one, or what is short would be believed for ever.
+            point.micros += point.micros.div_ceil(1_024);
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use seawall_model::{At, Bytes, Cause, EngineId, Millis, ReplicaId};
 
+use crate::aside::Aside;
 use crate::call::{Upstream, Weights};
 use crate::circuit::Breaker;
 use crate::crowd::Crowd;
@@ -141,6 +142,8 @@ pub(crate) struct Engine {
     /// Who of them really waits: a call that is dispatched in the step it came in is not
     /// counted here.
     pub(crate) crowd: Crowd,
+    /// Those set aside by other engines that it could serve.
+    pub(crate) aside: Aside,
     pub(crate) running: u32,
     pub(crate) runs: Runs,
     pub(crate) allowance: Allowance,
@@ -156,7 +159,8 @@ pub(crate) struct Engine {
     pub(crate) headroom: Headroom,
     /// What a generated token costs next to a prompt token, in sixteenths, smoothed.
     ratio: Option<u64>,
-    /// Cost of the dearest call dispatched, in tenths of a unit.
+    /// Cost of the dearest call dispatched of late, in tenths of a unit: it fades by a
+    /// 256th with each, so that one giant is not remembered for ever.
     pub(crate) dearest: i64,
     gate: Option<Cause>,
     since: At,
@@ -188,6 +192,7 @@ impl Engine {
             queued: [0; 3],
             queued_bytes: 0,
             crowd: Crowd::default(),
+            aside: Aside::default(),
             running: 0,
             runs: Runs::default(),
             allowance: Allowance::new(now),
@@ -266,6 +271,11 @@ impl Engine {
     pub(crate) fn paused(&self, upstream: Upstream, now: At) -> Option<At> {
         let open = self.replicas.iter().filter(|replica| !replica.gone && replica.breaker.admits());
         open.map(|replica| replica.pauses.until(upstream)).min().filter(|until| *until > now)
+    }
+
+    /// Has its provider asked for any pause that is not over?
+    pub(crate) fn pauses(&self, now: At) -> bool {
+        self.replicas.iter().any(|replica| replica.pauses.any(now))
     }
 
     /// Has it room at once for one call for this model more than wait for it already?

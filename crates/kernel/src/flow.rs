@@ -16,7 +16,7 @@ use crate::call::{By, Call, List, id_of};
 use crate::headroom::Lately;
 use crate::run::Runs;
 use crate::slab::Slab;
-use crate::tenant::{Node, Tenants, WEIGHT};
+use crate::tenant::{CHAIN_MAX, Node, Tenants, WEIGHT};
 
 /// One tenth of a cost unit at the usual weight, so that dividing by a weight keeps
 /// ten bits below the point.
@@ -144,7 +144,7 @@ impl Flows {
             self.slab[flow].used = true;
             return Some(flow);
         }
-        if self.slab.len() + crate::tenant::CHAIN_MAX > FLOWS_MAX && !self.make_room(tenants) {
+        if self.slab.len() + CHAIN_MAX > FLOWS_MAX && !self.make_room(tenants) {
             return None;
         }
         Some(self.open_anyway(root, leaf, tenants))
@@ -168,7 +168,7 @@ impl Flows {
     }
 
     fn make_room(&mut self, tenants: &mut Tenants) -> bool {
-        while self.slab.len() + crate::tenant::CHAIN_MAX > FLOWS_MAX {
+        while self.slab.len() + CHAIN_MAX > FLOWS_MAX {
             let old = self.slab.sweep(SWEEP, Flow::idle, |flow| &mut flow.used);
             let Some(old) = old else { return false };
             if let Some(node) = self.slab[old].node {
@@ -403,7 +403,7 @@ impl Flows {
     /// share of so many places (in 256ths) among those that were active of late? Whoever
     /// runs nothing is always within its share.
     pub(crate) fn is_light(&self, leaf: u32, places: u64, epoch: u64, tenants: &Tenants) -> bool {
-        let (mut chain, mut len, mut at) = ([leaf; crate::tenant::CHAIN_MAX], 0, leaf);
+        let (mut chain, mut len, mut at) = ([leaf; CHAIN_MAX], 0, leaf);
         while let Some(parent) = self.slab[at].parent {
             chain[len] = at;
             len += 1;
@@ -487,13 +487,29 @@ impl Flows {
         Some((at, self.first_of(at, aged, calls, runs)?))
     }
 
+    /// Where a leaf would stand in a tree if it had a call there now: its counters from the
+    /// top down, lifted as a newcomer's are. The least goes first.
+    pub(crate) fn standing(&self, root: u32, leaf: u32, tenants: &Tenants) -> [u128; CHAIN_MAX] {
+        let (slot, chain) = (self.slab[root].slot, tenants.chain(leaf));
+        let (mut standing, mut above) = ([0; CHAIN_MAX], Some(root));
+        for (counter, node) in standing.iter_mut().zip(chain.nodes().iter().rev()) {
+            let lift = above.map_or(0, |flow| {
+                let Flow { active, floor, .. } = &self.slab[flow];
+                active.first().map_or(*floor, |(least, _)| *least)
+            });
+            above = tenants.nodes[*node].flow(slot);
+            *counter = above.map_or(0, |flow| self.slab[flow].virtual_cost).max(lift);
+        }
+        standing
+    }
+
     /// The first call in fair order, of those that go next in their leaves, that will do.
     /// Looks at no more than `left` flows.
     pub(crate) fn first_fit(
         &self,
         at: u32,
         (calls, runs): (&Slab<Call>, &Runs),
-        left: &mut u32,
+        left: &mut usize,
         will_do: &impl Fn(u32) -> bool,
     ) -> Option<u32> {
         if self.slab[at].active.is_empty() {

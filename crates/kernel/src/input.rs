@@ -25,6 +25,9 @@ pub enum Input {
         call: CallId,
         /// Output tokens so far, all in all.
         output: Tokens,
+        /// How much of the time since the last such report it was the client that was
+        /// waited for, and not the engine.
+        waited: Millis,
     },
     /// An attempt failed. The kernel decides what comes next.
     Failed {
@@ -160,6 +163,9 @@ pub enum Failure {
     TooLarge,
     /// The deadline passed while the engine was at work.
     Deadline,
+    /// The request did not go out whole, and not for the engine's sake: the client's
+    /// upload broke off, or a reload took the replica away. It says nothing of the replica.
+    Unsent,
 }
 
 /// A provider's own words about its rate.

@@ -121,7 +121,7 @@ impl Kernel {
             Input::Configure(plan) => self.configure(*plan, out),
             Input::Submit(submit) => self.submit(submit, out),
             Input::FirstToken { call } => self.first_token(call),
-            Input::Progress { call, output } => self.progress(call, output),
+            Input::Progress { call, output, waited } => self.progress(call, output, waited),
             Input::Failed { call, failure, client_began, usage } => {
                 self.failed(call, failure, client_began, &usage, out);
             }

@@ -10,6 +10,7 @@ pub mod view;
 mod kernel;
 mod admit;
 mod wait;
+mod aside;
 mod pump;
 mod settle;
 mod reload;

@@ -9,7 +9,8 @@
 //! of its calls so many times as slow as the fastest seen gains no throughput any more
 //! (step time a + b x batch: beyond 7 a/b it is within an eighth of all there is), and an
 //! engine whose memory thrashes shows it here and nowhere else. Single streams lie, since
-//! clients stall and catch up, so it is the median of all streams that counts.
+//! clients stall and catch up, so it is the median of all streams that counts, without
+//! those whose client has kept the engine waiting.
 
 use seawall_model::{At, Millis};
 
@@ -144,10 +145,10 @@ impl Limit {
         self.sample(micros.saturating_sub(due), pace, now);
     }
 
-    /// A stream had so many tokens in this time.
-    pub(crate) fn streamed(&mut self, tokens: u64, micros: u64) {
+    /// A stream had so many tokens in this time; `None` where it was the client's time.
+    pub(crate) fn streamed(&mut self, tokens: u64, micros: Option<u64>) {
         self.done.generated = self.done.generated.saturating_add(tokens);
-        if tokens >= STRETCH_MIN && self.paces.len() < PACES_MAX {
+        if let Some(micros) = micros.filter(|_| tokens >= STRETCH_MIN && self.paces.len() < PACES_MAX) {
             self.paces.push((micros / tokens).max(1));
         }
     }
@@ -232,8 +233,8 @@ impl Limit {
         // became slower for good is not taken for a saturated one for ever.
         self.first.fade();
         self.lead.fade();
-        self.token += self.token / 1_024;
-        self.step += self.step / 1_024;
+        self.token += self.token.div_ceil(1_024);
+        self.step += self.step.div_ceil(1_024);
         self.start = now;
         (self.delays, self.samples, self.peak) = (0, 0, 0);
     }

@@ -32,6 +32,11 @@ impl Pauses {
         own.map(|(_, until)| *until).max().unwrap_or(At(0))
     }
 
+    /// Is there one that is not over?
+    pub(crate) fn any(&self, now: At) -> bool {
+        self.0.iter().any(|(_, until)| *until > now)
+    }
+
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }

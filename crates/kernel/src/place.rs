@@ -1,8 +1,8 @@
 //! Which replica takes a call: the one where its first token is predicted to come first.
 //! That is after the prompts sent there before, the call's own prompt less what the
-//! replica has probably cached, and what the batch slows it by, at the replica's speed. Affinity by prefix
-//! and by run falls out of the part that is cached; a replica with far more outstanding
-//! work than the others gives no such discount at all.
+//! replica has probably cached, and what the batch slows it by, at the replica's speed.
+//! Affinity by prefix and by run falls out of the part that is cached; a replica with far
+//! more outstanding work than the others gives no such discount at all.
 
 use seawall_model::{At, ReplicaId};
 
@@ -73,8 +73,8 @@ fn mean_load(engine: &Engine, now: At) -> u64 {
     sum / count.max(1)
 }
 
-/// Time to the first token first (in sixteenths of the fastest replica's prompt tokens), then outstanding work, then who was chosen
-/// longest ago, then the id.
+/// Time to the first token first (in sixteenths of the fastest replica's prompt tokens),
+/// then outstanding work, then who was chosen longest ago, then the id.
 type Score = (u64, u64, u64, ReplicaId);
 
 struct Search<'a> {

@@ -180,6 +180,7 @@ impl Kernel {
     fn set_aside(&mut self, at: u32, pause: Pause) {
         let call = &mut self.calls[at];
         call.state = State::Paused(pause);
+        self.tenants.nodes[call.node].aside += 1;
         self.timers.arm(pause.until, Alarm::Retry(call.submit.call));
     }
 
@@ -207,6 +208,7 @@ impl Kernel {
         crowd.join(&call.submit.tenant, call.submit.call, call.submit.bytes.0);
         let pause = Pause { since: self.now, until, cause: Cause::RateLimit, counted: Some(engine) };
         self.set_aside(at, pause);
+        self.offer_around(at);
     }
 
     /// Reserves what the call may use at most on every account of its path, or nothing.
@@ -348,6 +350,7 @@ impl Kernel {
             since: now,
             first: None,
             heard: (now, 0),
+            held_up: false,
             sampled: false,
             uncached,
             load,
@@ -369,7 +372,7 @@ impl Kernel {
             state.runs.slab[run].replica = Some(replica);
             self.flows.serve_run(run, charged, &self.calls, &mut state.runs);
         }
-        state.dearest = state.dearest.max(charged);
+        state.dearest = charged.max(state.dearest - state.dearest / 256);
         self.flows.see(flow, epoch(now), &self.tenants);
         self.flows.ran(flow, true);
         self.flows.charge(flow, charged, true, &self.tenants);

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use seawall_model::{CallId, Code, Finish, Outcome, Tokens, Usage};
+use seawall_model::{CallId, Code, Finish, Millis, Outcome, Tokens, Usage};
 
 use crate::admit::No;
 use crate::budget::used;
@@ -15,6 +15,10 @@ use crate::plan::Meter;
 
 /// An answer that ended within this time of its first byte came in one piece.
 const ONE_PIECE_MICROS: u64 = 5_000;
+
+/// A client that takes less than this part of a stretch of its stream slows it by less
+/// than a third, which is far from what cuts an engine's limit.
+const HELD_UP_PART: u64 = 4;
 
 impl Kernel {
     fn running_at(&self, id: CallId) -> Option<(u32, Running)> {
@@ -53,10 +57,11 @@ impl Kernel {
     }
 
     /// Output so far: what goes beyond the estimate is charged as it is served.
-    pub(crate) fn progress(&mut self, id: CallId, output: Tokens) {
-        let Some((at, run)) = self.running_at(id) else {
+    pub(crate) fn progress(&mut self, id: CallId, output: Tokens, waited: Millis) {
+        let Some((at, mut run)) = self.running_at(id) else {
             return;
         };
+        run.held_up |= waited.micros() > self.now.micros_since(run.heard.0) / HELD_UP_PART;
         let output = output.0.min(TOKENS_MAX);
         self.learn_first(at, &run);
         self.learn_pace(at, &run, output);
@@ -106,10 +111,12 @@ impl Kernel {
         }
         if let Some(running) = self.calls[at].running_mut() {
             running.heard = (now, output);
+            running.held_up = run.held_up;
         }
+        let micros = (!run.held_up).then(|| now.micros_since(since));
         let state = &mut self.engines[run.engine];
         if let Some(place) = state.find(run.replica) {
-            state.replicas[place].limit.streamed(output - before, now.micros_since(since));
+            state.replicas[place].limit.streamed(output - before, micros);
             state.learn_ratio(place);
         }
     }
@@ -242,7 +249,7 @@ impl Kernel {
             Failure::Refused { .. } | Failure::Credentials => {
                 self.replica_succeeded(run.engine, run.replica, false);
             }
-            Failure::TooLarge | Failure::Deadline => {}
+            Failure::TooLarge | Failure::Deadline | Failure::Unsent => {}
         }
     }
 
@@ -250,7 +257,10 @@ impl Kernel {
     /// next target, then where it was.
     fn try_again(&mut self, at: u32, run: &Running, failure: Failure, out: &mut Vec<Effect>) -> bool {
         let call = &self.calls[at];
-        let lost = matches!(failure, Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline);
+        let lost = matches!(
+            failure,
+            Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline | Failure::Unsent
+        );
         if lost
             || call.attempts >= self.retry.attempts_max
             || call.submit.deadline.is_some_and(|at| at <= self.now)
@@ -394,6 +404,8 @@ fn code_of(failure: Failure) -> Code {
         Failure::Cut => Code::EngineCut,
         Failure::TooLarge => Code::AnswerTooLarge,
         Failure::Deadline => Code::DeadlinePassed,
+        // The shell, which knows why, names the reason.
+        Failure::Unsent => Code::Internal,
     }
 }
 
@@ -416,6 +428,7 @@ mod tests {
             Failure::Garbled,
             Failure::Cut,
             Failure::TooLarge,
+            Failure::Unsent,
         ] {
             assert_ne!(code_of(failure).row().blame, Blame::Caller, "{failure:?}");
         }

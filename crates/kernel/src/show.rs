@@ -101,6 +101,7 @@ impl Kernel {
             );
             let waiting = queued.iter().sum::<usize>() + parked;
             assert_eq!(engine.crowd.len(), waiting, "{} counts who waits", engine.name);
+            self.check_aside(at);
             assert_eq!(engine.queued_bytes, bytes, "{} counts its bytes", engine.name);
             for replica in &engine.replicas {
                 let on = self.calls.iter().filter_map(|(_, call)| call.running());
@@ -140,9 +141,10 @@ impl Kernel {
             let own = || self.calls.iter().filter(|(_, call)| call.node == at);
             let running = own().filter(|(_, call)| call.running().is_some()).count();
             let queued = own().filter(|(_, call)| call.queued().is_some()).count();
+            let aside = own().filter(|(_, call)| matches!(call.state, State::Paused(_))).count();
             assert_eq!(
-                (node.running as usize, node.queued),
-                (running, queued),
+                (node.running as usize, node.queued, node.aside),
+                (running, queued, aside),
                 "{} counts its calls",
                 node.path
             );

@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) general: bool,
     pub(crate) running: u32,
     pub(crate) queued: usize,
+    /// Calls of this leaf that pause, and come back to it.
+    pub(crate) aside: usize,
     children: u32,
     /// Cost served, in tenths of a unit.
     pub(crate) served: i64,
@@ -103,7 +105,7 @@ impl Node {
     }
 
     fn idle(&self) -> bool {
-        self.running == 0 && self.queued == 0 && self.children == 0
+        self.running == 0 && self.queued == 0 && self.aside == 0 && self.children == 0
     }
 }
 
@@ -261,6 +263,7 @@ impl Tenants {
             general: false,
             running: 0,
             queued: 0,
+            aside: 0,
             children: 0,
             served: 0,
             held: false,
@@ -419,5 +422,27 @@ pub(crate) fn tune(bucket: &mut Option<Bucket>, per_min: Option<u64>, now: At) {
         (Some(bucket), Some(rate)) => bucket.retune(rate, now),
         (None, Some(rate)) => *bucket = Some(Bucket::new(rate, now)),
         (_, None) => *bucket = None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_whose_calls_pause_is_not_forgotten() {
+        let mut tenants = Tenants::new(&[]);
+        let (mut accounts, mut gone) = (Accounts::default(), Vec::new());
+        let mut leaf = |tenants: &mut Tenants, path: &str| {
+            let tenant = Tenant::parse(path).expect("valid");
+            tenants.leaf(&tenant, &mut accounts, At(0), &mut gone).expect("room")
+        };
+        let (pausing, idle) = (leaf(&mut tenants, "pausing"), leaf(&mut tenants, "idle"));
+        tenants.nodes[pausing].aside = 1;
+        for nth in 0..3 * limits::TENANTS_MAX {
+            leaf(&mut tenants, &format!("t-{nth}"));
+        }
+        assert_eq!(tenants.find(&Tenant::parse("pausing").expect("valid")), Some(pausing));
+        assert_ne!(tenants.find(&Tenant::parse("idle").expect("valid")), Some(idle), "others make room");
     }
 }

@@ -12,9 +12,6 @@ use crate::kernel::{DOWN_WAIT_MS, Kernel};
 use crate::tenant::Tenants;
 use crate::timer::Alarm;
 
-/// Flows looked at for a call that an engine with room could take over from another.
-const PULL_SWEEP: u32 = 64;
-
 impl Kernel {
     /// Takes a call out of its queue and books its waiting. It is then nowhere.
     pub(crate) fn leave_queue(&mut self, at: u32) -> Option<Queued> {
@@ -196,38 +193,6 @@ impl Kernel {
         }
     }
 
-    /// An engine has room to spare: the calls that go next on engines that pause, and that
-    /// it can serve too, go there.
-    pub(crate) fn pull_over(&mut self, engine: u32, out: &mut Vec<Effect>) {
-        let now = self.now;
-        if now >= self.paused_until || !self.engines.get(engine).is_some_and(|own| own.has_spare(None, now)) {
-            return;
-        }
-        let id = self.engines[engine].id;
-        for other in self.engines.indices() {
-            while other != engine && self.engines[other].paused(None, now).is_some() {
-                let Some((at, target)) = self.next_for(other, id) else { break };
-                self.leave_queue(at);
-                self.leave_run(at, other);
-                self.enqueue_on(at, target, out);
-            }
-        }
-    }
-
-    /// The call that goes next on an engine, of those that another has room for.
-    fn next_for(&self, engine: u32, other: EngineId) -> Option<(u32, usize)> {
-        let target_of = |at: u32| {
-            let call = &self.calls[at];
-            let target = call.targets.iter().position(|(_, target)| *target == other)?;
-            (call.barred & (1 << target) == 0 && self.has_spare(at, target)).then_some(target)
-        };
-        let (state, mut left) = (&self.engines[engine], PULL_SWEEP);
-        let fits = |at| target_of(at).is_some();
-        let next = |root: &u32| self.flows.first_fit(*root, (&self.calls, &state.runs), &mut left, &fits);
-        let at = state.roots.iter().find_map(next)?;
-        Some((at, target_of(at)?))
-    }
-
     /// Has a call's target room for it at once?
     pub(crate) fn has_spare(&self, at: u32, target: usize) -> bool {
         let call = &self.calls[at];
@@ -283,10 +248,12 @@ impl Kernel {
         call.state = State::Fresh;
         call.waits.add(pause.cause, self.now.micros_since(pause.since));
         self.timers.disarm(pause.until, Alarm::Retry(call.submit.call));
+        self.tenants.nodes[call.node].aside -= 1;
         if let Some(engine) = pause.counted {
             let crowd = &mut self.engines[engine].crowd;
             crowd.leave(&call.submit.tenant, call.submit.call, call.submit.bytes.0);
             self.mark(engine);
+            self.call_back(at);
         }
         pause.counted.is_some()
     }

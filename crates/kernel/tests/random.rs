@@ -268,7 +268,9 @@ impl Shell {
                 });
             }
             190..=199 => self.step(Input::FirstToken { call }),
-            200..=209 => self.step(Input::Progress { call, output: Tokens(b % 2_000) }),
+            200..=209 => {
+                self.step(Input::Progress { call, output: Tokens(b % 2_000), waited: Millis(b % 7 * 50) });
+            }
             210..=225 => {
                 if let Some(draw) = self.draws.pop() {
                     self.step(draw);
@@ -319,7 +321,7 @@ impl Shell {
 }
 
 fn failure(which: u64, b: u64) -> Failure {
-    match which % 10 {
+    match which % 11 {
         0 => Failure::Connect,
         1 => Failure::Timeout,
         2 => Failure::Limited { retry_after: (b & 1 == 1).then_some(Millis(b % 3_000)) },
@@ -329,6 +331,7 @@ fn failure(which: u64, b: u64) -> Failure {
         6 => Failure::Garbled,
         7 => Failure::Cut,
         8 => Failure::TooLarge,
+        9 => Failure::Unsent,
         _ => Failure::Deadline,
     }
 }

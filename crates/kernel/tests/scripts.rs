@@ -8,7 +8,7 @@
 //! plan                               a new kernel, with what the indented lines say
 //! reload                             the same, as Input::Configure
 //!   engine NAME [replicas N] [calls N] [adaptive MIN MAX] [kv N] [rpm N] [tpm N]
-//!   model NAME ENGINE.. [named] [price IN CACHED OUT] [output N] [context N]
+//!   model NAME ENGINE.. [named [N]] [price IN CACHED OUT] [output N] [context N]
 //!   tenant PREFIX [weight N] [calls N] [rpm N] [tpm N] [budget METER/PERIOD N]..
 //!   queue [len N] [tenant N] [bytes N] [wait MS] [ageing MS]
 //!   share INTERACTIVE AGENT BATCH
@@ -17,7 +17,7 @@
 //! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N]
 //!        [deadline MS] [bytes N] [prefix H..] [embed]
 //! first CALL
-//! progress CALL OUTPUT
+//! progress CALL OUTPUT [MS]          MS of it were spent waiting for the client
 //! finish CALL [in N] [cached N] [out N]
 //! serve N [in N] [cached N] [out N]   the call that runs longest finishes, N times over
 //! fail CALL HOW [in N] [out N] [began]       HOW as in Failure, `limited MS` or `limited`
@@ -209,7 +209,10 @@ impl Player {
                     model.price = Price { input, cached, cache_written: input, output };
                 }
                 "output" => model.output_tokens_max = Tokens(words.number()),
-                "named" => model.upstreams = vec![model.id.0; model.targets.len()],
+                "named" => {
+                    let name = words.maybe().map_or(model.id.0, |name| name as u32);
+                    model.upstreams = vec![name; model.targets.len()];
+                }
                 "context" => model.context_tokens_max = Some(Tokens(words.number())),
                 name => {
                     model.targets.push(EngineId(number(&mut self.engines, name)));
@@ -227,7 +230,11 @@ impl Player {
             "serve" => return self.serve(words),
             "submit" => self.submit(words),
             "first" => Input::FirstToken { call: CallId(words.number()) },
-            "progress" => Input::Progress { call: CallId(words.number()), output: Tokens(words.number()) },
+            "progress" => Input::Progress {
+                call: CallId(words.number()),
+                output: Tokens(words.number()),
+                waited: Millis(words.maybe().unwrap_or(0)),
+            },
             "finish" => {
                 let call = CallId(words.number());
                 Input::Finished { call, usage: usage(words).0, finish: None }
@@ -509,6 +516,7 @@ fn failure(words: &mut Words) -> Failure {
         "cut" => Failure::Cut,
         "toolarge" => Failure::TooLarge,
         "deadline" => Failure::Deadline,
+        "unsent" => Failure::Unsent,
         other => words.unknown(other),
     }
 }

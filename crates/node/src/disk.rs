@@ -151,7 +151,7 @@ impl Disk {
             failing: false,
             lost: false,
         };
-        tasks.thread(Kind::Disk, move || process::vital_thread("disk thread", || clerk.work(&desk)))
+        tasks.thread(Kind::Disk, move || process::vital_work("disk thread", || clerk.work(&desk)))
     }
 
     fn put(&self, change: impl FnOnce(&mut Pile) -> bool) -> bool {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+#[cfg(target_os = "linux")]
+use tokio::io::Interest;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -64,7 +66,8 @@ impl Socket {
 
     /// Resolves once the client has closed its side, whether or not what it sent before
     /// has been read. hyper reads no further while it holds bytes of a next request, so it
-    /// would not notice.
+    /// would not notice. Elsewhere than on Linux it is noticed when the answer is due.
+    #[cfg(target_os = "linux")]
     pub async fn left(&self) {
         // Priority data is asked for because its readiness comes with that of the end,
         // and without that of plain data.
@@ -74,6 +77,12 @@ impl Socket {
             }
             let _ = self.0.try_io(Interest::PRIORITY, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
         }
+    }
+
+    /// Never resolves here.
+    #[cfg(not(target_os = "linux"))]
+    pub async fn left(&self) {
+        std::future::pending().await
     }
 }
 
@@ -137,6 +146,7 @@ impl<T> StallGuard<T> {
     fn watch<R>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if write.is_ready() {
             self.pending = None;
+            self.turns.told(clock::now);
             return write;
         }
         let limit = self.limit;

@@ -67,10 +67,10 @@ pub async fn vital<F: Future>(part: &'static str, work: F) -> F::Output {
     work.await
 }
 
-/// Runs the work of a thread that the process cannot do without, likewise.
-pub fn vital_thread(part: &'static str, work: impl FnOnce()) {
+/// Does work that the process cannot do without, likewise.
+pub fn vital_work<T>(part: &'static str, work: impl FnOnce() -> T) -> T {
     let _guard = Vital { part, end: &exit };
-    work();
+    work()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use seawall_model::{At, CallId, ReplicaId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock;
+use crate::process;
 
 /// The kernel's word on one call.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ impl Seat {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        // A step that panicked broke an invariant of one call; the others go on.
+        // Nobody finds it poisoned: a panic inside ends the process.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,7 +129,8 @@ impl Seat {
     /// One step: performs the effects, and hands back those on the call `own`.
     fn step(&self, inner: &mut Inner, input: Input, own: Option<CallId>) -> Own {
         let mut effects = std::mem::take(&mut inner.effects);
-        inner.kernel.step(clock::now(), input, &mut effects);
+        // A broken invariant has lost effects, and with them calls that would wait for ever.
+        process::vital_work("kernel", || inner.kernel.step(clock::now(), input, &mut effects));
         let mut said = Own::default();
         // A refusal comes just before its settlement; others' pairs are joined here.
         let mut refused: Option<Refusal> = None;
@@ -269,9 +271,10 @@ impl Ticket {
         self.seat.tell(Input::FirstToken { call: self.call });
     }
 
-    /// So much output has been streamed.
-    pub fn progress(&self, output: seawall_model::Tokens) {
-        self.seat.tell(Input::Progress { call: self.call, output });
+    /// So much output has been streamed; of the time since the last such report, the
+    /// client was waited for so long.
+    pub fn progress(&self, output: seawall_model::Tokens, waited: seawall_model::Millis) {
+        self.seat.tell(Input::Progress { call: self.call, output, waited });
     }
 
     /// An attempt failed before the client saw anything. The next word comes from

@@ -27,7 +27,8 @@ use tokio_rustls::TlsAcceptor;
 use crate::app::{App, Phase};
 use crate::clock;
 use crate::gateway;
-use crate::gateway::handed::Streams;
+use crate::gateway::handed::{Handed, Streams};
+use crate::gateway::relay::Piece;
 use crate::gateway::reply::{BoxError, Reply};
 use crate::io::{Socket, StallGuard, tune};
 use crate::tasks::{Kind, Tasks};
@@ -64,7 +65,10 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, tls: Option<TlsAccepto
         let seat = seats.clone().try_acquire_owned().ok();
         if seat.is_none() {
             app.metrics.service.cut("connections_full");
-            turn_away(&stream);
+            // In TLS there is nobody to understand it yet.
+            if tls.is_none() {
+                turn_away(&stream);
+            }
             continue;
         }
         let connection = serve(app.clone(), stream, tls.clone(), seat);
@@ -75,8 +79,8 @@ pub async fn accept(app: Arc<App>, listener: TcpListener, tls: Option<TlsAccepto
 /// Tells a client that there is no room, without waiting for it to be ready to hear.
 fn turn_away(stream: &TcpStream) {
     const WORDS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\n\
-        x-seawall-code: connections_full\r\ncontent-type: application/json\r\ncontent-length: 122\r\n\r\n\
-        {\"error\":{\"message\":\"Seawall holds as many connections as it may.\",\"type\":\"server_error\",\"code\":\"connections_full\"}}\r\n\r\n\r\n\r\n";
+        x-seawall-code: connections_full\r\ncontent-type: application/json\r\ncontent-length: 116\r\n\r\n\
+        {\"error\":{\"message\":\"Seawall holds as many connections as it may.\",\"type\":\"server_error\",\"code\":\"connections_full\"}}";
     let _ = stream.try_write(WORDS);
 }
 
@@ -100,20 +104,19 @@ async fn serve(
         stall_max: bounds.client_stall_ms_max,
         window: bounds.stream_window_bytes,
     };
-    let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
     match tls {
-        None => match tokio::time::timeout(limit, socket.begins(HTTP2_BEGINS)).await {
-            Ok(Ok(false)) => client.speak_http1(guard(socket)).await,
-            Ok(Ok(true)) => Box::pin(client.speak_http2(guard(socket))).await,
-            Ok(Err(_)) => client.app.metrics.service.cut("client"),
-            Err(_) => client.app.metrics.service.cut("client_silent"),
+        None => match client.soon(socket.begins(HTTP2_BEGINS)).await {
+            Some(Ok(false)) => client.speak_http1(guard(socket)).await,
+            Some(Ok(true)) => Box::pin(client.speak_http2(guard(socket))).await,
+            Some(Err(_)) => client.app.metrics.service.cut("client"),
+            None => client.app.metrics.service.cut("client_silent"),
         },
         // Boxed, so that plain connections do not carry the room for it.
-        Some(tls) => match Box::pin(tokio::time::timeout(limit, tls.accept(socket))).await {
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+        Some(tls) => match Box::pin(client.soon(tls.accept(socket))).await {
+            Some(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 Box::pin(client.speak_http2(StallGuard::new(stream, stall, turns))).await;
             }
-            Ok(Ok(stream)) => Box::pin(client.speak_http1(StallGuard::new(stream, stall, turns))).await,
+            Some(Ok(stream)) => Box::pin(client.speak_http1(StallGuard::new(stream, stall, turns))).await,
             _ => client.app.metrics.service.cut("tls_handshake"),
         },
     }
@@ -129,6 +132,17 @@ struct Client {
 }
 
 impl Client {
+    /// What a client owes at once: nothing comes of it if it takes too long, or if the
+    /// process leaves meanwhile.
+    async fn soon<F: Future>(&self, work: F) -> Option<F::Output> {
+        let limit = Duration::from_millis(limits::HEADER_WAIT_MS_MAX);
+        let mut phase = self.app.phase.clone();
+        tokio::select! {
+            done = tokio::time::timeout(limit, work) => done.ok(),
+            () = reached(&mut phase, Phase::Draining) => None,
+        }
+    }
+
     async fn speak_http1<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: StallGuard<T>) {
         let service = service_fn(|request| answer(self.app.clone(), None, self.turns.clone(), request));
         self.attend(Box::pin(http1(self.window).serve_connection(TokioIo::new(stream), service)), None).await;
@@ -216,12 +230,14 @@ async fn answer(
 ) -> Result<Response<Answer>, Infallible> {
     let turn = turns.begin(streams.is_some(), clock::now);
     let response = gateway::answer(app, request).await;
-    if let (Some(streams), Reply::Relay(relay)) = (streams, response.body())
-        && let Ok(cut) = CUT.try_with(Arc::clone)
-    {
-        streams.watch(relay.handed(), cut);
-    }
-    Ok(response.map(|reply| Answer { reply, _turn: turn }))
+    let handed = streams.and_then(|streams| {
+        let (handed, cut) = (Arc::new(Handed::default()), CUT.try_with(Arc::clone).ok()?);
+        // It is the client's turn from the first: with its window shut nothing is asked for.
+        handed.gave();
+        streams.watch(&handed, cut);
+        Some(handed)
+    });
+    Ok(response.map(|reply| Answer { reply, handed, rest: Bytes::new(), _turn: turn }))
 }
 
 tokio::task_local! {
@@ -253,29 +269,62 @@ where
     }
 }
 
+/// Bytes of an answer that an HTTP/2 stream takes at a time: what it has taken it holds,
+/// however small its client's window is.
+const FRAME_BYTES_MAX: usize = 16 << 10;
+
 /// An answer's body, and the turn that ends with it.
 struct Answer {
     reply: Reply,
+    /// Over HTTP/2: when the client last took something.
+    handed: Option<Arc<Handed>>,
+    /// Over HTTP/2: what is left of the last piece.
+    rest: Bytes,
     _turn: Turn,
+}
+
+impl Answer {
+    /// The next piece for a stream that must not be given much at once.
+    fn poll_small(&mut self, cx: &mut Context<'_>) -> Piece {
+        if self.rest.is_empty() {
+            match std::task::ready!(Pin::new(&mut self.reply).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                ended => return Poll::Ready(ended),
+            }
+        }
+        let len = self.rest.len().min(FRAME_BYTES_MAX);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(len)))))
+    }
 }
 
 impl Body for Answer {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.reply).poll_frame(cx)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Piece {
+        let Some(handed) = self.handed.clone() else {
+            return Pin::new(&mut self.reply).poll_frame(cx);
+        };
+        handed.asked();
+        let piece = self.poll_small(cx);
+        if piece.is_ready() {
+            handed.gave();
+        }
+        piece
     }
 
     fn is_end_stream(&self) -> bool {
-        self.reply.is_end_stream()
+        self.rest.is_empty() && self.reply.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.reply.size_hint()
+        match self.reply.size_hint().exact() {
+            Some(left) => SizeHint::with_exact(left + self.rest.len() as u64),
+            None => SizeHint::default(),
+        }
     }
 }
 

@@ -42,6 +42,13 @@ impl Turns {
         }
     }
 
+    /// The client took something: what hyper still held of an answer, if that has ended.
+    pub fn told(&self, now: impl Fn() -> At) {
+        if self.busy.load(Ordering::Relaxed) == 0 {
+            self.rests_since.store(now().0, Ordering::Relaxed);
+        }
+    }
+
     /// A request's head is whole. `framed`: by HTTP/2? `clock` tells when the answer will
     /// have ended.
     #[must_use]
@@ -89,6 +96,8 @@ mod tests {
         assert_eq!(turns.due(At(700)), At(700 + HEAD), "an answer may take as long as it takes");
         drop(turn);
         assert_eq!(turns.due(At(2_000)), At(1_000 + REST));
+        turns.told(|| At(1_500));
+        assert_eq!(turns.due(At(2_000)), At(1_500 + REST), "the last of an answer is still going");
         turns.heard(|| At(3_000));
         turns.heard(|| At(4_000));
         assert_eq!(turns.due(At(5_000)), At(3_000 + HEAD), "byte after byte does not help");

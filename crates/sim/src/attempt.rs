@@ -5,7 +5,7 @@ use seawall_kernel::Input;
 use seawall_kernel::effect::Grant;
 use seawall_kernel::input::Failure;
 use seawall_load::engine::{Event as Work, Job};
-use seawall_model::{At, CallId, Finish, ReplicaId, Tokens, Usage};
+use seawall_model::{At, CallId, Finish, Millis, ReplicaId, Tokens, Usage};
 
 use crate::accounts::UsedUp;
 use crate::calls::{Told, Whim};
@@ -290,7 +290,7 @@ impl World {
         if attempt.tokens - attempt.reported >= every {
             attempt.reported = attempt.tokens;
             let output = Tokens(attempt.tokens);
-            self.step(Input::Progress { call: id_of_call, output });
+            self.step(Input::Progress { call: id_of_call, output, waited: Millis::ZERO });
         }
         self.cut_if_due(id);
     }

@@ -359,7 +359,10 @@ impl Calls {
             Told::Finished(_) => panic!("I6: {id:?} finished and was not settled at once"),
             Told::Cancelled => panic!("I8: {id:?} was cancelled and not settled at once"),
             Told::Failed(failure, began) => {
-                let last = matches!(failure, Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline);
+                let last = matches!(
+                    failure,
+                    Failure::Refused { .. } | Failure::TooLarge | Failure::Deadline | Failure::Unsent
+                );
                 assert!(
                     !began && !last,
                     "I6: {id:?} failed with {failure:?} (began: {began}) and was not settled at once"
@@ -433,6 +436,7 @@ const fn code_of(failure: Failure) -> Code {
         Failure::Cut => Code::EngineCut,
         Failure::TooLarge => Code::AnswerTooLarge,
         Failure::Deadline => Code::DeadlinePassed,
+        Failure::Unsent => Code::Internal,
     }
 }
 

@@ -1,62 +1,18 @@
 //! Named situations with the bars they must clear. The invariants are checked throughout
 //! as well; these hold figures.
 
+mod stage;
+
 use seawall_kernel::plan::{BudgetRule, Meter, Pace, Period, Rate, TenantRule};
-use seawall_load::engine::Spec;
-use seawall_load::length::Lengths;
-use seawall_load::pace;
-use seawall_model::{Class, Code, EngineId, Millis, ReplicaId, Tokens};
+use seawall_model::{Class, Code, EngineId, Millis, ReplicaId};
+use seawall_sim::Tally;
 use seawall_sim::scenario::{Cap, Demand, Incident, Law, Machine, Scenario, Trouble, engine, model};
 use seawall_sim::tally::{Demanded, fair_shares, jain, quantile};
-use seawall_sim::{Tally, run};
 
-/// Prompt and output of most calls here.
-const PROMPT: u64 = 200;
-const OUTPUT: u64 = 30;
-
-fn spec(slots: u32) -> Spec {
-    Spec {
-        slots,
-        kv_tokens: Tokens(200_000),
-        prefill_chunk: Tokens(2_048),
-        queue_len_max: 1_000,
-        block_tokens: Tokens(64),
-        pace: pace::Pace { step_ns: 20_000_000, sequence_ns: 200_000, prefill_token_ns: 20_000 },
-        jitter_percent: 0,
-        seed: 1,
-    }
-}
-
-/// Calls of `PROMPT` and `OUTPUT` per second that an engine of this spec can serve.
-fn capacity(spec: &Spec) -> f64 {
-    let decode =
-        OUTPUT as f64 * (spec.pace.step_ns as f64 / f64::from(spec.slots) + spec.pace.sequence_ns as f64);
-    1e9 / (decode + PROMPT as f64 * spec.pace.prefill_token_ns as f64)
-}
-
-fn open(tenant: &str, rps: f64) -> Demand {
-    let lengths = |of: u64| Lengths::uniform(Tokens(of / 2), Tokens(of * 3 / 2)).expect("in order");
-    Demand {
-        prompt: lengths(PROMPT),
-        output: lengths(OUTPUT),
-        ..Demand::plain(tenant, Law::Open { rps, cv: 1.0 }, 1, 1)
-    }
-}
+use stage::{OUTPUT, PROMPT, capacity, open, p99, play, spec, world};
 
 fn closed(tenant: &str, workers: u32) -> Demand {
     Demand { law: Law::Closed { workers, think: Millis::ZERO }, ..open(tenant, 1.0) }
-}
-
-fn world(name: &str, spec: &Spec, seconds: u64, demands: Vec<Demand>) -> Scenario {
-    let mut scenario = Scenario::quiet(name, 7, 1, spec);
-    scenario.length = Millis::from_secs(seconds);
-    scenario.demands = demands;
-    scenario.check_every = 101;
-    scenario
-}
-
-fn play(scenario: &Scenario) -> Tally {
-    run(scenario).unwrap_or_else(|broken| panic!("{broken}"))
 }
 
 fn rule(prefix: &str) -> TenantRule {
@@ -69,11 +25,6 @@ fn rule(prefix: &str) -> TenantRule {
     }
 }
 
-fn first_p99(demands: &[Demanded]) -> u64 {
-    let all: Vec<u64> = demands.iter().flat_map(|demand| demand.first_us.iter().copied()).collect();
-    quantile(&all, 99)
-}
-
 fn failed(tally: &Tally, code: Code) -> u64 {
     tally.demands.iter().map(|demand| demand.failed.get(&code).copied().unwrap_or(0)).sum()
 }
@@ -82,17 +33,17 @@ fn failed(tally: &Tally, code: Code) -> u64 {
 #[test]
 fn a_flood_drowns_only_itself() {
     let spec = spec(16);
-    let share = capacity(&spec) / 21.0;
+    let share = capacity(&spec, PROMPT, OUTPUT) / 21.0;
     let mut polite: Vec<Demand> = (0..20).map(|nth| open(&format!("polite-{nth}"), share * 0.5)).collect();
     for demand in &mut polite {
         // The flood is there first and holds every slot when the others come.
         demand.from = Millis(10_000);
     }
     let seconds = 50;
-    let alone = play(&world("alone", &spec, seconds, polite.clone()));
+    let alone = play(&world("alone", &spec, 1, seconds, polite.clone()));
     let mut all = polite;
     all.push(open("flood", share * 100.0));
-    let mut scenario = world("flood", &spec, seconds, all);
+    let mut scenario = world("flood", &spec, 1, seconds, all);
     // What the flood may have waiting is a bound of its own; it keeps this test quick.
     scenario.plan.queue.tenant_len_max = 100;
     let flooded = play(&scenario);
@@ -106,16 +57,13 @@ fn a_flood_drowns_only_itself() {
     let ratios: Vec<f64> = got.iter().zip(&due).map(|(got, due)| got / due).collect();
     assert!(jain(&ratios) >= 0.95, "Jain {:.3} over {ratios:?}", jain(&ratios));
 
-    let p99 = |demands: &[Demanded], of: fn(&Demanded) -> &Vec<u64>| {
-        quantile(&demands.iter().flat_map(|demand| of(demand).iter().copied()).collect::<Vec<_>>(), 99)
-    };
     let (before, after) = (p99(&alone.demands, |d| &d.took_us), p99(&flooded.demands[..20], |d| &d.took_us));
     assert!(after * 2 <= before * 3, "the others' p99: {before} us alone, {after} us in the flood");
     // The first token comes later than alone, as every slot is taken and must first fall
     // free, but within one round of all tenants' turns.
     let (before, after) =
         (p99(&alone.demands, |d| &d.first_us), p99(&flooded.demands[..20], |d| &d.first_us));
-    let round = (21.0 / capacity(&spec) * 1e6) as u64;
+    let round = (21.0 / capacity(&spec, PROMPT, OUTPUT) * 1e6) as u64;
     assert!(
         after <= before + round,
         "the others' first token: {before} us alone, {after} us in the flood, a round is {round} us"
@@ -125,10 +73,11 @@ fn a_flood_drowns_only_itself() {
 #[test]
 fn under_twice_the_load_the_admitted_keep_their_pace_and_the_rest_are_told_when() {
     let spec = spec(32);
-    let demands =
-        |load: f64| (0..10).map(|nth| open(&format!("t-{nth}"), capacity(&spec) * load / 10.0)).collect();
-    let calm = play(&world("calm", &spec, 20, demands(0.9)));
-    let mut scenario = world("twice", &spec, 20, demands(2.0));
+    let demands = |load: f64| {
+        (0..10).map(|nth| open(&format!("t-{nth}"), capacity(&spec, PROMPT, OUTPUT) * load / 10.0)).collect()
+    };
+    let calm = play(&world("calm", &spec, 1, 20, demands(0.9)));
+    let mut scenario = world("twice", &spec, 1, 20, demands(2.0));
     scenario.plan.queue.wait_ms_max = Millis(2_000);
     let twice = play(&scenario);
     let in_engine = |tally: &Tally| {
@@ -138,10 +87,13 @@ fn under_twice_the_load_the_admitted_keep_their_pace_and_the_rest_are_told_when(
     };
     let (before, after) = (in_engine(&calm), in_engine(&twice));
     assert!(after * 2 <= before * 3, "p99 inside the engine: {before} us at 0.9, {after} us at 2.0");
-    assert!(first_p99(&twice.demands) <= 2_000_000 + after, "an admitted call waited longer than it may");
+    assert!(
+        p99(&twice.demands, |demand| &demand.first_us) <= 2_000_000 + after,
+        "an admitted call waited longer than it may"
+    );
     let (done, all) = (twice.done(), twice.submitted());
     assert!(
-        done as f64 >= 0.9 * capacity(&spec) * 20.0,
+        done as f64 >= 0.9 * capacity(&spec, PROMPT, OUTPUT) * 20.0,
         "{done} of {all} served: the engine was not kept busy"
     );
     let refused: u64 = [Code::QueueTimeout, Code::QueueFull, Code::TenantQueueFull]
@@ -156,7 +108,8 @@ fn batch_work_gets_its_guaranteed_share() {
     let spec = spec(16);
     let mut batch = closed("acme", 40);
     batch.classes = vec![Class::Batch];
-    let mut scenario = world("starving", &spec, 30, vec![open("acme", capacity(&spec) * 3.0), batch]);
+    let mut scenario =
+        world("starving", &spec, 1, 30, vec![open("acme", capacity(&spec, PROMPT, OUTPUT) * 3.0), batch]);
     scenario.plan.class_share = [50, 20, 10];
     scenario.plan.queue.wait_ms_max = Millis(10_000);
     let tally = play(&scenario);
@@ -168,7 +121,7 @@ fn batch_work_gets_its_guaranteed_share() {
 #[test]
 fn weights_divide_the_engine() {
     let spec = spec(16);
-    let mut scenario = world("weights", &spec, 30, vec![closed("gold", 60), closed("iron", 60)]);
+    let mut scenario = world("weights", &spec, 1, 30, vec![closed("gold", 60), closed("iron", 60)]);
     scenario.plan.tenants = vec![TenantRule { weight: 300, ..rule("gold") }, rule("iron")];
     let tally = play(&scenario);
     // While both send: what waits at the end is served to all alike.
@@ -182,7 +135,7 @@ fn a_budget_trips_with_a_hundred_calls_in_flight_and_nothing_is_overspent() {
     let spec = spec(128);
     let mut demand = closed("acme/search", 120);
     demand.cap = Cap::Times(4);
-    let mut scenario = world("budget", &spec, 30, vec![demand]);
+    let mut scenario = world("budget", &spec, 1, 30, vec![demand]);
     scenario.plain = false;
     let limit = 500_000;
     let budget = BudgetRule { meter: Meter::Money, period: Period::Total, limit };
@@ -198,7 +151,7 @@ fn a_budget_trips_with_a_hundred_calls_in_flight_and_nothing_is_overspent() {
 /// Two engines of two replicas each behind one model.
 fn pair(name: &str, seconds: u64, demands: Vec<Demand>) -> Scenario {
     let spec = spec(32);
-    let mut scenario = world(name, &spec, seconds, demands);
+    let mut scenario = world(name, &spec, 1, seconds, demands);
     let pace = Pace { calls_start: 32, calls_max: 32, ..Pace::default() };
     scenario.plan.engines = vec![engine(0, 0, 2, pace.clone()), engine(1, 2, 2, pace)];
     scenario.plan.models = vec![model(0, &[0, 1])];
@@ -219,7 +172,7 @@ fn incident(machine: usize, from: Millis, trouble: Trouble) -> Incident {
 
 #[test]
 fn when_an_engine_dies_the_next_target_takes_over() {
-    let rate = capacity(&spec(32));
+    let rate = capacity(&spec(32), PROMPT, OUTPUT);
     let mut after = open("late", rate);
     after.from = Millis(7_000);
     let mut before = open("early", rate);
@@ -260,7 +213,7 @@ fn an_idle_tenant_saves_up_no_credit() {
     let spec = spec(16);
     let mut late = closed("late", 60);
     late.from = Millis(15_000);
-    let tally = play(&world("late", &spec, 30, vec![closed("early", 60), late]));
+    let tally = play(&world("late", &spec, 1, 30, vec![closed("early", 60), late]));
     let early = &tally.demands[0].tokens_by_second[17..30];
     let late = &tally.demands[1].tokens_by_second[17..30];
     let (sum_early, sum_late): (u64, u64) = (early.iter().sum(), late.iter().sum());
@@ -276,9 +229,9 @@ fn an_idle_tenant_saves_up_no_credit() {
 #[test]
 fn cancelling_ends_the_work_at_once_even_under_twice_the_load() {
     let spec = spec(16);
-    let mut demand = open("acme", capacity(&spec) * 2.0);
+    let mut demand = open("acme", capacity(&spec, PROMPT, OUTPUT) * 2.0);
     demand.leave = 80;
-    let mut scenario = world("leaving", &spec, 15, vec![demand]);
+    let mut scenario = world("leaving", &spec, 1, 15, vec![demand]);
     scenario.check_every = 1;
     let tally = play(&scenario);
     // That engine, shell and kernel agree on what runs is checked at every step.

@@ -2,65 +2,17 @@
 //! routing goes by predicted time to first token, decode that slows down too far is seen,
 //! and shares are shares of engine time.
 
+mod stage;
+
 use seawall_kernel::plan::Pace;
 use seawall_load::engine::Spec;
-use seawall_load::length::Lengths;
 use seawall_load::pace;
-use seawall_model::{Millis, Tokens};
-use seawall_sim::scenario::{Demand, Incident, Law, Scenario, Trouble};
-use seawall_sim::tally::{Demanded, quantile};
-use seawall_sim::{Tally, run};
+use seawall_model::Millis;
+use seawall_sim::Tally;
+use seawall_sim::scenario::{Demand, Incident, Law, Trouble};
+use seawall_sim::tally::Demanded;
 
-const PROMPT: u64 = 200;
-const OUTPUT: u64 = 30;
-
-fn spec(slots: u32) -> Spec {
-    Spec {
-        slots,
-        kv_tokens: Tokens(200_000),
-        prefill_chunk: Tokens(2_048),
-        queue_len_max: 1_000,
-        block_tokens: Tokens(64),
-        pace: pace::Pace { step_ns: 20_000_000, sequence_ns: 200_000, prefill_token_ns: 20_000 },
-        jitter_percent: 0,
-        seed: 1,
-    }
-}
-
-/// Calls per second that an engine of this spec can serve.
-fn capacity(spec: &Spec, prompt: u64, output: u64) -> f64 {
-    let decode =
-        output as f64 * (spec.pace.step_ns as f64 / f64::from(spec.slots) + spec.pace.sequence_ns as f64);
-    1e9 / (decode + prompt as f64 * spec.pace.prefill_token_ns as f64)
-}
-
-fn around(of: u64) -> Lengths {
-    Lengths::uniform(Tokens(of / 2), Tokens(of * 3 / 2)).expect("in order")
-}
-
-fn open(tenant: &str, rps: f64) -> Demand {
-    Demand {
-        prompt: around(PROMPT),
-        output: around(OUTPUT),
-        ..Demand::plain(tenant, Law::Open { rps, cv: 1.0 }, 1, 1)
-    }
-}
-
-fn world(name: &str, spec: &Spec, replicas: u32, seconds: u64, demands: Vec<Demand>) -> Scenario {
-    let mut scenario = Scenario::quiet(name, 7, replicas, spec);
-    scenario.length = Millis::from_secs(seconds);
-    scenario.demands = demands;
-    scenario.check_every = 101;
-    scenario
-}
-
-fn play(scenario: &Scenario) -> Tally {
-    run(scenario).unwrap_or_else(|broken| panic!("{broken}"))
-}
-
-fn p99(demands: &[Demanded], of: fn(&Demanded) -> &Vec<u64>) -> u64 {
-    quantile(&demands.iter().flat_map(|demand| of(demand).iter().copied()).collect::<Vec<_>>(), 99)
-}
+use stage::{OUTPUT, PROMPT, around, capacity, open, p99, play, spec, world};
 
 /// A spread of calls by tenant, in a world with and without one more that floods.
 fn flooded(slots: u32, load: f64) -> (Tally, Tally) {

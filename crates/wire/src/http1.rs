@@ -156,14 +156,13 @@ impl Body {
         if bodiless || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
             return Ok(Self { state: State::Done });
         }
-        let state = match coding(headers)? {
-            Some(true) => State::ChunkLine,
-            Some(false) => State::UntilClose,
-            None => match length(headers)? {
-                Some(0) => State::Done,
-                Some(len) => State::Length(len),
-                None => State::UntilClose,
-            },
+        if chunked(headers)? {
+            return Ok(Self { state: State::ChunkLine });
+        }
+        let state = match length(headers)? {
+            Some(0) => State::Done,
+            Some(len) => State::Length(len),
+            None => State::UntilClose,
         };
         Ok(Self { state })
     }
@@ -246,15 +245,14 @@ impl Body {
     }
 }
 
-/// Is there a transfer coding, and is the last one `chunked`?
-fn coding(headers: &HeaderMap) -> Result<Option<bool>, Broken> {
-    let mut last = None;
-    for value in headers.get_all(header::TRANSFER_ENCODING) {
-        let text = value.to_str().map_err(|_| Broken::Length)?;
-        last =
-            text.split(',').next_back().map(|coding| coding.trim().eq_ignore_ascii_case("chunked")).or(last);
+/// Does the body come in chunks? No other coding is undone here, so none may be there.
+fn chunked(headers: &HeaderMap) -> Result<bool, Broken> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(false),
+        (Some(only), None) if only.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(true),
+        _ => Err(Broken::Length),
     }
-    Ok(last)
 }
 
 /// The content length; several that agree are one (RFC 9110 section 8.6).
@@ -356,6 +354,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello", Broken::Length),
             ("HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nhello", Broken::Length),
             ("HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n", Broken::Length),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", Broken::Length),
+            ("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", Broken::Length),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-1\r\n", Broken::Chunk),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nhello", Broken::Chunk),
             ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1000000000000000\r\n", Broken::Chunk),

@@ -65,6 +65,8 @@ struct Seen<'a> {
     stored_prompt: bool,
     /// A field that some servers, which do not mind case, would take for one of these.
     cased: Option<&'static str>,
+    /// A field that stands twice: of two values servers take the first or the last.
+    twice: Option<&'static str>,
 }
 
 /// The fields that decide what a call is and may cost.
@@ -132,7 +134,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Seen<'a> {
                             continue;
                         }
                     };
-                    *slot = Some(map.next_value()?);
+                    let before = slot.replace(map.next_value()?);
+                    // Two protocols name a system prompt by two names; neither knows the other's.
+                    if before.is_some() && !matches!(name.as_ref(), "system" | "instructions") {
+                        seen.twice = FIELDS.into_iter().find(|field| *field == name.as_ref());
+                    }
                 }
                 Ok(seen)
             }
@@ -141,8 +147,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Seen<'a> {
     }
 }
 
-/// Inspects the body of a request in this protocol. Where a field stands twice the last
-/// counts, as it does for the servers behind us.
+/// Inspects the body of a request in this protocol.
 ///
 /// # Errors
 /// `bad_json`, with line and column, for a body that is not JSON; `bad_field`, naming
@@ -155,6 +160,9 @@ pub fn inspect(protocol: Protocol, body: &[u8]) -> Result<Inspected, Fault> {
     }
     let seen: Seen<'_> = serde_json::from_str(text).map_err(|error| json::broken(&error))?;
     json::shallow(body)?;
+    if let Some(field) = seen.twice {
+        return Err(bad(field, "stands there twice, and servers differ in which they read"));
+    }
     if let Some(field) = seen.cased {
         let what = "stands there in another case too, which servers read differently";
         return Err(bad(field, what));
@@ -341,6 +349,18 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_stands_twice_is_refused() {
+        for (body, name) in [
+            (r#"{"model":"dear","model":"m","messages":[]}"#, "model"),
+            (r#"{"model":"m","max_tokens":1,"messages":[],"max\u005ftokens":9}"#, "max_tokens"),
+        ] {
+            assert_eq!(param(Protocol::Chat, body), (Code::BadField, name.to_owned()), "{body}");
+        }
+        let other = r#"{"model":"m","messages":[{"a":1,"a":2}],"x":1,"x":2}"#;
+        assert!(inspect(Protocol::Chat, other.as_bytes()).is_ok(), "what decides nothing passes");
+    }
+
+    #[test]
     fn a_field_in_another_case_is_refused() {
         for (body, field) in [
             (r#"{"model":"m","messages":[],"Model":"dear"}"#, "model"),
@@ -429,13 +449,6 @@ mod tests {
             assert!(!fault.message.contains("secret"), "{}", fault.message);
         }
         assert_eq!(inspect(Protocol::Chat, b"\xff").map_err(|fault| fault.code), Err(Code::BadJson));
-    }
-
-    #[test]
-    fn the_last_of_equal_fields_counts() {
-        let body = r#"{"model":"a","messages":[],"model":"b"}"#;
-        let seen = inspect(Protocol::Chat, body.as_bytes()).expect("good");
-        assert_eq!((seen.model.as_str(), &body[seen.model_span]), ("b", r#""b""#));
     }
 
     #[test]

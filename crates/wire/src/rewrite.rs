@@ -105,14 +105,6 @@ mod tests {
     }
 
     #[test]
-    fn of_two_names_the_one_that_counts_changes() {
-        assert_eq!(
-            change(r#"{"model":"a","messages":[],"model":"b"}"#, "c", false),
-            r#"{"model":"a","messages":[],"model":"c"}"#
-        );
-    }
-
-    #[test]
     fn nothing_to_change_is_nothing_copied() {
         let body = Bytes::from_static(
             br#"{"model":"a","messages":[],"max_tokens":9,"stream":true,"stream_options":{"include_usage":true}}"#,

@@ -83,7 +83,7 @@ fn check_queue_and_retry(r: &mut Reading<'_>, config: &Config) {
         }
     }
     if queue.bytes_max > config.limits.memory_bytes_max {
-        let what = "more than limits.memory_bytes_max: the queue can never get that full";
+        let what = "queue.bytes_max is more than limits.memory_bytes_max: the queue can never get that full";
         r.warning(pick(r, "queue.bytes_max", "limits.memory_bytes_max"), what, "");
     }
     if retry.pause_ms > retry.pause_ms_max {

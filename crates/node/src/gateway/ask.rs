@@ -162,6 +162,12 @@ pub async fn whole_body(
     }
 }
 
+/// The byte budget has no room for a request.
+#[must_use]
+pub fn full() -> Fault {
+    Fault::plain(Code::MemoryFull).after(Millis(1_000))
+}
+
 async fn read_whole(app: &App, body: &mut Incoming, len_max: u64) -> Result<(Bytes, Hold), Fault> {
     let too_large = || {
         let message = format!("The request body is larger than the limit of {len_max} bytes.");
@@ -171,7 +177,6 @@ async fn read_whole(app: &App, body: &mut Incoming, len_max: u64) -> Result<(Byt
     if hint.lower() > len_max {
         return Err(too_large());
     }
-    let full = || Fault::plain(Code::MemoryFull).after(Millis(1_000));
     // Grown as bytes come: a length that is only claimed holds nothing.
     let mut hold = app.memory.hold(0).ok_or_else(full)?;
     let mut whole = BytesMut::new();
@@ -205,14 +210,25 @@ async fn read_whole(app: &App, body: &mut Incoming, len_max: u64) -> Result<(Byt
 const DRAINED_BYTES_MAX: usize = 64 << 20;
 /// A client that sends nothing for this long has stopped to listen.
 const DRAIN_PAUSE: Duration = Duration::from_millis(200);
+/// Nor is one heard out for longer than this, however steadily it sends.
+const DRAIN_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads on for a while without keeping anything: a client that is still sending does
 /// not hear an answer, it only sees the connection break. One that asked first
 /// (`Expect: 100-continue`) is not sending.
-pub async fn turn_away(headers: &HeaderMap, mut body: Incoming) {
-    if headers.contains_key(http::header::EXPECT) {
-        return;
+pub async fn turn_away(headers: &HeaderMap, body: Incoming) {
+    if !headers.contains_key(http::header::EXPECT) {
+        drain(body).await;
     }
+}
+
+/// Reads on for a while, as [`turn_away`] does, from a client that is known to be sending.
+pub async fn drain(body: Incoming) {
+    // Past the limits the client sees the connection break.
+    let _ = tokio::time::timeout(DRAIN_WAIT, discard(body)).await;
+}
+
+async fn discard(mut body: Incoming) {
     let mut read = 0;
     while read < DRAINED_BYTES_MAX {
         match tokio::time::timeout(DRAIN_PAUSE, body.frame()).await {
@@ -246,7 +262,11 @@ pub fn may_use(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute
     by_key && live.routes.allows(tenant, model.id)
 }
 
-fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> Result<(), Fault> {
+/// As [`may_use`], with the reason.
+///
+/// # Errors
+/// `ModelForbidden`.
+pub fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute) -> Result<(), Fault> {
     if may_use(live, caller, tenant, model) {
         return Ok(());
     }

@@ -16,10 +16,11 @@ use crate::app::App;
 use crate::clock;
 use crate::config::Secret;
 use crate::config::plan::EngineRoute;
+use crate::memory::Hold;
 use crate::reach;
 use crate::upstream::{self, Client, Coming, Failed as Unanswered, Sending};
 
-use super::ask::Ask;
+use super::ask::{self, Ask};
 use super::call::{self, Translated, Way};
 use super::journey::{Journey, failure_name};
 use super::rates;
@@ -236,12 +237,10 @@ async fn not_ok(ask: &Ask, way: &Way, engine: &EngineRoute, begun: Begun) -> Sto
     // An error body that does not come is an error without a message.
     let body = tokio::time::timeout(wait, reading).await.unwrap_or_default();
     let message = seawall_wire::fault::engine_message(&body);
-    let failure = match status.as_u16() {
-        429 | 529 => Failure::Limited { retry_after: rates::retry_after(&headers) },
+    let failure = rates::failure(status, &headers).unwrap_or(match status.as_u16() {
         401 | 403 => Failure::Credentials,
-        status @ 500.. => Failure::Server { status },
         status => Failure::Refused { status },
-    };
+    });
     let answer = matches!(failure, Failure::Refused { .. }).then(|| match way {
         Way::Same => {
             let mut response = Response::new(Reply::whole(body));
@@ -290,12 +289,13 @@ async fn same(
         return Ok(response);
     }
     match hold(journey.app(), begun.first, begun.rest, HELD_BYTES_MAX, stall_max).await {
-        Ok(Held::Whole(body)) => {
+        Ok(Held::Whole(body, hold)) => {
             let (usage, finish) = seawall_wire::meter::usage(ask.protocol, &body);
             let mut journey = journey;
             let usage = usage.unwrap_or_else(|| journey.estimate(answered(ask.protocol, &body)));
+            let hold = hold.or_else(|| journey.keeps(body.len() as u64));
             journey.finished(usage, finish);
-            *response.body_mut() = Reply::whole(body);
+            *response.body_mut() = Reply::held(body, hold);
             Ok(response)
         }
         // A relay needs no more room than the call has.
@@ -349,8 +349,8 @@ async fn translated(
     mut journey: Journey,
 ) -> Result<Response<Reply>, Box<Failed>> {
     let len_max = usize::try_from(ask.live.config.limits.answer_bytes_max.0).unwrap_or(usize::MAX);
-    let body = match hold(journey.app(), begun.first, begun.rest, len_max, stall_max).await {
-        Ok(Held::Whole(body)) => body,
+    let (body, hold) = match hold(journey.app(), begun.first, begun.rest, len_max, stall_max).await {
+        Ok(Held::Whole(body, hold)) => (body, hold),
         Ok(Held::TooLong(..)) => return Err(broken(journey, Failure::TooLarge)),
         Ok(Held::NoRoom(..)) => return Ok(no_room(ask, journey)),
         Err(failure) => return Err(broken(journey, failure)),
@@ -364,8 +364,15 @@ async fn translated(
     };
     let (usage, finish) = seawall_wire::meter::usage(way.protocol, &body);
     let usage = usage.unwrap_or_else(|| journey.estimate(answered(way.protocol, &body)));
+    // The answer takes the place of the body it was made of, and is about as long.
+    let mut hold = hold.or_else(|| journey.keeps(answer.len() as u64));
+    if let Some(hold) = &mut hold {
+        hold.shrink_to(answer.len() as u64);
+    }
     journey.finished(usage, finish);
-    Ok(reply::json(StatusCode::OK, answer))
+    let mut response = reply::json(StatusCode::OK, Bytes::new());
+    *response.body_mut() = Reply::held(answer.into(), hold);
+    Ok(response)
 }
 
 fn broken(journey: Journey, failure: Failure) -> Box<Failed> {
@@ -377,7 +384,7 @@ fn broken(journey: Journey, failure: Failure) -> Box<Failed> {
 
 /// The answer to a call whose own answer finds no room: our doing, not the engine's.
 fn no_room(ask: &Ask, mut journey: Journey) -> Response<Reply> {
-    let fault = call::full();
+    let fault = ask::full();
     journey.blames(fault.code);
     journey.says(fault.code.status());
     let usage = journey.estimate(0);
@@ -387,7 +394,8 @@ fn no_room(ask: &Ask, mut journey: Journey) -> Response<Reply> {
 
 /// A plain body, as far as it was held.
 enum Held {
-    Whole(Bytes),
+    /// All of it, and what it holds of the byte budget unless it came with the head.
+    Whole(Bytes, Option<Hold>),
     /// It is longer than it may be; so far, and the rest.
     TooLong(Bytes, Coming),
     /// The byte budget has no room for more of it; so far, and the rest.
@@ -406,16 +414,15 @@ async fn hold(
     let stall = Duration::from_millis(stall_max.0);
     let mut whole: Option<BytesMut> = None;
     if rest.is_end_stream() {
-        return Ok(Held::Whole(first));
+        return Ok(Held::Whole(first, None));
     }
-    // Gone when the body is whole: from then on it is what hyper is writing.
     let Some(mut held) = app.memory.hold(first.len() as u64) else {
         return Ok(Held::NoRoom(first, rest));
     };
     loop {
         let frame = tokio::time::timeout(stall, rest.frame()).await.map_err(|_| Failure::Timeout)?;
         let data = match frame {
-            None => return Ok(Held::Whole(whole.map_or(first, BytesMut::freeze))),
+            None => return Ok(Held::Whole(whole.map_or(first, BytesMut::freeze), Some(held))),
             Some(Err(_)) => return Err(Failure::Cut),
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
         };

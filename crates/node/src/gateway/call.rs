@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use seawall_kernel::{Failure, Grant, Refusal, Submit};
-use seawall_model::{Cause, Code, Fault, Millis, Protocol, Tokens, Usage};
+use seawall_model::{Cause, Code, Fault, Protocol, Tokens, Usage};
 use seawall_wire::translate;
 
 use crate::app::App;
@@ -17,7 +17,7 @@ use crate::log::Line;
 use crate::memory::Hold;
 use crate::seat::Verdict;
 
-use super::ask::Ask;
+use super::ask::{self, Ask};
 use super::attempt::{self, Said};
 use super::journey::{Journey, Origin};
 use super::reply::{self, Reply};
@@ -72,9 +72,9 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             continue;
         };
         if !journey.has_room() {
-            let Some(room) = app.memory.hold(room(&ask, way)) else {
+            let Some(room) = app.memory.hold(room(&ask, &ways)) else {
                 journey.give_up(Code::MemoryFull);
-                return reply::fault(ask.protocol, &full(), &ask.trace);
+                return reply::fault(ask.protocol, &ask::full(), &ask.trace);
             };
             journey.holds(room);
         }
@@ -93,19 +93,12 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
     }
 }
 
-/// The byte budget has no room for a call.
-pub(super) fn full() -> Fault {
-    Fault::plain(Code::MemoryFull).after(Millis(1_000))
-}
-
-/// Bytes that an engine at work on it takes: a window on either side, and the body as it
-/// is rewritten for the engine.
-fn room(ask: &Ask, way: &Way) -> u64 {
-    let rewritten = match way {
-        Way::Same => ask.body.len() as u64,
-        // Held since it was made.
-        Way::Translated(_) => 0,
-    };
+/// Bytes that an engine at work on it takes, whichever way the call goes in the end: a
+/// window on either side, and the body as it is rewritten for the engine.
+fn room(ask: &Ask, ways: &[Option<Way>]) -> u64 {
+    // A translated body is held since it was made.
+    let rewrites = ways.iter().flatten().any(|way| matches!(way, Way::Same));
+    let rewritten = if rewrites { ask.body.len() as u64 } else { 0 };
     2 * ask.live.config.limits.stream_window_bytes as u64 + rewritten
 }
 
@@ -152,7 +145,7 @@ fn way(app: &App, ask: &Ask, engine: &EngineRoute, upstream: &str) -> Result<Opt
     // Of its own, not the trace's: a client may give all calls of a run one trace.
     context.id = app.traces.fresh()[8..].to_owned();
     context.created = ask.received.0 / 1_000_000;
-    let hold = app.memory.hold(body.len() as u64).ok_or_else(full)?;
+    let hold = app.memory.hold(body.len() as u64).ok_or_else(ask::full)?;
     Ok(Some(Way::Translated(Box::new(Translated { protocol, body: body.into(), context, hold }))))
 }
 

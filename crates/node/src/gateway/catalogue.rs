@@ -14,7 +14,8 @@ use super::reply::{self, Reply};
 /// `GET /v1/models`, with what this caller may use, and `GET /v1/models/NAME`.
 ///
 /// # Errors
-/// `ModelUnknown` for a name that does not exist.
+/// `ModelUnknown` for a name that does not exist, `ModelForbidden` for one that is not the
+/// caller's.
 pub fn models(
     app: &App,
     caller: &Caller,
@@ -30,9 +31,8 @@ pub fn models(
     };
     let body = match name {
         Some(name) => {
-            // Names may hold slashes, which clients may or may not escape.
-            let name = name.replace("%2F", "/").replace("%2f", "/");
-            let model = ask::resolve(&live, &name)?;
+            let model = ask::resolve(&live, name)?;
+            ask::allowed(&live, caller, &caller.tenant, &model)?;
             match anthropic {
                 true => seawall_wire::models::model_anthropic(&model.name, created),
                 false => seawall_wire::models::model(&model.name, created, &owner(&model)),

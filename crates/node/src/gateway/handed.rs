@@ -16,9 +16,12 @@ use crate::clock;
 pub struct Handed(AtomicU64);
 
 impl Handed {
-    /// The next piece is asked for.
-    pub fn asked(&self) {
-        self.0.store(0, Ordering::Relaxed);
+    /// The next piece is asked for. Says how long that took since the last was handed on.
+    pub fn asked(&self) -> Millis {
+        match self.0.swap(0, Ordering::Relaxed) {
+            0 => Millis::ZERO,
+            since => clock::now().since(At(since)),
+        }
     }
 
     /// A piece was handed on.

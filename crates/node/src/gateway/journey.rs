@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use seawall_kernel::{Failure, Settlement};
 use seawall_model::{
-    At, Attempt, Class, Code, EngineId, Finish, ModelId, Outcome, Protocol, Record, ReplicaId, RunId, Tenant,
-    Tokens, Usage, limits,
+    At, Attempt, Class, Code, EngineId, Finish, Millis, ModelId, Outcome, Protocol, Record, ReplicaId, RunId,
+    Tenant, Tokens, Usage, limits,
 };
 
 use crate::app::App;
@@ -150,6 +150,13 @@ impl Journey {
         self.window = Some((window, base));
     }
 
+    /// What of the byte budget an answer of so many bytes keeps until it is written.
+    pub fn keeps(&mut self, bytes: u64) -> Option<Hold> {
+        let (mut hold, _) = self.window.take()?;
+        hold.shrink_to(bytes);
+        Some(hold)
+    }
+
     /// Is room in the byte budget held for its answer?
     #[must_use]
     pub fn has_room(&self) -> bool {
@@ -190,8 +197,8 @@ impl Journey {
     }
 
     /// So much output has been streamed.
-    pub fn progress(&self, output: Tokens) {
-        self.ticket.progress(output);
+    pub fn progress(&self, output: Tokens, waited: Millis) {
+        self.ticket.progress(output, waited);
     }
 
     /// The status that the client sees, which is Seawall's own.
@@ -358,6 +365,7 @@ pub fn failure_name(failure: Failure) -> &'static str {
         Failure::Cut => "cut",
         Failure::TooLarge => "too_large",
         Failure::Deadline => "deadline",
+        Failure::Unsent => "unsent",
     }
 }
 

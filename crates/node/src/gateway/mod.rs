@@ -8,9 +8,10 @@ pub mod catalogue;
 pub mod journey;
 pub mod ops;
 pub mod rates;
-pub mod handed;
 pub mod relay;
+pub mod handed;
 pub mod reply;
+pub mod route;
 pub mod through;
 pub mod trace;
 pub mod upload;
@@ -26,54 +27,8 @@ use crate::clock;
 use crate::log::Line;
 
 use reply::Reply;
+use route::{Route, route};
 use through::Upload;
-
-/// What a path stands for.
-enum Route<'a> {
-    /// One of the served protocols.
-    Call(Protocol),
-    /// The list of models, or one of them.
-    Models(Option<&'a str>),
-    /// Any other `/v1/*` path.
-    Through,
-    /// Is the process alive?
-    Health,
-    /// Should calls be sent here?
-    Ready,
-    /// The metrics page.
-    Metrics,
-    /// Engines and models with their state, for `seawall models`.
-    State,
-    /// Nothing.
-    Nowhere,
-}
-
-fn route(path: &str) -> Route<'_> {
-    match path {
-        "/v1/chat/completions" => Route::Call(Protocol::Chat),
-        "/v1/completions" => Route::Call(Protocol::Completions),
-        "/v1/embeddings" => Route::Call(Protocol::Embeddings),
-        "/v1/responses" => Route::Call(Protocol::Responses),
-        "/v1/messages" => Route::Call(Protocol::Messages),
-        "/v1/messages/count_tokens" => Route::Call(Protocol::CountTokens),
-        "/v1/models" => Route::Models(None),
-        "/healthz" => Route::Health,
-        "/readyz" => Route::Ready,
-        "/metrics" => Route::Metrics,
-        "/seawall/state" => Route::State,
-        _ => match path.strip_prefix("/v1/") {
-            // What an engine might take for another path than it says would pass the
-            // kernel unpriced.
-            Some(rest) if rest.split('/').any(|part| part.is_empty() || part.starts_with('.')) => {
-                Route::Nowhere
-            }
-            Some(rest) => {
-                rest.strip_prefix("models/").map_or(Route::Through, |model| Route::Models(Some(model)))
-            }
-            None => Route::Nowhere,
-        },
-    }
-}
 
 /// Answers one request. Never fails: whatever is wrong becomes an answer.
 pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply> {
@@ -101,7 +56,7 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
         Route::Call(_) => Err(method_not_allowed("POST")),
         Route::Models(name) => get(&parts.method).and_then(|()| {
             let caller = ask::caller(&app, &parts.headers, received)?;
-            catalogue::models(&app, &caller, &parts.headers, name)
+            catalogue::models(&app, &caller, &parts.headers, name.as_deref())
         }),
         Route::Health => get(&parts.method).map(|()| ops::health()),
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),

@@ -1,8 +1,8 @@
-//! What providers say in headers about their rates: OpenAI's `x-ratelimit-*`,
+//! What providers say in status and headers about their rates: OpenAI's `x-ratelimit-*`,
 //! Anthropic's `anthropic-ratelimit-*`, and `retry-after` (RFC 9110 section 10.2.3).
 
-use http::HeaderMap;
-use seawall_kernel::RateReport;
+use http::{HeaderMap, StatusCode};
+use seawall_kernel::{Failure, RateReport};
 use seawall_model::Millis;
 
 use crate::clock;
@@ -38,6 +38,17 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Millis> {
         let when = jiff::fmt::rfc2822::parse(value).ok()?;
         Some(ahead(when.timestamp()))
     })
+}
+
+/// What a status says of the engine, where it says that it failed: a rate limit or an error
+/// of its own.
+#[must_use]
+pub fn failure(status: StatusCode, headers: &HeaderMap) -> Option<Failure> {
+    match status.as_u16() {
+        429 | 529 => Some(Failure::Limited { retry_after: retry_after(headers) }),
+        status @ 500.. => Some(Failure::Server { status }),
+        _ => None,
+    }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -85,6 +96,17 @@ fn ahead(when: jiff::Timestamp) -> Millis {
 mod tests {
     use super::*;
     use http::HeaderValue;
+
+    #[test]
+    fn a_status_is_the_engines_failure_from_500_on_and_a_limit_at_429() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(failure(StatusCode::OK, &headers), None);
+        assert_eq!(failure(StatusCode::NOT_FOUND, &headers), None, "a file that is gone is nobody's failure");
+        assert_eq!(failure(StatusCode::BAD_GATEWAY, &headers), Some(Failure::Server { status: 502 }));
+        headers.insert("retry-after", HeaderValue::from_static("3"));
+        let limited = Failure::Limited { retry_after: Some(Millis(3_000)) };
+        assert_eq!(failure(StatusCode::TOO_MANY_REQUESTS, &headers), Some(limited));
+    }
 
     #[test]
     fn spans_of_time_are_read_and_nonsense_is_not() {

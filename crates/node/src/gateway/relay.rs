@@ -84,6 +84,8 @@ pub struct Relay {
     stall_max: Millis,
     heard: At,
     reported: u64,
+    /// How long the client was waited for since then.
+    waited: Millis,
     /// Is it an event stream (whose end and errors have a form), or a plain body?
     events: bool,
     handed: Arc<Handed>,
@@ -107,6 +109,7 @@ impl Relay {
             stall_max,
             heard: clock::now(),
             reported: 0,
+            waited: Millis::ZERO,
             events,
             handed: Arc::default(),
             judged: None,
@@ -122,19 +125,31 @@ impl Relay {
         self
     }
 
-    /// Takes in what was received before the relay began.
+    /// Takes in what was received before the relay began, which may be all there is.
     pub fn prime(&mut self, first: Bytes) {
-        self.take_in(first);
+        if !first.is_empty() {
+            self.take_in(first);
+        }
+        self.end_with_the_last_piece();
     }
 
-    /// The exact length still to come, where the engine gave one and the bytes pass
-    /// unchanged.
+    /// The exact length still to come, where it is known: all of it is here, or the engine
+    /// gave one and the bytes pass unchanged.
     #[must_use]
     pub fn size_hint(&self) -> SizeHint {
-        match (&self.upstream, &self.flow) {
-            (Some(upstream), Flow::Raw) if self.ready.is_empty() => upstream.size_hint(),
-            _ => SizeHint::default(),
-        }
+        let ready: u64 = self.ready.iter().map(|bytes| bytes.len() as u64).sum();
+        let coming = match (&self.upstream, &self.flow) {
+            (None, _) => Some(0),
+            (Some(upstream), Flow::Raw) => upstream.size_hint().exact(),
+            (Some(_), _) => None,
+        };
+        coming.map_or_else(SizeHint::default, |coming| SizeHint::with_exact(ready + coming))
+    }
+
+    /// Has the last piece been handed on?
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        self.upstream.is_none() && self.ready.is_empty()
     }
 
     /// When the client last took something.
@@ -145,7 +160,7 @@ impl Relay {
 
     /// The next piece for the client.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Piece {
-        self.handed.asked();
+        self.waited += self.handed.asked();
         let piece = self.next(cx);
         if piece.is_ready() {
             self.handed.gave();
@@ -170,13 +185,10 @@ impl Relay {
                     if let Ok(bytes) = frame.into_data() {
                         self.take_in(bytes);
                     }
+                    self.end_with_the_last_piece();
                 }
                 Poll::Ready(Some(Err(_))) => return self.break_off(Failure::Cut, Code::EngineCut),
-                Poll::Ready(None) => {
-                    if let Some(broken) = self.complete() {
-                        return broken;
-                    }
-                }
+                Poll::Ready(None) => self.complete(),
                 Poll::Pending => {
                     if self.stalled(cx) {
                         return self.break_off(Failure::Timeout, Code::EngineTimeout);
@@ -232,7 +244,7 @@ impl Relay {
         let tokens = self.flow.tokens();
         if tokens >= self.reported + PROGRESS_EVERY {
             self.reported = tokens;
-            self.journey.progress(Tokens(tokens));
+            self.journey.progress(Tokens(tokens), std::mem::take(&mut self.waited));
         }
     }
 
@@ -250,8 +262,16 @@ impl Relay {
         false
     }
 
+    /// Completes the call with the last piece of a body whose end is known by its length:
+    /// nobody asks for more once that is handed on, and the call would count as left.
+    fn end_with_the_last_piece(&mut self) {
+        if self.upstream.as_ref().is_some_and(Body::is_end_stream) {
+            self.complete();
+        }
+    }
+
     /// The engine's body has ended: well, or before its last event.
-    fn complete(&mut self) -> Option<Piece> {
+    fn complete(&mut self) {
         match &mut self.flow {
             Flow::Same(meter) => {
                 let tail = meter.flush();
@@ -259,7 +279,7 @@ impl Relay {
                     self.ready.push_back(tail);
                 }
                 if self.events && !meter.complete() && !meter.failed() {
-                    return Some(self.break_off(Failure::Cut, Code::EngineCut));
+                    return self.end_with_fault(Failure::Cut, &Fault::plain(Code::EngineCut));
                 }
             }
             Flow::Translated(stream) => {
@@ -269,8 +289,7 @@ impl Relay {
                     self.ready.push_back(out.into());
                 }
                 if let Err(fault) = ended {
-                    self.end_with_fault(Failure::Cut, &fault);
-                    return None;
+                    return self.end_with_fault(Failure::Cut, &fault);
                 }
             }
             Flow::Raw => {}
@@ -283,7 +302,6 @@ impl Relay {
             Some(failure) => self.journey.broke(failure, usage),
             None => self.journey.finished(usage, self.flow.finish()),
         }
-        None
     }
 
     /// The answer cannot be completed. An event stream says so in its protocol; of any

@@ -8,6 +8,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use seawall_model::{Fault, Millis, Protocol};
 
+use crate::memory::Hold;
+
 use super::relay::Relay;
 
 /// An error that ends a body early: hyper then cuts the connection, which is the only
@@ -30,6 +32,28 @@ impl Reply {
         let bytes = bytes.into();
         Self::Whole((!bytes.is_empty()).then_some(bytes))
     }
+
+    /// A body of these bytes that stay in the byte budget until they are written, which is
+    /// after the body itself is gone.
+    #[must_use]
+    pub fn held(bytes: Bytes, hold: Option<Hold>) -> Self {
+        match hold {
+            Some(hold) if !bytes.is_empty() => Self::whole(Bytes::from_owner(Held { bytes, _hold: hold })),
+            _ => Self::whole(bytes),
+        }
+    }
+}
+
+/// Bytes with what they hold of the byte budget.
+struct Held {
+    bytes: Bytes,
+    _hold: Hold,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Body for Reply {
@@ -47,7 +71,10 @@ impl Body for Reply {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Whole(None))
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Relay(relay) => relay.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -101,4 +128,29 @@ pub fn trace_header(headers: &mut http::HeaderMap, trace: &str) {
 /// Whole seconds, rounded up, as `retry-after` wants them.
 fn wait_secs(wait: Millis) -> u64 {
     wait.0.div_ceil(1_000).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Memory;
+
+    #[test]
+    fn a_whole_answer_leaves_the_byte_budget_when_its_last_piece_is_gone() {
+        let memory = Memory::new(seawall_model::Bytes(100));
+        let mut reply = Reply::held(Bytes::from_static(b"an answer"), memory.hold(9));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut reply).poll_frame(&mut cx) else {
+            panic!("it is here")
+        };
+        let piece = frame.into_data().expect("data");
+        assert!(reply.is_end_stream());
+        drop(reply);
+        assert_eq!(memory.held().0, 9, "it is still being written");
+        let tail = piece.slice(3..);
+        drop(piece);
+        assert_eq!((memory.held().0, &tail[..]), (9, &b"answer"[..]));
+        drop(tail);
+        assert_eq!(memory.held().0, 0);
+    }
 }

@@ -5,11 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use seawall_kernel::{Failure, Grant, Input, Submit};
 use seawall_model::{At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits};
+use tokio::sync::oneshot;
 
 use crate::app::{App, Live, Phase};
 use crate::clock;
@@ -27,7 +28,7 @@ use super::journey::{Journey, Origin, failure_name};
 use super::rates;
 use super::relay::{Flow, Relay};
 use super::reply::{self, Reply};
-use super::upload::Arriving;
+use super::upload::{Arriving, Unread};
 
 /// The body of a request that passes through.
 #[derive(Debug)]
@@ -78,6 +79,23 @@ struct Ready {
     hold: Option<Hold>,
     /// When the engine last took a piece of it.
     taken: Arc<Handed>,
+    /// What was not wanted of one that streams.
+    unread: Option<oneshot::Receiver<Unread>>,
+}
+
+impl Ready {
+    /// One that is here.
+    fn here(sending: Sending, hold: Option<Hold>) -> Self {
+        Self { sending, hold, taken: Arc::default(), unread: None }
+    }
+}
+
+/// Lets the client hear the answer though it is still sending an upload that nobody reads.
+/// Whoever sent the upload is done with it.
+async fn hear_out(unread: Option<oneshot::Receiver<Unread>>, headers: &HeaderMap) {
+    if let Some(unread) = unread.and_then(|mut unread| unread.try_recv().ok()) {
+        unread.turn_away(headers).await;
+    }
 }
 
 /// Serves one request to any other path.
@@ -107,19 +125,29 @@ pub async fn serve(
         Some(Verdict::Go(grant)) => grant,
         None => return reply::fault(protocol, &Fault::plain(Code::Internal), &trace),
         Some(Verdict::No(no)) => {
+            let unread = ready.unread.take();
+            drop(ready);
+            hear_out(unread, &parts.headers).await;
             return reply::fault(protocol, &super::call::refusal_fault(&no.0, None), &trace);
         }
     };
     let window = 2 * live.config.limits.stream_window_bytes as u64;
     let Some(hold) = held_with(app, ready.hold.take(), window) else {
         journey.give_up(Code::MemoryFull);
-        return reply::fault(protocol, &full(), &trace);
+        let unread = ready.unread.take();
+        drop(ready);
+        hear_out(unread, &parts.headers).await;
+        return reply::fault(protocol, &ask::full(), &trace);
     };
     journey.holds(hold);
+    let unread = ready.unread.take();
     // The body is gone once it is sent, so there is one attempt.
-    match send(app, &grant, parts, ready, &mut journey, &trace).await {
+    match send(app, &grant, &parts, ready, &mut journey, &trace).await {
         Ok(response) => {
-            let mut answer = relay(app, &live, response, &grant, journey);
+            if !response.status().is_success() {
+                hear_out(unread, &parts.headers).await;
+            }
+            let mut answer = relay(app, &live, response, &parts.method, &grant, journey);
             answer.headers_mut().insert("x-seawall-engine", upstream::value(&live.engine_name(grant.engine)));
             reply::trace_header(answer.headers_mut(), &trace);
             answer
@@ -128,19 +156,16 @@ pub async fn serve(
             app.metrics.calls.attempt(&live.engine_name(grant.engine), failure_name(failure));
             journey.says(code.status());
             // What is the client's doing is not put down to the engine.
-            if matches!(failure, Failure::Refused { .. }) {
+            if failure == Failure::Unsent {
                 journey.blames(code);
             }
             journey.broke(failure, Usage::default());
+            hear_out(unread, &parts.headers).await;
             let mut answer = reply::fault(protocol, &Fault::plain(code), &trace);
             answer.headers_mut().insert("x-seawall-attempts", HeaderValue::from(grant.attempt));
             answer
         }
     }
-}
-
-fn full() -> Fault {
-    Fault::plain(Code::MemoryFull).after(Millis(1_000))
 }
 
 /// What is held already and so much more, if there is room.
@@ -190,25 +215,22 @@ async fn ready(
         let message = format!("The upload is larger than the limit of {left} bytes.");
         return Err(Fault::new(Code::BodyTooLarge, message));
     }
-    let taken = Arc::<Handed>::default();
     let body = match upload {
-        Upload::Here(body, hold) => {
-            return Ok(Ready { sending: Sending::whole(body), hold: Some(hold), taken });
-        }
+        Upload::Here(body, hold) => return Ok(Ready::here(Sending::whole(body), Some(hold))),
         Upload::Coming(body) => body,
     };
     let carries = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
     if body.is_end_stream() && !carries {
-        return Ok(Ready { sending: Sending::none(), hold: None, taken });
+        return Ok(Ready::here(Sending::none(), None));
     }
     let short = HELD_BYTES_MAX.min(limits.body_bytes_max.0);
     if body.size_hint().exact().is_some_and(|len| len <= short) {
         let (body, hold) = ask::whole_body(app, live, &parts.headers, body).await?;
-        return Ok(Ready { sending: Sending::whole(body), hold: Some(hold), taken });
+        return Ok(Ready::here(Sending::whole(body), Some(hold)));
     }
     let place = app.uploads.begin(tenant, limits).ok_or_else(uploads_full);
     let room = place.and_then(|place| {
-        let hold = app.memory.hold(limits.stream_window_bytes as u64).ok_or_else(full)?;
+        let hold = app.memory.hold(limits.stream_window_bytes as u64).ok_or_else(ask::full)?;
         Ok((place, hold))
     });
     let (place, hold) = match room {
@@ -218,8 +240,11 @@ async fn ready(
             return Err(fault);
         }
     };
-    let body = Arriving::new(body, place, taken.clone(), limits);
-    Ok(Ready { sending: Sending::Through(Box::new(Through { body, left, hold })), hold: None, taken })
+    let taken = Arc::<Handed>::default();
+    let (body, unread) = Arriving::new(body, place, taken.clone(), limits);
+    let through = Through { body: Box::pin(body), left, hold };
+    let sending = Sending::Through(Box::new(through));
+    Ok(Ready { sending, hold: None, taken, unread: Some(unread) })
 }
 
 fn uploads_full() -> Fault {
@@ -282,22 +307,22 @@ fn engine<'a>(live: &'a Live, headers: &HeaderMap) -> Result<&'a EngineRoute, Fa
 async fn send(
     app: &Arc<App>,
     grant: &Grant,
-    parts: http::request::Parts,
+    parts: &http::request::Parts,
     ready: Ready,
     journey: &mut Journey,
     trace: &str,
 ) -> Result<Response<Coming>, (Failure, Code)> {
     // No replica to blame: a reload took it away between the grant and now.
-    let gone = (Failure::Refused { status: 503 }, Code::EngineDown);
+    let gone = (Failure::Unsent, Code::EngineDown);
     let live = app.live.load_full();
     let engine = live.routes.engine(grant.engine).ok_or(gone)?;
     let replica = live.routes.replica(grant.replica).ok_or(gone)?;
     let client = live.clients.get(&grant.engine).ok_or(gone)?;
     journey.goes_to(engine.name.clone());
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let bad_path = (Failure::Refused { status: 400 }, Code::PathUnknown);
+    let bad_path = (Failure::Unsent, Code::PathUnknown);
     let mut request = Request::new(ready.sending);
-    *request.method_mut() = parts.method;
+    *request.method_mut() = parts.method.clone();
     *request.uri_mut() = replica.url.join(path).map_err(|_| bad_path)?;
     let mut headers = upstream::forwarded(&parts.headers);
     attempt::credentials(&mut headers, engine);
@@ -314,8 +339,8 @@ async fn send(
         Some(Ok(response)) => Ok(response),
         Some(Err(Failed::Upload(why))) => Err(match why {
             // The client's doing: the engine is well.
-            UploadFailed::TooLarge => (Failure::Refused { status: 413 }, Code::BodyTooLarge),
-            UploadFailed::Cut | UploadFailed::Slow => (Failure::Refused { status: 408 }, Code::BodyTimeout),
+            UploadFailed::TooLarge => (Failure::Unsent, Code::BodyTooLarge),
+            UploadFailed::Cut | UploadFailed::Slow => (Failure::Unsent, Code::BodyTimeout),
         }),
         Some(Err(Failed::Connect(_) | Failed::Url(_))) => Err((Failure::Connect, Code::EngineDown)),
         Some(Err(Failed::Cut(_))) => Err((Failure::Cut, Code::EngineFailed)),
@@ -340,21 +365,13 @@ async fn patiently<T>(answering: impl Future<Output = T>, taken: &Handed, limit:
     }
 }
 
-/// What an answer's status says of the engine, where it says that it failed.
-fn judge(status: StatusCode, headers: &HeaderMap) -> Option<Failure> {
-    match status.as_u16() {
-        429 | 529 => Some(Failure::Limited { retry_after: rates::retry_after(headers) }),
-        status @ 500.. => Some(Failure::Server { status }),
-        _ => None,
-    }
-}
-
 /// The engine's answer as it comes, whatever its status. The kernel hears what the status
 /// says of the engine.
 fn relay(
     app: &App,
     live: &Live,
     response: Response<Coming>,
+    method: &Method,
     grant: &Grant,
     mut journey: Journey,
 ) -> Response<Reply> {
@@ -362,20 +379,23 @@ fn relay(
     let engine = live.routes.engine(grant.engine);
     let stall_max = engine.map_or(Millis(limits::STALL_MS_MAX), |engine| engine.stall_ms_max);
     journey.answers(parts.status.as_u16());
-    let judged = judge(parts.status, &parts.headers);
+    let judged = rates::failure(parts.status, &parts.headers);
     app.metrics.calls.attempt(&live.engine_name(grant.engine), judged.map_or("answered", failure_name));
     if let Some(report) = rates::report(&parts.headers) {
         app.seat.tell(Input::Rate { replica: grant.replica, call: grant.call, report });
     }
     let mut headers = upstream::returned(&parts.headers);
-    if let Some(len) = parts.headers.get(header::CONTENT_LENGTH) {
-        headers.insert(header::CONTENT_LENGTH, len.clone());
+    // A length that the body has is told by the relay; this one is of a body that would
+    // have come.
+    let length = parts.headers.get(header::CONTENT_LENGTH).filter(|_| *method == Method::HEAD);
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, length.clone());
     }
-    let relay = Relay::new(body, Flow::Raw, journey, stall_max, false);
-    let relay = match judged {
-        Some(failure) => relay.judged(failure),
-        None => relay,
-    };
+    let mut relay = Relay::new(body, Flow::Raw, journey, stall_max, false);
+    if let Some(failure) = judged {
+        relay = relay.judged(failure);
+    }
+    relay.prime(bytes::Bytes::new());
     let mut answer = Response::new(Reply::Relay(Box::new(relay)));
     *answer.status_mut() = parts.status;
     *answer.headers_mut() = headers;
@@ -386,23 +406,12 @@ fn relay(
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_status_is_the_engines_failure_from_500_on_and_a_limit_at_429() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(judge(StatusCode::OK, &headers), None);
-        assert_eq!(judge(StatusCode::NOT_FOUND, &headers), None, "a file that is gone is nobody's failure");
-        assert_eq!(judge(StatusCode::BAD_GATEWAY, &headers), Some(Failure::Server { status: 502 }));
-        headers.insert("retry-after", HeaderValue::from_static("3"));
-        let limited = Failure::Limited { retry_after: Some(Millis(3_000)) };
-        assert_eq!(judge(StatusCode::TOO_MANY_REQUESTS, &headers), Some(limited));
-    }
-
     #[tokio::test]
     async fn patience_ends_with_a_silent_engine_and_not_while_the_client_is_waited_for() {
         let taken = Handed::default();
         let never = std::future::pending::<()>();
         assert_eq!(patiently(never, &taken, Millis(20)).await, None);
-        let (sender, answer) = tokio::sync::oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         let slow = async {
             // The client's turn: however long it takes, the engine's time does not run.
             taken.asked();

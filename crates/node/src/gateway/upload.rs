@@ -10,14 +10,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use seawall_model::{Millis, Tenant};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use crate::config::LimitsConfig;
 use crate::upstream::UploadFailed;
 
+use super::ask;
 use super::handed::Handed;
 
 /// The uploads under way, by root tenant. Bounded by `limits.uploads_max`.
@@ -107,7 +110,12 @@ impl Pace {
 /// A body that arrives, and is to arrive in time.
 #[derive(Debug)]
 pub struct Arriving {
-    body: Incoming,
+    /// Here until it is given back.
+    body: Option<Incoming>,
+    /// Who takes it back if it is not wanted whole.
+    back: Option<oneshot::Sender<Unread>>,
+    /// Has the client been asked for it, so that it is sending?
+    begun: bool,
     pace: Pace,
     timer: Option<Pin<Box<Sleep>>>,
     /// When the engine last took a piece; it is the client that is waited for where it
@@ -118,10 +126,46 @@ pub struct Arriving {
 }
 
 impl Arriving {
-    /// Lets a body arrive.
+    /// Lets a body arrive. What is unread of it when it is dropped comes out at the other
+    /// end.
     #[must_use]
-    pub fn new(body: Incoming, place: Uploading, taken: Arc<Handed>, limits: &LimitsConfig) -> Self {
-        Self { body, pace: Pace::new(limits), timer: None, taken, place: Some(place) }
+    pub fn new(
+        body: Incoming,
+        place: Uploading,
+        taken: Arc<Handed>,
+        limits: &LimitsConfig,
+    ) -> (Self, oneshot::Receiver<Unread>) {
+        let (back, unread) = oneshot::channel();
+        let (body, back, place) = (Some(body), Some(back), Some(place));
+        (Self { body, back, begun: false, pace: Pace::new(limits), timer: None, taken, place }, unread)
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let body = self.body.take().filter(|body| !body.is_end_stream());
+        if let (Some(body), Some(back)) = (body, self.back.take()) {
+            // Where nobody takes it back, the client is told by the connection's end.
+            let _ = back.send(Unread { body, begun: self.begun });
+        }
+    }
+}
+
+/// The rest of an upload that is not wanted.
+#[derive(Debug)]
+pub struct Unread {
+    body: Incoming,
+    begun: bool,
+}
+
+impl Unread {
+    /// Lets the client hear an answer though it is still sending.
+    pub async fn turn_away(self, headers: &HeaderMap) {
+        if self.begun {
+            ask::drain(self.body).await;
+        } else {
+            ask::turn_away(headers, self.body).await;
+        }
     }
 }
 
@@ -134,7 +178,9 @@ impl Body for Arriving {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, UploadFailed>>> {
         let arriving = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut arriving.body).poll_frame(cx) else {
+        arriving.begun = true;
+        let Some(body) = arriving.body.as_mut() else { return Poll::Ready(None) };
+        let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
             arriving.taken.asked();
             let until = arriving.pace.waits();
             let timer = arriving.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
@@ -147,18 +193,18 @@ impl Body for Arriving {
         arriving.timer = None;
         let len = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
         arriving.pace.came(len as u64);
-        if frame.is_none() || arriving.body.is_end_stream() {
+        if frame.is_none() || body.is_end_stream() {
             arriving.place = None;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(|_| UploadFailed::Cut)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(SizeHint::default, Body::size_hint)
     }
 }
 

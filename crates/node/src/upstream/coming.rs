@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use seawall_wire::http1::{self, Piece};
 
+use super::Failed;
+use super::exchange::Outgoing;
 use super::pool::{Connection, Place, Pool};
 
 /// An answer's body.
@@ -20,6 +22,8 @@ pub struct Coming {
     connection: Option<Box<Connection>>,
     body: http1::Body,
     home: Option<(Arc<Pool>, Place)>,
+    /// What is still to be sent: some engines begin to answer while they listen.
+    rest: Option<Box<Outgoing>>,
 }
 
 impl Coming {
@@ -27,8 +31,9 @@ impl Coming {
         connection: Box<Connection>,
         body: http1::Body,
         home: Option<(Arc<Pool>, Place)>,
+        rest: Option<Box<Outgoing>>,
     ) -> Self {
-        let mut coming = Self { connection: Some(connection), body, home };
+        let mut coming = Self { connection: Some(connection), body, home, rest };
         coming.release();
         coming
     }
@@ -38,9 +43,27 @@ impl Coming {
         if !self.body.done() {
             return;
         }
-        if let (Some(connection), Some((pool, place))) = (self.connection.take(), self.home.take()) {
+        let (connection, home) = (self.connection.take(), self.home.take());
+        // With a request half sent the connection is good for no other.
+        if let (Some(connection), Some((pool, place)), None) = (connection, home, self.rest.take()) {
             pool.put(place, connection);
         }
+    }
+
+    /// Sends what can be sent of the rest of the request.
+    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let (Some(connection), Some(rest)) = (self.connection.as_mut(), self.rest.as_mut()) else {
+            return Ok(());
+        };
+        match rest.poll_send(connection, cx) {
+            Poll::Pending => return Ok(()),
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(failed @ Failed::Upload(_))) => return Err(io::Error::other(failed)),
+            // It may still say all that it has to say.
+            Poll::Ready(Err(_)) => self.home = None,
+        }
+        self.rest = None;
+        Ok(())
     }
 }
 
@@ -53,6 +76,10 @@ impl Body for Coming {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let coming = self.get_mut();
+        if let Err(why) = coming.send(cx) {
+            coming.connection = None;
+            return Poll::Ready(Some(Err(why)));
+        }
         loop {
             let Some(connection) = coming.connection.as_mut() else {
                 return Poll::Ready(None);

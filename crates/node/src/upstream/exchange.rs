@@ -10,23 +10,31 @@ use http::{Method, header};
 use seawall_wire::http1::{self, Head};
 use tokio::io::AsyncWrite;
 
+use seawall_model::Millis;
+
 use super::Failed;
 use super::pool::Connection;
 use super::sending::Sending;
+use crate::clock;
 
 /// Bodies up to this size leave in one write with their head.
 const JOINED_BYTES_MAX: usize = 16 << 10;
 /// More than the request line and the lines that are added to the headers.
 const HEAD_BYTES_HINT: usize = 128;
 
+/// An engine that closes a connection which lay idle does so at once when the next request
+/// reaches it; one that takes longer has taken the request.
+const STALE_MAX: Millis = Millis(100);
+
 /// A request that failed on this connection.
 pub(super) struct Lost {
     pub(super) failed: Failed,
-    /// Has not a byte come back?
-    pub(super) silent: bool,
+    /// Had the engine hung up before it could have begun to work?
+    pub(super) stale: bool,
 }
 
 /// A request being written.
+#[derive(Debug)]
 pub(super) struct Outgoing {
     /// Next to be written.
     now: Bytes,
@@ -35,7 +43,7 @@ pub(super) struct Outgoing {
 }
 
 /// What follows `now`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
     /// The body as it is.
     Plain,
@@ -69,7 +77,11 @@ impl Outgoing {
     }
 
     /// Writes what can be written.
-    fn poll_send(&mut self, connection: &mut Connection, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+    pub(super) fn poll_send(
+        &mut self,
+        connection: &mut Connection,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failed>> {
         loop {
             while !self.now.is_empty() {
                 let socket = Pin::new(&mut connection.socket);
@@ -105,6 +117,7 @@ pub(super) async fn exchange(
     let mut sending = true;
     let mut broken = None;
     let mut silent = true;
+    let begun = clock::now();
     let got = std::future::poll_fn(|cx| {
         if sending && let Poll::Ready(sent) = out.poll_send(connection, cx) {
             sending = false;
@@ -131,7 +144,8 @@ pub(super) async fn exchange(
             return Poll::Ready(Err(broken.take().unwrap_or(Failed::Cut(why))));
         }
     });
-    got.await.map_err(|failed| Lost { failed, silent })
+    let got = got.await;
+    got.map_err(|failed| Lost { failed, stale: silent && clock::now().since(begun) < STALE_MAX })
 }
 
 /// The request line and headers (RFC 9112 sections 3 and 5).

@@ -46,7 +46,10 @@ pub fn returned(headers: &HeaderMap) -> HeaderMap {
         let account =
             matches!(name.as_str(), "openai-organization" | "openai-project" | "anthropic-organization-id");
         let private = account || *name == http::header::SET_COOKIE || *name == http::header::SERVER;
-        if !(private || HOP.contains(name) || hop(name)) {
+        // What a provider says of its own address would send clients there, or would bind
+        // ours to TLS.
+        let address = *name == http::header::ALT_SVC || *name == http::header::STRICT_TRANSPORT_SECURITY;
+        if !(private || address || HOP.contains(name) || hop(name)) {
             out.append(name.clone(), value.clone());
         }
     }
@@ -67,4 +70,22 @@ fn named_in_connection(headers: &HeaderMap) -> impl Fn(&http::HeaderName) -> boo
 #[must_use]
 pub fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_sees_neither_the_operators_account_nor_the_providers_address() {
+        let mut headers = HeaderMap::new();
+        for name in ["alt-svc", "strict-transport-security", "set-cookie", "server", "openai-organization"] {
+            headers.insert(name, value("secret"));
+        }
+        headers.insert("content-type", value("text/plain"));
+        headers.insert("connection", value("x-hop"));
+        headers.insert("x-hop", value("1"));
+        let seen = returned(&headers);
+        assert_eq!(seen.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["content-type"]);
+    }
 }

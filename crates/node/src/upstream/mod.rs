@@ -93,7 +93,7 @@ impl Client {
         if let Some(connection) = self.pool.take(&place) {
             let out = Outgoing::new(&parts, body);
             match self.exchange(connection, &place, out, bodiless).await {
-                Err(Lost { failed: Failed::Cut(why), silent: true }) => {
+                Err(Lost { failed: Failed::Cut(why), stale: true }) => {
                     // The engine hung up while the connection lay idle.
                     let body = again.ok_or(Failed::Cut(why))?;
                     return self.on_a_new_connection(&parts, body, &place, bodiless).await;
@@ -126,10 +126,12 @@ impl Client {
         bodiless: bool,
     ) -> Result<Response<Coming>, Lost> {
         let head = exchange::exchange(&mut connection, &mut out, bodiless).await?;
-        // An engine that answers before it has all of the body does not want the rest.
-        let keep = head.keep && out.sent();
+        // An engine that refuses before it has all of the body does not want the rest.
+        let sent = out.sent();
+        let rest = (!sent && head.status.is_success()).then(|| Box::new(out));
+        let keep = head.keep && (sent || rest.is_some());
         let home = keep.then(|| (self.pool.clone(), place.clone()));
-        let mut response = Response::new(Coming::new(connection, head.body, home));
+        let mut response = Response::new(Coming::new(connection, head.body, home, rest));
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;
         Ok(response)

@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::Body;
 
-use crate::gateway::upload::Arriving;
 use crate::memory::Hold;
 
 /// A request body on its way to an engine.
@@ -19,14 +18,19 @@ pub enum Sending {
 }
 
 /// A body passed through up to a limit.
-#[derive(Debug)]
 pub struct Through {
     /// The client's body.
-    pub body: Arriving,
+    pub body: Pin<Box<dyn Body<Data = Bytes, Error = UploadFailed> + Send>>,
     /// Bytes it may still send.
     pub left: u64,
     /// What it holds of the byte budget.
     pub hold: Hold,
+}
+
+impl std::fmt::Debug for Through {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Through").field("left", &self.left).field("hold", &self.hold).finish_non_exhaustive()
+    }
 }
 
 /// An upload that did not come whole.
@@ -80,7 +84,7 @@ impl Sending {
             Self::Through(through) => through,
         };
         loop {
-            let Some(frame) = std::task::ready!(Pin::new(&mut through.body).poll_frame(cx)) else {
+            let Some(frame) = std::task::ready!(through.body.as_mut().poll_frame(cx)) else {
                 return Poll::Ready(None);
             };
             // Trailers are dropped: no engine reads them.

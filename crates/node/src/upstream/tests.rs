@@ -124,11 +124,12 @@ async fn a_body_that_is_dropped_closes_the_engines_socket() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_whole_request_is_taken_and_the_connection_is_not_used_again() {
+async fn a_refusal_before_the_whole_request_is_taken_and_the_connection_is_not_used_again() {
     let engine = |listener: TcpListener| async move {
         for _ in 0..2 {
             let (mut stream, _) = listener.accept().await.expect("a client");
-            stream.write_all(OK).await.expect("a reader");
+            let no = b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+            stream.write_all(no).await.expect("a reader");
             // What the client still sends is left unread until it hangs up itself.
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
@@ -139,8 +140,53 @@ async fn an_answer_before_the_whole_request_is_taken_and_the_connection_is_not_u
         for _ in 0..2 {
             let endless = vec![b'x'; 64 << 20];
             let response = client.request(post(to, endless), false).await.expect("an answer");
-            assert_eq!(whole(response).await, "ok");
+            assert_eq!(whole(response).await, "no");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_that_answers_while_it_listens_gets_all_of_the_request() {
+    let engine = |listener: TcpListener| async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(head).await.expect("a reader");
+        let heard = hear(&mut stream).await.len();
+        stream.write_all(b"2\r\nok\r\n0\r\n\r\n").await.expect("a reader");
+        hear(&mut stream).await;
+        stream.write_all(OK).await.expect("a reader");
+        heard
+    };
+    let large = 16 << 20;
+    let ((), heard) = play(engine, |to| async move {
+        let client = fresh();
+        let mut body = vec![b'x'; large];
+        body.push(b'!');
+        let response = client.request(post(to, body), false).await.expect("an answer");
+        assert_eq!(whole(response).await, "ok");
+        let response = client.request(post(to, "on the same connection!"), false).await.expect("an answer");
+        assert_eq!(whole(response).await, "ok");
+    })
+    .await;
+    assert!(heard > large, "{heard} of {large} bytes came");
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_up_after_a_while_has_had_the_request_and_gets_it_once() {
+    let engine = |listener: TcpListener| async move {
+        let (mut stream, _) = listener.accept().await.expect("a client");
+        hear(&mut stream).await;
+        stream.write_all(OK).await.expect("a reader");
+        hear(&mut stream).await;
+        // sleeps because the time that it worked is what tells it from a stale connection
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    play(engine, |to| async move {
+        let client = fresh();
+        whole(client.request(post(to, "1!"), true).await.expect("an answer")).await;
+        let lost = client.request(post(to, "2!"), true).await;
+        assert!(matches!(lost, Err(Failed::Cut(_))), "{lost:?}");
     })
     .await;
 }
