@@ -55,6 +55,9 @@ pub struct Grant {
     pub target: u8,
     /// Waiting so far, by cause.
     pub waits: Waits,
+    /// So many identical calls of its run have been answered in a row, where that is more
+    /// than the guard's rule allows and the rule is to warn; else 0.
+    pub repeats: u32,
 }
 
 /// A call turned away, before any attempt or after the last.

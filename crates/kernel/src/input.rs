@@ -109,6 +109,9 @@ pub struct Submit {
     pub class: Class,
     /// The run it belongs to.
     pub run: Option<RunId>,
+    /// What it asks for, as a number that is equal for identical requests: what the guard
+    /// against loops goes by. `None` is never a loop.
+    pub work: Option<u64>,
     /// Estimated prompt tokens: what fairness, rates and placement go by.
     pub prompt: Tokens,
     /// Prompt tokens that it surely does not exceed: what budgets reserve by, so that an

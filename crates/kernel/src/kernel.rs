@@ -11,8 +11,9 @@ use crate::call::{Call, State, Upstream};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::flow::Flows;
+use crate::guard::Guard;
 use crate::input::{Input, RateReport};
-use crate::plan::{Model, Plan, QueueRule, RetryRule};
+use crate::plan::{GuardRule, Model, Plan, QueueRule, RetryRule};
 use crate::rng::Rng;
 use crate::sketch::Sketches;
 use crate::slab::Slab;
@@ -37,6 +38,8 @@ pub struct Kernel {
     pub(crate) now: At,
     pub(crate) queue: QueueRule,
     pub(crate) retry: RetryRule,
+    pub(crate) guard_rule: GuardRule,
+    pub(crate) guard: Guard,
     pub(crate) class_share: [u32; 3],
     pub(crate) models: BTreeMap<ModelId, Model>,
     pub(crate) calls: Slab<Call>,
@@ -70,6 +73,8 @@ impl Kernel {
             now,
             queue: plan.queue,
             retry: plan.retry,
+            guard_rule: plan.guard,
+            guard: Guard::default(),
             class_share: plan.class_share,
             models: BTreeMap::new(),
             calls: Slab::default(),

@@ -17,6 +17,7 @@ mod show;
 mod call;
 mod flow;
 mod run;
+mod guard;
 mod tenant;
 mod rate;
 mod budget;

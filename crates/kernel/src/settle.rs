@@ -366,6 +366,9 @@ impl Kernel {
         let Some(call) = self.calls.remove(at) else { return };
         assert!(matches!(call.state, State::Fresh), "a call is settled when it holds nothing");
         self.index.remove(&call.submit.call);
+        if outcome == Outcome::Done {
+            self.guard.answered(&call.submit, call.submitted, self.now);
+        }
         out.push(Effect::Settle(Settlement {
             call: call.submit.call,
             outcome,

@@ -53,6 +53,21 @@ pub enum Line {
         /// How many were counted.
         tokens: Tokens,
     },
+    /// A call answered from the memo of its run.
+    Replayed {
+        /// When, in unix milliseconds.
+        at_ms: u64,
+        /// Trace id.
+        trace: Arc<str>,
+        /// Who asked.
+        tenant: Tenant,
+        /// Its class.
+        class: Class,
+        /// The protocol spoken.
+        protocol: Protocol,
+        /// The alias asked for.
+        model: Arc<str>,
+    },
     /// A request turned away before it.
     Rejected {
         /// When, in unix milliseconds.
@@ -238,6 +253,19 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             status: 200,
             outcome: "done",
             tokens_estimated: Some(tokens.0),
+            call: None,
+        },
+        Line::Replayed { at_ms, trace, tenant, class, protocol, model } => Entry {
+            at_ms: *at_ms,
+            trace,
+            tenant: Some(tenant.as_str()),
+            class: Some(class.as_str()),
+            operation: protocol.as_str(),
+            model: Some(model),
+            engine: None,
+            status: 200,
+            outcome: "replayed",
+            tokens_estimated: None,
             call: None,
         },
     };

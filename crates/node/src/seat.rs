@@ -385,6 +385,7 @@ mod tests {
             targets: vec![EngineId(1)],
             class: Class::Interactive,
             run: None,
+            work: None,
             prompt: Tokens(1),
             prompt_max: Tokens(1),
             output_max: None,

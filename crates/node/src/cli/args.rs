@@ -31,6 +31,9 @@ pub enum Command {
     Key(KeyCommand),
     /// List the models of a running server, with the state of their engines
     Models(ModelsArgs),
+    /// Forget what is kept of a run
+    #[command(subcommand)]
+    Run(RunCommand),
     /// Run the simulated engine alone
     Sim(SimArgs),
     /// Show the version
@@ -185,6 +188,29 @@ pub enum ClassArg {
     Agent,
     /// Nobody is waiting
     Batch,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Delete the answers that a run's memo kept
+    Forget(RunForgetArgs),
+}
+
+/// Flags of `run forget`.
+#[derive(Args, Clone, Debug)]
+pub struct RunForgetArgs {
+    /// The run's name, as sent in x-seawall-run
+    pub name: String,
+    /// Whose run it is
+    #[arg(long, short, value_name = "PATH", default_value = "local")]
+    pub tenant: String,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Output.
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 /// Flags of `models`.

@@ -18,6 +18,8 @@ use crate::config::plan::ModelRoute;
 use crate::keys::Caller;
 use crate::memory::Hold;
 
+use super::memo::{self, Memo};
+
 /// A request that can be decided on.
 #[derive(Debug)]
 pub struct Ask {
@@ -39,6 +41,8 @@ pub struct Ask {
     pub class: Class,
     /// Its run.
     pub run: Option<RunId>,
+    /// Is its answer to be replayed or kept?
+    pub memo: Option<Memo>,
     /// When the answer must have begun.
     pub deadline: Option<At>,
     /// What the model's name stands for.
@@ -105,6 +109,7 @@ pub fn read(
     allowed(&live, &caller, &tenant, &model).map_err(bare)?;
     let class = class(&live, &caller, &tenant, &parts.headers).map_err(bare)?;
     let run = run(&tenant, &parts.headers).map_err(bare)?;
+    let memo = memo::wanted(&parts.headers, &tenant, protocol, &body).map_err(bare)?;
     let deadline = deadline(&parts.headers, received).map_err(bare)?;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
@@ -119,6 +124,7 @@ pub fn read(
         tenant,
         class,
         run,
+        memo,
         deadline,
         model,
         trace: trace.clone(),
@@ -321,7 +327,10 @@ pub fn deadline(headers: &HeaderMap, received: At) -> Result<Option<At>, Fault> 
 }
 
 /// A header as text.
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
+///
+/// # Errors
+/// `BadHeader` if it is none.
+pub fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };

@@ -20,6 +20,7 @@ use crate::seat::Verdict;
 use super::ask::Ask;
 use super::attempt::{self, Said};
 use super::journey::{Journey, Origin};
+use super::memo;
 use super::reply::{self, Reply};
 
 /// How one target of the model is asked.
@@ -53,6 +54,9 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
     if ways.iter().all(Option::is_none) {
         return count_here(app, &ask);
     }
+    if let Some(replayed) = memo::replay(app, &ask).await {
+        return replayed;
+    }
     let (mut journey, places) = admit(app, &ask, &ways);
     let mut said = None;
     loop {
@@ -61,6 +65,10 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             Some(Verdict::Go(grant)) => {
                 let target = places.get(usize::from(grant.target)).copied().unwrap_or(u8::MAX);
                 Grant { target, ..grant }
+            }
+            Some(Verdict::No(no)) if no.0.code == Code::LoopStopped => {
+                app.metrics.calls.looping("refused");
+                return refused(&ask, &no.0, no.1.attempts, said);
             }
             Some(Verdict::No(no)) => return refused(&ask, &no.0, no.1.attempts, said),
             None => return reply::fault(ask.protocol, &Fault::plain(Code::Internal), &ask.trace),
@@ -71,6 +79,9 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             journey.failed(Failure::Garbled, Usage::default());
             continue;
         };
+        if grant.repeats > 0 && grant.attempt == 1 {
+            app.metrics.calls.looping("warned");
+        }
         if !journey.has_room() {
             let Some(room) = app.memory.hold(room(&ask, way)) else {
                 journey.give_up(Code::MemoryFull);
@@ -81,6 +92,7 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
         match attempt::attempt(&ask, way, &grant, journey).await {
             Ok(mut response) => {
                 say_how(response.headers_mut(), &ask, &grant);
+                memo::keep(app, &ask, &mut response);
                 return response;
             }
             Err(failed) => {
@@ -173,6 +185,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
     let targets = places.iter().map(|at| ask.model.targets[usize::from(*at)].engine).collect();
     let generates = !matches!(ask.protocol, Protocol::Embeddings | Protocol::CountTokens | Protocol::Other);
     let choices = u64::from(ask.seen.choices.max(1));
+    let work = ask.run.filter(|_| generates).map(|_| seawall_wire::work::fingerprint(&ask.body));
     let ticket = app.seat.submit(|call| Submit {
         call,
         tenant: ask.tenant.clone(),
@@ -180,6 +193,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         targets,
         class: ask.class,
         run: ask.run,
+        work,
         prompt: ask.seen.prompt_tokens,
         prompt_max: prompt_max(ask),
         output_max: ask.seen.output_max.map(|max| Tokens(max.0.saturating_mul(choices))),
@@ -239,6 +253,10 @@ pub fn say_how(headers: &mut HeaderMap, ask: &Ask, grant: &Grant) {
     headers.insert("x-seawall-wait-ms", HeaderValue::from(grant.waits.total().0));
     if let Some(cause) = grant.waits.main() {
         headers.insert("x-seawall-wait-cause", HeaderValue::from_static(cause.as_str()));
+    }
+    if grant.repeats > 0 {
+        // What would be refused if the guard were set to.
+        headers.insert("x-seawall-warning", HeaderValue::from_static(Code::LoopStopped.as_str()));
     }
     reply::trace_header(headers, &ask.trace);
 }

@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod call;
 pub mod catalogue;
 pub mod journey;
+pub mod memo;
 pub mod ops;
 pub mod rates;
 pub mod handed;

@@ -22,6 +22,7 @@ use crate::upstream::Coming;
 
 use super::handed::Handed;
 use super::journey::Journey;
+use super::memo::{self, Copy};
 use super::reply::BoxError;
 
 /// The kernel hears of a stream's output once per this many tokens: often enough to
@@ -63,6 +64,15 @@ impl Flow {
         }
     }
 
+    /// Has its last event come, and was it no error?
+    fn complete(&self) -> bool {
+        match self {
+            Self::Same(meter) => meter.complete() && !meter.failed(),
+            Self::Translated(stream) => stream.complete(),
+            Self::Raw => false,
+        }
+    }
+
     fn tokens(&self) -> u64 {
         match self {
             Self::Same(meter) => meter.tokens(),
@@ -91,6 +101,8 @@ pub struct Relay {
     judged: Option<Failure>,
     /// What the translation holds beyond the window, in steps.
     beside: u64,
+    /// Where it is copied to, if it is to be kept.
+    copy: Option<Copy>,
 }
 
 impl Relay {
@@ -111,6 +123,7 @@ impl Relay {
             handed: Arc::default(),
             judged: None,
             beside: 0,
+            copy: None,
             journey,
         }
     }
@@ -125,6 +138,14 @@ impl Relay {
     /// Takes in what was received before the relay began.
     pub fn prime(&mut self, first: Bytes) {
         self.take_in(first);
+    }
+
+    /// Keeps a copy, if the answer comes to its end. Said before the first poll.
+    pub fn copy_to(&mut self, mut copy: Copy) {
+        for bytes in &self.ready {
+            copy.add(bytes);
+        }
+        self.copy = Some(copy);
     }
 
     /// The exact length still to come, where the engine gave one and the bytes pass
@@ -193,14 +214,14 @@ impl Relay {
             Flow::Same(meter) => {
                 let bytes = meter.relay(bytes);
                 if !bytes.is_empty() {
-                    self.ready.push_back(bytes);
+                    give(&mut self.ready, &mut self.copy, bytes);
                 }
             }
             Flow::Translated(stream) => {
                 let mut out = Vec::with_capacity(bytes.len() * 2);
                 let fed = stream.feed(&bytes, &mut out);
                 if !out.is_empty() {
-                    self.ready.push_back(out.into());
+                    give(&mut self.ready, &mut self.copy, out.into());
                 }
                 let held = stream.held() as u64;
                 if let Err(fault) = fed {
@@ -210,7 +231,7 @@ impl Relay {
                     self.end_with_fault(Failure::TooLarge, &Fault::plain(Code::MemoryFull));
                 }
             }
-            Flow::Raw => self.ready.push_back(bytes),
+            Flow::Raw => give(&mut self.ready, &mut self.copy, bytes),
         }
         self.report();
     }
@@ -256,7 +277,7 @@ impl Relay {
             Flow::Same(meter) => {
                 let tail = meter.flush();
                 if !tail.is_empty() {
-                    self.ready.push_back(tail);
+                    give(&mut self.ready, &mut self.copy, tail);
                 }
                 if self.events && !meter.complete() && !meter.failed() {
                     return Some(self.break_off(Failure::Cut, Code::EngineCut));
@@ -266,7 +287,7 @@ impl Relay {
                 let mut out = Vec::new();
                 let ended = stream.end(&mut out);
                 if !out.is_empty() {
-                    self.ready.push_back(out.into());
+                    give(&mut self.ready, &mut self.copy, out.into());
                 }
                 if let Err(fault) = ended {
                     self.end_with_fault(Failure::Cut, &fault);
@@ -281,7 +302,10 @@ impl Relay {
         let usage = self.usage();
         match failed {
             Some(failure) => self.journey.broke(failure, usage),
-            None => self.journey.finished(usage, self.flow.finish()),
+            None => {
+                self.journey.finished(usage, self.flow.finish());
+                self.keep();
+            }
         }
         None
     }
@@ -308,9 +332,22 @@ impl Relay {
         }
     }
 
+    /// The copy is whole.
+    fn keep(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            copy.done();
+        }
+    }
+
     fn usage(&self) -> Usage {
         self.flow.usage().unwrap_or_else(|| self.journey.estimate(self.flow.tokens()))
     }
+}
+
+/// Puts a piece before the client, and into the copy if there is one.
+fn give(ready: &mut VecDeque<Bytes>, copy: &mut Option<Copy>, piece: Bytes) {
+    memo::copy(copy.as_mut(), &piece);
+    ready.push_back(piece);
 }
 
 impl Drop for Relay {
@@ -322,6 +359,10 @@ impl Drop for Relay {
         // time between is the metric that has to stay 0.
         let noticed = clock::now();
         self.upstream = None;
+        // Many clients leave at the last event without waiting for the stream's end.
+        if self.events && self.judged.is_none() && self.flow.complete() {
+            self.keep();
+        }
         let usage = self.usage();
         let late = clock::now().micros_since(noticed);
         self.journey.app().metrics.service.orphaned.inc_by(late as f64 / 1_000_000.0);

@@ -18,6 +18,8 @@ pub struct Calls {
     waited: Counters<1>,
     attempts: Counters<2>,
     rejected: Counters<1>,
+    memo: Counters<1>,
+    loops: Counters<1>,
 }
 
 /// Boundaries of OpenTelemetry's `gen_ai.client.operation.duration`.
@@ -57,6 +59,8 @@ impl Calls {
             cost: counters(r, "seawall_cost_micro_usd", "Money charged, by model"),
             waited: counters(r, "seawall_wait_micros", "Microseconds that calls waited, by cause"),
             attempts: counters(r, "seawall_attempts", "Attempts on engines, by engine and result"),
+            memo: counters(r, "seawall_memo", "Calls with a memo, by what it came to"),
+            loops: counters(r, "seawall_loops", "Calls found to repeat those before them, by what was done"),
             rejected: counters(r, "seawall_rejected", "Requests turned away before they were calls, by code"),
         }
     }
@@ -125,6 +129,16 @@ impl Calls {
     pub fn attempt(&self, engine: &std::sync::Arc<str>, result: &'static str) {
         let labels = Labels([("engine", engine.clone().into()), ("result", result.into())]);
         self.attempts.get_or_create(&labels).inc();
+    }
+
+    /// Counts what came of a call's memo: `hit`, `miss`, `kept` or `not_kept`.
+    pub fn memo(&self, result: &'static str) {
+        self.memo.get_or_create(&one("result", result)).inc();
+    }
+
+    /// Counts a call that goes round in circles, by the guard's action.
+    pub fn looping(&self, action: &'static str) {
+        self.loops.get_or_create(&one("action", action)).inc();
     }
 
     /// Counts a request turned away before it was a call.
