@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import json
 import pathlib
 import signal
 import sys
@@ -142,3 +144,43 @@ def test_a_run_that_goes_round_in_circles_is_stopped(door: tuple[harness.Gateway
     gateway.line("reload|configuration", since=mark)
     answers = [chat(gateway, "[[id=warned]]", run="again") for _ in range(4)]
     assert [answer.headers.get("x-seawall-warning") for answer in answers] == [None, None, None, "loop_stopped"]
+
+
+def test_a_stopped_run_is_cut_with_all_below_it_until_it_is_resumed(door: tuple[harness.Gateway, Witness]) -> None:
+    gateway, witness = door
+    door_of = {"base_url": gateway.v1, "api_key": "unused", "max_retries": 2, "timeout": 30}
+    headers = {"x-seawall-run": "child", "x-seawall-parent": "top"}
+
+    def call(client: openai.OpenAI, order: str, stream: bool) -> str:
+        """How the call ends."""
+        messages = [{"role": "user", "content": f"[[{order}]]"}]
+        try:
+            answer = client.chat.completions.create(model="real", messages=messages, stream=stream)
+            return "done" if not stream else "done " + str(len(list(answer)))
+        except openai.APIError as error:
+            return str(error.code)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, openai.OpenAI(**door_of, default_headers=headers) as child, openai.OpenAI(**door_of) as other:
+        slow = [pool.submit(call, child, "id=unary first_ms=20000", False), pool.submit(call, child, "id=stream tokens=5 token_ms=8000", True)]
+        beside = pool.submit(call, other, "id=beside first_ms=1500", False)
+        for name in ("unary", "stream", "beside"):
+            harness.until(f"{name} arrives", lambda name=name: witness.call(name))
+        harness.until("the stream has begun", lambda: witness.call("stream").pieces > 0)
+        ran = harness.seawall("run", "stop", "top", "--url", gateway.url, "--json")
+        assert ran.returncode == 0 and json.loads(ran.stdout)["stopped"] is True, ran.stderr
+        assert [future.result(10) for future in slow] == ["run_stopped", "run_stopped"]
+        for name in ("unary", "stream"):
+            harness.until(f"the engine is left by {name}", lambda name=name: witness.call(name).left)
+        assert call(child, "id=later", False) == "run_stopped"
+        assert witness.call("later") is None, "it never reached the engine"
+        assert beside.result(10) == "done", "others do not notice"
+        # The access log has the id by which the operations API knows the run.
+        run = json.loads(gateway.line('^{.*"outcome":"run_stopped"'))["call"]["run"]
+        assert httpx.post(f"{gateway.url}/seawall/runs/{run}/resume", timeout=5).json() == {"run": run, "stopped": False}
+        assert call(child, "id=later", False) == "run_stopped", "its parent is what was stopped"
+        assert harness.seawall("run", "resume", "top", "--url", gateway.url).returncode == 0
+        assert call(child, "id=later", False) == "done"
+    assert httpx.post(f"{gateway.url}/seawall/runs/nonsense/stop", timeout=5).status_code == 404
+    assert httpx.get(f"{gateway.url}/seawall/runs/{run}/stop", timeout=5).status_code == 405
+    harness.add_key(gateway.data, "acme")
+    harness.until("keys are asked for", lambda: httpx.post(f"{gateway.url}/seawall/runs/{run}/stop", timeout=5).status_code == 401)

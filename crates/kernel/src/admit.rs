@@ -105,6 +105,10 @@ impl Kernel {
         if self.calls.len() >= limits::CALLS_MAX {
             return Err(No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::QueueFull) });
         }
+        self.halts.learn(&submit);
+        if submit.run.is_some_and(|run| self.halts.holds(run)) {
+            return Err(No::plain(Code::RunStopped));
+        }
         let repeats = self.guard.repeats(&submit, &self.guard_rule);
         if repeats > 0 && self.guard_rule.refuse {
             let what = Some(format!("{repeats} identical calls in a row").into());
@@ -400,6 +404,7 @@ fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
         in_run: Link::default(),
         run: None,
         repeats: 0,
+        halted: false,
         submit,
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Call {
     pub(crate) run: Option<u32>,
     /// Identical calls of its run before it, where the guard warns of them.
     pub(crate) repeats: u32,
+    /// Was its run stopped while it ran?
+    pub(crate) halted: bool,
 }
 
 /// Where a call is in its life.

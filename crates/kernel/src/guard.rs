@@ -96,6 +96,7 @@ mod tests {
             targets: Vec::new(),
             class: Class::Agent,
             run: Some(RunId(run)),
+            parent: None,
             work: Some(work),
             prompt: Tokens(1),
             prompt_max: Tokens(1),

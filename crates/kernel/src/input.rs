@@ -87,6 +87,16 @@ pub enum Input {
         /// What counts as spent.
         spent: u64,
     },
+    /// An operator stops a run and all below it.
+    Stop {
+        /// The run.
+        run: RunId,
+    },
+    /// An operator lets a stopped run go on.
+    Resume {
+        /// The run.
+        run: RunId,
+    },
     /// Time passed: sent when [`crate::Kernel::wake_at`] says so.
     Tick,
     /// No new calls from now on.
@@ -109,6 +119,8 @@ pub struct Submit {
     pub class: Class,
     /// The run it belongs to.
     pub run: Option<RunId>,
+    /// The run that this run works for.
+    pub parent: Option<RunId>,
     /// What it asks for, as a number that is equal for identical requests: what the guard
     /// against loops goes by. `None` is never a loop.
     pub work: Option<u64>,

@@ -18,6 +18,7 @@ mod call;
 mod flow;
 mod run;
 mod guard;
+mod halt;
 mod tenant;
 mod rate;
 mod budget;

@@ -148,6 +148,7 @@ impl World {
             targets: vec![EngineId(1)],
             class: ask.class,
             run: None,
+            parent: None,
             work: None,
             prompt: Tokens(ask.prompt),
             prompt_max: Tokens(ask.prompt),

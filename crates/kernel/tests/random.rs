@@ -129,6 +129,8 @@ struct Shell {
     works: BTreeMap<CallId, Work>,
     /// What was answered last in each run, and how often in a row.
     rows: BTreeMap<(Tenant, RunId), (u64, u32)>,
+    runs: BTreeMap<CallId, RunId>,
+    halts: Vec<CallId>,
     draws: Vec<Input>,
     probes: Vec<ReplicaId>,
     log: Vec<Effect>,
@@ -147,6 +149,8 @@ impl Shell {
             most: BTreeMap::new(),
             works: BTreeMap::new(),
             rows: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            halts: Vec::new(),
             draws: Vec::new(),
             probes: Vec::new(),
             log: Vec::new(),
@@ -214,6 +218,10 @@ impl Shell {
                     ceiling: *ceiling,
                 });
             }
+            Effect::Halt { call } => {
+                assert!(self.running.contains_key(call), "only what runs can be cut");
+                self.halts.push(*call);
+            }
             Effect::Probe { replica } => self.probes.push(*replica),
             Effect::Spent { .. } => {}
         }
@@ -237,6 +245,7 @@ impl Shell {
             targets: [1 + (a >> 5) as u32 % 3, 1, 2, 3, (a >> 12) as u32 % 6].map(EngineId).to_vec(),
             class: Class::ALL[(a >> 16) as usize % 3],
             run: (a & (1 << 20) != 0).then_some(RunId((a >> 21) % 5)),
+            parent: (a & (7 << 48) == 0).then_some(RunId((a >> 45) % 5)),
             work: (a & (1 << 40) != 0).then_some((a >> 41) % 2),
             prompt: Tokens(b % 900),
             prompt_max: Tokens(b % 900 + (a >> 30) % 100),
@@ -247,6 +256,9 @@ impl Shell {
             prefix: (0..(b >> 40) % 6).map(|block| (b >> 50) * 10 + block).collect(),
         };
         let output = if submit.generates { submit.output_max.map_or(1_000, |max| max.0) } else { 0 };
+        if let Some(run) = submit.run {
+            self.runs.insert(call, run);
+        }
         if let (Some(run), Some(work)) = (submit.run, submit.work) {
             self.works.insert(call, (submit.tenant.clone(), run, work));
         }
@@ -317,8 +329,20 @@ impl Shell {
             }
             230..=235 => self.step(Input::Probed { replica, healthy: b % 2 == 0 }),
             236..=239 => self.step(Input::Configure(Box::new(plan(a)))),
+            240 => self.stop(RunId(a % 5)),
+            241..=247 => self.step(Input::Resume { run: RunId(a % 5) }),
             _ => self.tick(),
         }
+    }
+
+    /// Stops a run, and cuts what the kernel wants cut: afterwards it has no call left.
+    fn stop(&mut self, run: RunId) {
+        self.step(Input::Stop { run });
+        while let Some(call) = self.halts.pop() {
+            self.step(Input::Cancelled { call, usage: Usage::default() });
+        }
+        let left = self.runs.iter().find(|(call, own)| **own == run && !self.settled.contains(call));
+        assert_eq!(left, None, "a stopped run has calls");
     }
 
     fn tick(&mut self) {
@@ -414,6 +438,7 @@ fn random_lives_reach_every_corner() {
                 Effect::Settle(end) => format!("settle {}", end.outcome.as_str()),
                 Effect::Draw { .. } => "draw".to_owned(),
                 Effect::Spent { .. } => "spent".to_owned(),
+                Effect::Halt { .. } => "halt".to_owned(),
                 Effect::Probe { .. } => "probe".to_owned(),
             };
             *seen.entry(name).or_default() += 1;
@@ -438,6 +463,9 @@ fn random_lives_reach_every_corner() {
         "refuse engine_down",
         "refuse queue_timeout",
         "refuse loop_stopped",
+        "refuse run_stopped",
+        "settle run_stopped",
+        "halt",
         "refuse engine_refused",
         "refuse engine_rejected_key",
         "refuse engine_rate_limited",

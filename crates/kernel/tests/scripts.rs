@@ -15,7 +15,7 @@
 //!   retry [attempts N] [percent N] [pause MS] [open AFTER MS] [seed N]
 //!   guard REPEATS refuse|warn
 //! at MS                              time passes, with a tick whenever the kernel asks
-//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N] [work N]
+//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N] [parent N] [work N]
 //!        [deadline MS] [bytes N] [prefix H..] [embed]
 //! first CALL
 //! progress CALL OUTPUT
@@ -27,6 +27,8 @@
 //! probed REPLICA up|down
 //! drawn ACCOUNT CEILING              for the window last drawn
 //! restored ACCOUNT SPENT             for the window that holds now
+//! stop RUN
+//! resume RUN
 //! drain
 //! show                               the state
 //! ```
@@ -257,6 +259,8 @@ impl Player {
                 let account = words.word();
                 Input::Restored { account: account.into(), window: At(START), spent: words.number() }
             }
+            "stop" => Input::Stop { run: RunId(words.number()) },
+            "resume" => Input::Resume { run: RunId(words.number()) },
             "drain" => Input::Drain,
             other => words.unknown(other),
         };
@@ -296,6 +300,7 @@ impl Player {
             targets: self.targets.get(&model).cloned().unwrap_or_default(),
             class: Class::Interactive,
             run: None,
+            parent: None,
             work: None,
             prompt: Tokens(100),
             prompt_max: Tokens::ZERO,
@@ -312,6 +317,7 @@ impl Player {
                 "max" => submit.output_max = Some(Tokens(words.number())),
                 "class" => submit.class = Class::from_name(words.word()).expect("a class"),
                 "run" => submit.run = Some(RunId(words.number())),
+                "parent" => submit.parent = Some(RunId(words.number())),
                 "work" => submit.work = Some(words.number()),
                 "deadline" => submit.deadline = Some(self.now.plus(Millis(words.number()))),
                 "bytes" => submit.bytes = Bytes(words.number()),
@@ -381,6 +387,7 @@ impl Player {
                 format!("draw {account} {ceiling}")
             }
             Effect::Spent { account, spent, .. } => format!("spent {account} {spent}"),
+            Effect::Halt { call } => format!("halt {}", call.0),
             Effect::Probe { replica } => format!("probe {}", replica.0),
         }
     }

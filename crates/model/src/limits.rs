@@ -181,6 +181,16 @@ pub const GUARD_REPEATS: u32 = 8;
 /// bytes is 2 MB.
 pub const GUARD_RUNS_MAX: usize = 20_000;
 
+/// Runs that are stopped at once: more than anybody stops by hand; beyond it the next stop
+/// is refused rather than an old one forgotten.
+pub const RUNS_STOPPED_MAX: usize = 10_000;
+/// Runs remembered with their parent; those not seen lately leave first. 100,000 at about
+/// 60 bytes is 6 MB.
+pub const RUN_CHILDREN_MAX: usize = 100_000;
+/// Generations that a stop reaches: agents that delegate deeper than this have other
+/// troubles.
+pub const RUN_DEPTH_MAX: usize = 16;
+
 /// Faults in one plan of the simulated engine, and commands waiting in it: more than
 /// anybody writes by hand.
 pub const FAULTS_MAX: usize = 64;

@@ -106,6 +106,9 @@ struct Entry<'a> {
 
 #[derive(Serialize)]
 struct CallPart<'a> {
+    /// The run's id, as the operations API takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
     stream: bool,
     /// How often it was sent.
     sent: u32,
@@ -286,6 +289,7 @@ fn call_entry(record: &Record, status: u16) -> Entry<'_> {
         outcome: record.outcome.as_str(),
         tokens_estimated: None,
         call: Some(CallPart {
+            run: record.run.map(|run| format!("{:016x}", run.0)),
             stream: record.stream,
             sent: record.attempts,
             attempts: record.tried.iter().map(attempt_part).collect(),

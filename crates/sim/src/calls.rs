@@ -464,6 +464,7 @@ mod tests {
             targets: vec![EngineId(0)],
             class: Class::Interactive,
             run: None,
+            parent: None,
             work: None,
             prompt: Tokens(10),
             prompt_max: Tokens(10),

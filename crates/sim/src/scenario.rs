@@ -2,7 +2,9 @@
 //! asks for what, what goes wrong, and what operators do. A scenario is plain data; the
 //! same scenario gives the same world, to the byte (I2).
 
-use seawall_kernel::plan::{CostRule, Engine, GuardRule, Model, Pace, Plan, Price, QueueRule, Rate, Replica, RetryRule};
+use seawall_kernel::plan::{
+    CostRule, Engine, GuardRule, Model, Pace, Plan, Price, QueueRule, Rate, Replica, RetryRule,
+};
 use seawall_load::engine::Spec;
 use seawall_load::length::Lengths;
 use seawall_model::{At, Class, EngineId, Millis, ModelId, ReplicaId, Tenant, Tokens};

@@ -1,29 +1,61 @@
-//! `seawall run forget`: deletes what the store keeps of a run, also beside a running
-//! server.
+//! `seawall run stop | resume | forget`: stops runs of agents on a running server and lets
+//! them go on, and deletes what the store keeps of them.
 
+use http::{Method, StatusCode};
 use seawall_model::Tenant;
 use seawall_store::{Error, Store};
 use serde_json::json;
 
 use crate::config::Loaded;
+use crate::gateway::ask::run_id;
 
-use super::args::{RunCommand, RunForgetArgs};
-use super::{check, code, print};
+use super::args::{RunCommand, RunForgetArgs, RunHaltArgs};
+use super::{check, code, models, print};
 
 pub(crate) fn run(command: &RunCommand) -> i32 {
     match command {
+        RunCommand::Stop(args) => halt(args, "stop"),
+        RunCommand::Resume(args) => halt(args, "resume"),
         RunCommand::Forget(args) => forget(args),
     }
 }
 
-fn forget(args: &RunForgetArgs) -> i32 {
-    let tenant = match Tenant::parse(&args.tenant) {
-        Ok(tenant) => tenant,
-        Err(error) => {
-            print::failure(&format!("--tenant {:?}: {error}", args.tenant), "for example acme/search");
-            return code::USAGE;
+/// The tenant as given; `None` was told.
+fn tenant(path: &str) -> Option<Tenant> {
+    let parsed = Tenant::parse(path);
+    parsed
+        .map_err(|error| print::failure(&format!("--tenant {path:?}: {error}"), "for example acme/search"))
+        .ok()
+}
+
+fn halt(args: &RunHaltArgs, order: &str) -> i32 {
+    let Some(tenant) = tenant(&args.tenant) else { return code::USAGE };
+    let run = run_id(&tenant, &args.name).0;
+    let path = format!("/seawall/runs/{run:016x}/{order}");
+    let asked = models::parse(&args.url).and_then(|url| {
+        models::wait_for(&url, async {
+            match models::fetch(&url, Method::POST, &path, args.key.as_deref()).await? {
+                (StatusCode::OK, body) => Ok(body),
+                (status, _) => Err(models::refused(&url, status)),
+            }
+        })
+    });
+    match asked {
+        Ok(body) if args.json.json => print::json(&body),
+        Ok(_) if order == "stop" => {
+            print::line(&format!("The run {:?} of {tenant} and all below it are stopped.", args.name));
         }
-    };
+        Ok(_) => print::line(&format!("The run {:?} of {tenant} goes on.", args.name)),
+        Err(failed) => {
+            print::failure(&failed.what, &failed.hint);
+            return failed.code;
+        }
+    }
+    code::OK
+}
+
+fn forget(args: &RunForgetArgs) -> i32 {
+    let Some(tenant) = tenant(&args.tenant) else { return code::USAGE };
     let flags = args.config.flags();
     let loaded = match Loaded::read(&flags) {
         Ok(loaded) => loaded,

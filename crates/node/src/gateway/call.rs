@@ -15,7 +15,7 @@ use crate::clock;
 use crate::config::plan::EngineRoute;
 use crate::log::Line;
 use crate::memory::Hold;
-use crate::seat::Verdict;
+use crate::seat::{Halted, Verdict};
 
 use super::ask::Ask;
 use super::attempt::{self, Said};
@@ -58,6 +58,7 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
         return replayed;
     }
     let (mut journey, places) = admit(app, &ask, &ways);
+    let mut halted = journey.halted();
     let mut said = None;
     loop {
         let grant = match journey.verdict().await {
@@ -89,8 +90,17 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             };
             journey.holds(room);
         }
-        match attempt::attempt(&ask, way, &grant, journey).await {
+        let attempted = tokio::select! {
+            biased;
+            attempted = attempt::attempt(&ask, way, &grant, journey) => attempted,
+            // The attempt is dropped, and the call with it.
+            () = stopped(&mut halted) => return reply::fault(ask.protocol, &Fault::plain(Code::RunStopped), &ask.trace),
+        };
+        match attempted {
             Ok(mut response) => {
+                if let Reply::Relay(relay) = response.body_mut() {
+                    relay.halts_on(halted);
+                }
                 say_how(response.headers_mut(), &ask, &grant);
                 memo::keep(app, &ask, &mut response);
                 return response;
@@ -103,6 +113,17 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             }
         }
     }
+}
+
+/// Comes when the call's run was stopped; never for a call without one.
+pub(super) async fn stopped(halted: &mut Option<Halted>) {
+    if let Some(coming) = halted {
+        if coming.await.is_ok() {
+            return;
+        }
+        *halted = None;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The byte budget has no room for a call.
@@ -193,6 +214,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         targets,
         class: ask.class,
         run: ask.run,
+        parent: ask.parent,
         work,
         prompt: ask.seen.prompt_tokens,
         prompt_max: prompt_max(ask),

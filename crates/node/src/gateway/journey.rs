@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::clock;
 use crate::log::Line;
 use crate::memory::Hold;
-use crate::seat::{Ticket, Verdict};
+use crate::seat::{Halted, Ticket, Verdict};
 
 /// What is known of a call from the start.
 #[derive(Debug)]
@@ -111,6 +111,12 @@ impl Journey {
     #[must_use]
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// What will say that its run was stopped, once, if it has a run.
+    #[must_use]
+    pub fn halted(&mut self) -> Option<Halted> {
+        self.ticket.halted()
     }
 
     /// The engine of the present attempt.
@@ -300,6 +306,10 @@ impl Journey {
             return;
         }
         self.window = None;
+        if settlement.outcome == Outcome::Failed(Code::RunStopped) && self.status == 499 {
+            // The client is still there, and is told.
+            self.status = Code::RunStopped.status();
+        }
         let record = Arc::new(self.record(settlement));
         self.app.metrics.calls.ended(&record);
         if !self.app.disk.record(record.clone()) {

@@ -82,6 +82,11 @@ fn digest(parts: &[&[u8]]) -> [u8; 32] {
 /// then the call is performed.
 pub async fn replay(app: &App, ask: &Ask) -> Option<Response<Reply>> {
     let memo = ask.memo.as_ref()?;
+    if ask.run.is_some_and(|run| app.seat.stopped(run)) || ask.parent.is_some_and(|run| app.seat.stopped(run))
+    {
+        // The kernel says so.
+        return None;
+    }
     let kept = match app.disk.replay(memo.asked) {
         Some(coming) => coming.await.ok().flatten(),
         None => None,

@@ -45,6 +45,8 @@ enum Route<'a> {
     Metrics,
     /// Engines and models with their state, for `seawall models`.
     State,
+    /// Stops a run (`true`) or lets it go on.
+    Halt(&'a str, bool),
     /// Nothing.
     Nowhere,
 }
@@ -62,6 +64,14 @@ fn route(path: &str) -> Route<'_> {
         "/readyz" => Route::Ready,
         "/metrics" => Route::Metrics,
         "/seawall/state" => Route::State,
+        _ if path.starts_with("/seawall/runs/") => {
+            let order = path["/seawall/runs/".len()..].split_once('/');
+            match order {
+                Some((run, "stop")) => Route::Halt(run, true),
+                Some((run, "resume")) => Route::Halt(run, false),
+                _ => Route::Nowhere,
+            }
+        }
         _ => match path.strip_prefix("/v1/") {
             // What an engine might take for another path than it says would pass the
             // kernel unpriced.
@@ -108,6 +118,10 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
         Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
         Route::State => get(&parts.method).and_then(|()| ops::state(&app, &parts.headers, received)),
+        Route::Halt(run, stop) if parts.method == Method::POST => {
+            ops::halt(&app, &parts.headers, received, run, stop)
+        }
+        Route::Halt(..) => Err(method_not_allowed("POST")),
         Route::Nowhere => Err(Fault::plain(Code::PathUnknown)),
     };
     match served {

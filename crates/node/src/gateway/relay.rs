@@ -18,6 +18,7 @@ use tokio::time::Sleep;
 
 use crate::app::Phase;
 use crate::clock;
+use crate::seat::Halted;
 use crate::upstream::Coming;
 
 use super::handed::Handed;
@@ -103,6 +104,8 @@ pub struct Relay {
     beside: u64,
     /// Where it is copied to, if it is to be kept.
     copy: Option<Copy>,
+    /// What says that the call's run was stopped.
+    halted: Option<Halted>,
 }
 
 impl Relay {
@@ -124,6 +127,7 @@ impl Relay {
             judged: None,
             beside: 0,
             copy: None,
+            halted: None,
             journey,
         }
     }
@@ -138,6 +142,11 @@ impl Relay {
     /// Takes in what was received before the relay began.
     pub fn prime(&mut self, first: Bytes) {
         self.take_in(first);
+    }
+
+    /// Ends the answer when its run is stopped.
+    pub fn halts_on(&mut self, halted: Option<Halted>) {
+        self.halted = halted;
     }
 
     /// Keeps a copy, if the answer comes to its end. Said before the first poll.
@@ -181,6 +190,9 @@ impl Relay {
             }
             if self.upstream.is_some() && *self.journey.app().phase.borrow() >= Phase::Cutting {
                 return self.break_off(Failure::Deadline, Code::Draining);
+            }
+            if self.upstream.is_some() && self.stopped(cx) {
+                return self.halt();
             }
             let Some(upstream) = self.upstream.as_mut() else {
                 return Poll::Ready(None);
@@ -310,10 +322,33 @@ impl Relay {
         None
     }
 
+    /// Was its run stopped?
+    fn stopped(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(halted) = self.halted.as_mut() else { return false };
+        let Poll::Ready(word) = Pin::new(halted).poll(cx) else { return false };
+        self.halted = None;
+        word.is_ok()
+    }
+
+    /// The run was stopped: the upstream call ends, and the client is told why.
+    fn halt(&mut self) -> Piece {
+        self.upstream = None;
+        self.copy = None;
+        let usage = self.usage();
+        self.journey.cancelled(usage);
+        self.tell(&Fault::plain(Code::RunStopped));
+        self.last_word(Code::RunStopped)
+    }
+
     /// The answer cannot be completed. An event stream says so in its protocol; of any
     /// other body the connection is cut, so that no client takes a part for the whole.
     fn break_off(&mut self, failure: Failure, code: Code) -> Piece {
         self.end_with_fault(failure, &Fault::plain(code));
+        self.last_word(code)
+    }
+
+    /// What an answer that was ended says last.
+    fn last_word(&mut self, code: Code) -> Piece {
         match self.ready.pop_front() {
             Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             None if self.events => Poll::Ready(None),
@@ -325,6 +360,11 @@ impl Relay {
         self.upstream = None;
         let usage = self.usage();
         self.journey.broke(failure, usage);
+        self.tell(fault);
+    }
+
+    /// Tells the client of a fault, where the form of the answer allows it.
+    fn tell(&mut self, fault: &Fault) {
         if self.events {
             let origin = self.journey.origin();
             self.ready

@@ -68,6 +68,7 @@ struct Passing {
     tenant: Tenant,
     class: Class,
     run: Option<RunId>,
+    parent: Option<RunId>,
     deadline: Option<At>,
 }
 
@@ -103,6 +104,7 @@ pub async fn serve(
         Err(fault) => return super::reject(app, protocol, &trace, &path, &fault),
     };
     let mut journey = submit(app, passing, &ready.sending, &trace, received);
+    let mut halted = journey.halted();
     let grant = match journey.verdict().await {
         Some(Verdict::Go(grant)) => grant,
         None => return reply::fault(protocol, &Fault::plain(Code::Internal), &trace),
@@ -117,9 +119,20 @@ pub async fn serve(
     };
     journey.holds(hold);
     // The body is gone once it is sent, so there is one attempt.
-    match send(app, &grant, parts, ready, &mut journey, &trace).await {
+    let sent = tokio::select! {
+        biased;
+        sent = send(app, &grant, parts, ready, &mut journey, &trace) => sent,
+        // What was sent so far is dropped, and the call with it.
+        () = super::call::stopped(&mut halted) => {
+            return reply::fault(protocol, &Fault::plain(Code::RunStopped), &trace);
+        }
+    };
+    match sent {
         Ok(response) => {
             let mut answer = relay(app, &live, response, &grant, journey);
+            if let Reply::Relay(relay) = answer.body_mut() {
+                relay.halts_on(halted);
+            }
             answer.headers_mut().insert("x-seawall-engine", upstream::value(&live.engine_name(grant.engine)));
             reply::trace_header(answer.headers_mut(), &trace);
             answer
@@ -169,9 +182,9 @@ fn allowed(app: &App, live: &Live, parts: &http::request::Parts, received: At) -
         return Err(Fault::new(Code::ModelForbidden, message));
     }
     let class = ask::class(live, &caller, &tenant, &parts.headers)?;
-    let run = ask::run(&tenant, &parts.headers)?;
+    let (run, parent) = ask::runs(&tenant, &parts.headers)?;
     let deadline = ask::deadline(&parts.headers, received)?;
-    Ok(Passing { model: model.clone(), caller, tenant, class, run, deadline })
+    Ok(Passing { model: model.clone(), caller, tenant, class, run, parent, deadline })
 }
 
 /// Makes the body ready. One that is known to be short is received here, before the engine
@@ -228,7 +241,7 @@ fn uploads_full() -> Fault {
 
 /// Submits the request to the kernel.
 fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>, received: At) -> Journey {
-    let Passing { caller, model, tenant, class, run, deadline } = passing;
+    let Passing { caller, model, tenant, class, run, parent, deadline } = passing;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
     }
@@ -243,6 +256,7 @@ fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>,
         targets: model.targets.iter().map(|target| target.engine).collect(),
         class,
         run,
+        parent,
         work: None,
         prompt: Tokens::ZERO,
         prompt_max: Tokens::ZERO,
