@@ -117,7 +117,8 @@ def test_a_memo_belongs_to_its_run_and_keeps_no_failures(door: tuple[harness.Gat
     for _ in range(2):
         assert chat(gateway, "[[id=broken status=400]]", run="r", memo="on").status_code == 400
     assert len(witness.calls("broken")) == 2
-    assert chat(gateway, "x", memo="on").json()["error"]["code"] == "bad_header"
+    for bad in ({"memo": "on"}, {"parent": "p"}, {"agent": "a/b/c"}, {"agent": "a b"}):
+        assert chat(gateway, "x", **bad).json()["error"]["code"] == "bad_header", bad
 
 
 def test_a_run_that_goes_round_in_circles_is_stopped(door: tuple[harness.Gateway, Witness]) -> None:
@@ -149,7 +150,7 @@ def test_a_run_that_goes_round_in_circles_is_stopped(door: tuple[harness.Gateway
 def test_a_stopped_run_is_cut_with_all_below_it_until_it_is_resumed(door: tuple[harness.Gateway, Witness]) -> None:
     gateway, witness = door
     door_of = {"base_url": gateway.v1, "api_key": "unused", "max_retries": 2, "timeout": 30}
-    headers = {"x-seawall-run": "child", "x-seawall-parent": "top"}
+    headers = {"x-seawall-agent": "searcher/1", "x-seawall-run": "child", "x-seawall-parent": "top"}
 
     def call(client: openai.OpenAI, order: str, stream: bool) -> str:
         """How the call ends."""
@@ -175,7 +176,10 @@ def test_a_stopped_run_is_cut_with_all_below_it_until_it_is_resumed(door: tuple[
         assert witness.call("later") is None, "it never reached the engine"
         assert beside.result(10) == "done", "others do not notice"
         # The access log has the id by which the operations API knows the run.
-        run = json.loads(gateway.line('^{.*"outcome":"run_stopped"'))["call"]["run"]
+        line = json.loads(gateway.line('^{.*"outcome":"run_stopped"'))
+        run = line["call"]["run"]
+        assert line["call"]["agent"] == "searcher/1"
+        assert gateway.metrics()['seawall_agent_calls_total{agent_type="searcher",outcome="run_stopped"}'] == 3
         assert httpx.post(f"{gateway.url}/seawall/runs/{run}/resume", timeout=5).json() == {"run": run, "stopped": False}
         assert call(child, "id=later", False) == "run_stopped", "its parent is what was stopped"
         assert harness.seawall("run", "resume", "top", "--url", gateway.url).returncode == 0

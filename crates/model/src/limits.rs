@@ -12,6 +12,12 @@ pub const TENANTS_MAX: usize = 100_000;
 /// so that a client cannot blow up the metric page by inventing users.
 pub const TENANT_LABELS_MAX: usize = 200;
 
+/// Segments of an agent's name: `type/key`.
+pub const AGENT_DEPTH_MAX: usize = 2;
+/// Types of agents that get a metric label of their own; the rest are counted as `other`,
+/// likewise. Nobody writes more by hand.
+pub const AGENT_LABELS_MAX: usize = 200;
+
 /// Calls waiting for one engine (default). 10,000 waiting calls at 20 req/s are
 /// eight minutes of work: more is not a queue but a promise nobody can keep.
 pub const QUEUE_LEN_MAX: usize = 10_000;

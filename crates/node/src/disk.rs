@@ -557,6 +557,7 @@ mod tests {
             trace: "0af7651916cd43dd8448eb211c80319c".into(),
             tenant: Tenant::local(),
             run: None,
+            agent: None,
             class: Class::Agent,
             protocol: Protocol::Chat,
             model: ModelId(1),

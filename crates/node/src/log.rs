@@ -109,6 +109,8 @@ struct CallPart<'a> {
     /// The run's id, as the operations API takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
     stream: bool,
     /// How often it was sent.
     sent: u32,
@@ -289,6 +291,7 @@ fn call_entry(record: &Record, status: u16) -> Entry<'_> {
         outcome: record.outcome.as_str(),
         tokens_estimated: None,
         call: Some(CallPart {
+            agent: record.agent.as_ref().map(seawall_model::Agent::as_str),
             run: record.run.map(|run| format!("{:016x}", run.0)),
             stream: record.stream,
             sent: record.attempts,

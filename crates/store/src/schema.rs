@@ -105,9 +105,11 @@ CREATE TRIGGER attempts_go_with_their_call AFTER DELETE ON calls BEGIN
 END;
 ";
 
-// Answers kept for runs that asked for a memo: the only content in the store. `run` and
+// Calls say which agent asked. Answers kept for runs that asked for a memo: the only content in the store. `run` and
 // `work` are digests; `attempt` is that of the start of the script which used it last.
 const V3: &str = "
+ALTER TABLE calls ADD COLUMN agent TEXT;
+
 CREATE TABLE memo_runs (
     run     BLOB NOT NULL PRIMARY KEY,
     tenant  TEXT NOT NULL,

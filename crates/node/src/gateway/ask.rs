@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use seawall_model::{At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
+use seawall_model::{Agent, At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
 use seawall_wire::inspect::Inspected;
 
 use crate::app::{App, Live};
@@ -41,6 +41,8 @@ pub struct Ask {
     pub class: Class,
     /// Its run.
     pub run: Option<RunId>,
+    /// The agent, as it calls itself.
+    pub agent: Option<Agent>,
     /// The run that this run works for.
     pub parent: Option<RunId>,
     /// Is its answer to be replayed or kept?
@@ -111,6 +113,7 @@ pub fn read(
     allowed(&live, &caller, &tenant, &model).map_err(bare)?;
     let class = class(&live, &caller, &tenant, &parts.headers).map_err(bare)?;
     let (run, parent) = runs(&tenant, &parts.headers).map_err(bare)?;
+    let agent = agent(&parts.headers).map_err(bare)?;
     let memo = memo::wanted(&parts.headers, &tenant, protocol, &body).map_err(bare)?;
     let deadline = deadline(&parts.headers, received).map_err(bare)?;
     if let Some(key) = &caller.key {
@@ -126,6 +129,7 @@ pub fn read(
         tenant,
         class,
         run,
+        agent,
         parent,
         memo,
         deadline,
@@ -316,6 +320,18 @@ fn named_run(tenant: &Tenant, headers: &HeaderMap, header: &'static str) -> Resu
         return Err(Fault::new(Code::BadHeader, "A run's name has at most 256 bytes.").at(header));
     }
     Ok(Some(run_id(tenant, name)))
+}
+
+/// The agent, as it calls itself.
+///
+/// # Errors
+/// `BadHeader` for what is no agent's name.
+pub fn agent(headers: &HeaderMap) -> Result<Option<Agent>, Fault> {
+    let Some(name) = text(headers, "x-seawall-agent")? else {
+        return Ok(None);
+    };
+    let bad = "An agent is `type/key`: letters, digits and . _ - @ : on either side, at most 128 bytes.";
+    Agent::parse(name).map(Some).map_err(|_| Fault::new(Code::BadHeader, bad).at("x-seawall-agent"))
 }
 
 /// A run's id: a digest of tenant and name, so that two tenants' runs never meet.

@@ -228,6 +228,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         trace: ask.trace.clone(),
         tenant: ask.tenant.clone(),
         run: ask.run,
+        agent: ask.agent.clone(),
         class: ask.class,
         protocol: ask.protocol,
         model: ask.model.id,

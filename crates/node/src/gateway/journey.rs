@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use seawall_kernel::{Failure, Settlement};
 use seawall_model::{
-    At, Attempt, Class, Code, EngineId, Finish, ModelId, Outcome, Protocol, Record, ReplicaId, RunId, Tenant,
-    Tokens, Usage, limits,
+    Agent, At, Attempt, Class, Code, EngineId, Finish, ModelId, Outcome, Protocol, Record, ReplicaId, RunId,
+    Tenant, Tokens, Usage, limits,
 };
 
 use crate::app::App;
@@ -24,6 +24,8 @@ pub struct Origin {
     pub tenant: Tenant,
     /// Its run.
     pub run: Option<RunId>,
+    /// The agent, as it calls itself.
+    pub agent: Option<Agent>,
     /// Its class.
     pub class: Class,
     /// The client's protocol.
@@ -331,6 +333,7 @@ impl Journey {
             trace: origin.trace.clone(),
             tenant: origin.tenant.clone(),
             run: origin.run,
+            agent: origin.agent.clone(),
             class: origin.class,
             protocol: origin.protocol,
             model: origin.model,

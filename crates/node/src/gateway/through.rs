@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body;
 use hyper::body::Incoming;
 use seawall_kernel::{Failure, Grant, Input, Submit};
-use seawall_model::{At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits};
+use seawall_model::{
+    Agent, At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits,
+};
 
 use crate::app::{App, Live, Phase};
 use crate::clock;
@@ -68,6 +70,7 @@ struct Passing {
     tenant: Tenant,
     class: Class,
     run: Option<RunId>,
+    agent: Option<Agent>,
     parent: Option<RunId>,
     deadline: Option<At>,
 }
@@ -182,9 +185,10 @@ fn allowed(app: &App, live: &Live, parts: &http::request::Parts, received: At) -
         return Err(Fault::new(Code::ModelForbidden, message));
     }
     let class = ask::class(live, &caller, &tenant, &parts.headers)?;
+    let agent = ask::agent(&parts.headers)?;
     let (run, parent) = ask::runs(&tenant, &parts.headers)?;
     let deadline = ask::deadline(&parts.headers, received)?;
-    Ok(Passing { model: model.clone(), caller, tenant, class, run, parent, deadline })
+    Ok(Passing { model: model.clone(), caller, tenant, class, run, agent, parent, deadline })
 }
 
 /// Makes the body ready. One that is known to be short is received here, before the engine
@@ -241,7 +245,7 @@ fn uploads_full() -> Fault {
 
 /// Submits the request to the kernel.
 fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>, received: At) -> Journey {
-    let Passing { caller, model, tenant, class, run, parent, deadline } = passing;
+    let Passing { caller, model, tenant, class, run, agent, parent, deadline } = passing;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
     }
@@ -270,6 +274,7 @@ fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>,
         trace: trace.clone(),
         tenant,
         run,
+        agent,
         class,
         protocol: Protocol::Other,
         model: model.id,
