@@ -105,7 +105,17 @@ impl Kernel {
         if self.calls.len() >= limits::CALLS_MAX {
             return Err(No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::QueueFull) });
         }
+        self.halts.learn(&submit);
+        if submit.run.is_some_and(|run| self.halts.holds(run)) {
+            return Err(No::plain(Code::RunStopped));
+        }
+        let repeats = self.guard.repeats(&submit, &self.guard_rule);
+        if repeats > 0 && self.guard_rule.refuse {
+            let what = Some(format!("{repeats} identical calls in a row").into());
+            return Err(No { what, ..No::plain(Code::LoopStopped) });
+        }
         let mut call = fresh(submit, model, self.now);
+        call.repeats = repeats;
         let tenant = call.submit.tenant.clone();
         let leaf = self.tenants.leaf(&tenant, &mut self.accounts, self.now, &mut self.evicted);
         while let Some(node) = self.evicted.pop() {
@@ -393,6 +403,8 @@ fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
         arrival: Link::default(),
         in_run: Link::default(),
         run: None,
+        repeats: 0,
+        halted: false,
         submit,
     }
 }

@@ -54,6 +54,10 @@ pub(crate) struct Call {
     pub(crate) in_run: Link,
     /// Its run on the current engine.
     pub(crate) run: Option<u32>,
+    /// Identical calls of its run before it, where the guard warns of them.
+    pub(crate) repeats: u32,
+    /// Was its run stopped while it ran?
+    pub(crate) halted: bool,
 }
 
 /// Where a call is in its life.

@@ -13,6 +13,12 @@ pub enum Effect {
     Dispatch(Grant),
     /// The call is refused; nothing more will be said of it but its [`Effect::Settle`].
     Refuse(Refusal),
+    /// The call's run was stopped: end its attempt and answer with
+    /// [`crate::Input::Cancelled`].
+    Halt {
+        /// The call.
+        call: CallId,
+    },
     /// The call is over: exactly one per submitted call, the last word on it (I6).
     Settle(Settlement),
     /// Make this budget slice durable, then answer with [`crate::Input::Drawn`].
@@ -55,6 +61,9 @@ pub struct Grant {
     pub target: u8,
     /// Waiting so far, by cause.
     pub waits: Waits,
+    /// So many identical calls of its run have been answered in a row, where that is more
+    /// than the guard's rule allows and the rule is to warn; else 0.
+    pub repeats: u32,
 }
 
 /// A call turned away, before any attempt or after the last.

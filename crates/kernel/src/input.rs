@@ -90,6 +90,16 @@ pub enum Input {
         /// What counts as spent.
         spent: u64,
     },
+    /// An operator stops a run and all below it.
+    Stop {
+        /// The run.
+        run: RunId,
+    },
+    /// An operator lets a stopped run go on.
+    Resume {
+        /// The run.
+        run: RunId,
+    },
     /// Time passed: sent when [`crate::Kernel::wake_at`] says so.
     Tick,
     /// No new calls from now on.
@@ -112,6 +122,11 @@ pub struct Submit {
     pub class: Class,
     /// The run it belongs to.
     pub run: Option<RunId>,
+    /// The run that this run works for.
+    pub parent: Option<RunId>,
+    /// What it asks for, as a number that is equal for identical requests: what the guard
+    /// against loops goes by. `None` is never a loop.
+    pub work: Option<u64>,
     /// Estimated prompt tokens: what fairness, rates and placement go by.
     pub prompt: Tokens,
     /// Prompt tokens that it surely does not exceed: what budgets reserve by, so that an

@@ -11,8 +11,10 @@ use crate::call::{Call, State, Upstream};
 use crate::effect::Effect;
 use crate::engine::Engine;
 use crate::flow::Flows;
+use crate::guard::Guard;
+use crate::halt::Halts;
 use crate::input::{Input, RateReport};
-use crate::plan::{Model, Plan, QueueRule, RetryRule};
+use crate::plan::{GuardRule, Model, Plan, QueueRule, RetryRule};
 use crate::rng::Rng;
 use crate::sketch::Sketches;
 use crate::slab::Slab;
@@ -37,6 +39,9 @@ pub struct Kernel {
     pub(crate) now: At,
     pub(crate) queue: QueueRule,
     pub(crate) retry: RetryRule,
+    pub(crate) guard_rule: GuardRule,
+    pub(crate) guard: Guard,
+    pub(crate) halts: Halts,
     pub(crate) class_share: [u32; 3],
     pub(crate) models: BTreeMap<ModelId, Model>,
     pub(crate) calls: Slab<Call>,
@@ -70,6 +75,9 @@ impl Kernel {
             now,
             queue: plan.queue,
             retry: plan.retry,
+            guard_rule: plan.guard,
+            guard: Guard::default(),
+            halts: Halts::default(),
             class_share: plan.class_share,
             models: BTreeMap::new(),
             calls: Slab::default(),
@@ -133,6 +141,8 @@ impl Kernel {
                 self.accounts.restore(&account, window, spent, self.now);
             }
             Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
+            Input::Stop { run } => self.stop(run, out),
+            Input::Resume { run } => self.resume_run(run),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }

@@ -18,6 +18,8 @@ mod show;
 mod call;
 mod flow;
 mod run;
+mod guard;
+mod halt;
 mod tenant;
 mod rate;
 mod budget;

@@ -23,6 +23,8 @@ pub struct Plan {
     pub class_share: [u32; 3],
     /// Recovery.
     pub retry: RetryRule,
+    /// When a run is held to go round in circles.
+    pub guard: GuardRule,
 }
 
 /// Something that answers calls.
@@ -215,6 +217,21 @@ pub struct RetryRule {
     pub open_ms: Millis,
     /// Seed of the jitter: the kernel has no randomness of its own.
     pub seed: u64,
+}
+
+/// When a run is held to go round in circles, and what is done then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuardRule {
+    /// So many identical calls of one run may be answered in a row; 0 is no bound.
+    pub repeats: u32,
+    /// Is the next refused? Otherwise it is served with a warning.
+    pub refuse: bool,
+}
+
+impl Default for GuardRule {
+    fn default() -> Self {
+        Self { repeats: seawall_model::limits::GUARD_REPEATS, refuse: true }
+    }
 }
 
 impl Model {

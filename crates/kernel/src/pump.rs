@@ -367,6 +367,7 @@ impl Kernel {
             replica,
             target: call.targets[call.target].0,
             waits: call.waits,
+            repeats: call.repeats,
         }));
         if let Some(run) = call.run {
             state.runs.slab[run].replica = Some(replica);

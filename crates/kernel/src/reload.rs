@@ -17,6 +17,7 @@ impl Kernel {
     pub(crate) fn configure(&mut self, plan: Plan, out: &mut Vec<Effect>) {
         self.queue = plan.queue;
         self.retry = plan.retry;
+        self.guard_rule = plan.guard;
         self.class_share = plan.class_share;
         self.models = plan.models.into_iter().map(|model| (model.id, model)).collect();
         let models = &self.models;

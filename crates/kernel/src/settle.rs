@@ -191,7 +191,9 @@ impl Kernel {
             State::Queued(_) | State::Paused(_) => self.withdraw(at),
             State::Running(_) => self.end_attempt(at, usage),
         }
-        self.settle(at, Outcome::Cancelled, None, out);
+        let halted = self.calls[at].halted;
+        let outcome = if halted { Outcome::Failed(Code::RunStopped) } else { Outcome::Cancelled };
+        self.settle(at, outcome, None, out);
     }
 
     /// An attempt failed.
@@ -210,10 +212,11 @@ impl Kernel {
         self.calls[at].failed = Some(run.replica);
         self.calls[at].failed_here += 1;
         self.note_failure(at, &run, failure, out);
-        if !client_began && self.try_again(at, &run, failure, out) {
+        let halted = self.calls[at].halted;
+        if !client_began && !halted && self.try_again(at, &run, failure, out) {
             return;
         }
-        let code = code_of(failure);
+        let code = if halted { Code::RunStopped } else { code_of(failure) };
         if client_began {
             return self.settle(at, Outcome::Failed(code), None, out);
         }
@@ -376,6 +379,9 @@ impl Kernel {
         let Some(call) = self.calls.remove(at) else { return };
         assert!(matches!(call.state, State::Fresh), "a call is settled when it holds nothing");
         self.index.remove(&call.submit.call);
+        if outcome == Outcome::Done {
+            self.guard.answered(&call.submit, call.submitted, self.now);
+        }
         out.push(Effect::Settle(Settlement {
             call: call.submit.call,
             outcome,

@@ -61,6 +61,8 @@ impl Kernel {
     /// # Panics
     /// If an invariant is broken, naming it.
     pub fn check(&self) {
+        self.guard.check();
+        self.halts.check();
         assert_eq!(self.calls.len(), self.index.len(), "each call is found by its id");
         assert!(self.calls.len() <= limits::CALLS_MAX, "calls are bounded (I5)");
         assert!(

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use seawall_kernel::plan::{
-    BudgetRule, CostRule, Engine, Meter, Model, Pace, Period, Price, QueueRule, Rate, Replica, TenantRule,
+    BudgetRule, CostRule, Engine, GuardRule, Meter, Model, Pace, Period, Price, QueueRule, Rate, Replica,
+    TenantRule,
 };
 use seawall_kernel::{Effect, Grant, Input, Kernel, Plan, Submit};
 use seawall_model::{
@@ -40,6 +41,7 @@ fn plan(places: u32, tenants: Vec<TenantRule>, class_share: [u32; 3]) -> Plan {
         tenants,
         queue: QueueRule { wait_ms_max: Millis(100_000_000), ..QueueRule::default() },
         class_share,
+        guard: GuardRule::default(),
         retry: Default::default(),
     }
 }
@@ -146,6 +148,8 @@ impl World {
             targets: vec![EngineId(1)],
             class: ask.class,
             run: None,
+            parent: None,
+            work: None,
             prompt: Tokens(ask.prompt),
             prompt_max: Tokens(ask.prompt),
             output_max: None,

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use seawall_kernel::plan::{
-    BudgetRule, CostRule, Engine, Meter, Model, Pace, Period, Price, QueueRule, Rate, Replica, RetryRule,
-    TenantRule,
+    BudgetRule, CostRule, Engine, GuardRule, Meter, Model, Pace, Period, Price, QueueRule, Rate, Replica,
+    RetryRule, TenantRule,
 };
 use seawall_kernel::{Effect, Failure, Input, Kernel, Plan, RateReport, Submit};
 use seawall_model::{
-    At, Bytes, CallId, Class, EngineId, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage,
+    At, Bytes, CallId, Class, Code, EngineId, Millis, ModelId, Outcome, ReplicaId, RunId, Tenant, Tokens,
+    Usage,
 };
 
 const START: At = At(1_700_000_000_000_000);
@@ -103,8 +104,15 @@ fn plan(shape: u64) -> Plan {
         },
         class_share: [40, 30, 20],
         retry: RetryRule { seed: shape, open_after: 3, ..RetryRule::default() },
+        guard: GuardRule { repeats: REPEATS, refuse: true },
     }
 }
+
+/// Identical calls of a run that are answered in a row before the next is refused.
+const REPEATS: u32 = 2;
+
+/// A run, and what a call of it asks for.
+type Work = (Tenant, RunId, u64);
 
 /// A shell that does what the kernel says and keeps its own books.
 struct Shell {
@@ -117,6 +125,12 @@ struct Shell {
     ran: BTreeMap<CallId, u64>,
     /// Prompt and most output of each call.
     most: BTreeMap<CallId, (u64, u64)>,
+    /// What calls of runs ask for.
+    works: BTreeMap<CallId, Work>,
+    /// What was answered last in each run, and how often in a row.
+    rows: BTreeMap<(Tenant, RunId), (u64, u32)>,
+    runs: BTreeMap<CallId, RunId>,
+    halts: Vec<CallId>,
     draws: Vec<Input>,
     probes: Vec<ReplicaId>,
     log: Vec<Effect>,
@@ -133,6 +147,10 @@ impl Shell {
             running: BTreeMap::new(),
             ran: BTreeMap::new(),
             most: BTreeMap::new(),
+            works: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            halts: Vec::new(),
             draws: Vec::new(),
             probes: Vec::new(),
             log: Vec::new(),
@@ -179,11 +197,19 @@ impl Shell {
                     !self.running.contains_key(&settlement.call),
                     "nothing runs after the last word: {settlement:?}"
                 );
+                if settlement.outcome == Outcome::Done {
+                    self.answered(settlement.call);
+                }
             }
             Effect::Refuse(refusal) => {
                 let wants_time = refusal.code.row().retry == seawall_model::Retry::After;
                 let total = refusal.what.as_ref().is_some_and(|what| what.ends_with("/total"));
                 assert!(!wants_time || refusal.retry_after.is_some() || total, "{refusal:?} says when");
+                if refusal.code == Code::LoopStopped {
+                    let (tenant, run, work) = self.works[&refusal.call].clone();
+                    let row = self.rows.get(&(tenant, run)).copied();
+                    assert!(row.is_some_and(|row| row.0 == work && row.1 >= REPEATS), "{refusal:?}: {row:?}");
+                }
             }
             Effect::Draw { account, window, ceiling } => {
                 self.draws.push(Input::Drawn {
@@ -192,9 +218,20 @@ impl Shell {
                     ceiling: *ceiling,
                 });
             }
+            Effect::Halt { call } => {
+                assert!(self.running.contains_key(call), "only what runs can be cut");
+                self.halts.push(*call);
+            }
             Effect::Probe { replica } => self.probes.push(*replica),
             Effect::Spent { .. } => {}
         }
+    }
+
+    /// Books an answer to its run.
+    fn answered(&mut self, call: CallId) {
+        let Some((tenant, run, work)) = self.works.get(&call).cloned() else { return };
+        let row = self.rows.entry((tenant, run)).or_insert((work, 0));
+        *row = if row.0 == work { (work, row.1 + 1) } else { (work, 1) };
     }
 
     fn submit(&mut self, a: u64, b: u64) {
@@ -208,6 +245,8 @@ impl Shell {
             targets: [1 + (a >> 5) as u32 % 3, 1, 2, 3, (a >> 12) as u32 % 6].map(EngineId).to_vec(),
             class: Class::ALL[(a >> 16) as usize % 3],
             run: (a & (1 << 20) != 0).then_some(RunId((a >> 21) % 5)),
+            parent: (a & (7 << 48) == 0).then_some(RunId((a >> 45) % 5)),
+            work: (a & (1 << 40) != 0).then_some((a >> 41) % 2),
             prompt: Tokens(b % 900),
             prompt_max: Tokens(b % 900 + (a >> 30) % 100),
             output_max: (b & (1 << 12) != 0).then_some(Tokens((b >> 13) % 700)),
@@ -217,6 +256,12 @@ impl Shell {
             prefix: (0..(b >> 40) % 6).map(|block| (b >> 50) * 10 + block).collect(),
         };
         let output = if submit.generates { submit.output_max.map_or(1_000, |max| max.0) } else { 0 };
+        if let Some(run) = submit.run {
+            self.runs.insert(call, run);
+        }
+        if let (Some(run), Some(work)) = (submit.run, submit.work) {
+            self.works.insert(call, (submit.tenant.clone(), run, work));
+        }
         self.most.insert(call, (submit.prompt_max.0, output));
         self.step(Input::Submit(Box::new(submit)));
     }
@@ -286,8 +331,20 @@ impl Shell {
             }
             230..=235 => self.step(Input::Probed { replica, healthy: b % 2 == 0 }),
             236..=239 => self.step(Input::Configure(Box::new(plan(a)))),
+            240 => self.stop(RunId(a % 5)),
+            241..=247 => self.step(Input::Resume { run: RunId(a % 5) }),
             _ => self.tick(),
         }
+    }
+
+    /// Stops a run, and cuts what the kernel wants cut: afterwards it has no call left.
+    fn stop(&mut self, run: RunId) {
+        self.step(Input::Stop { run });
+        while let Some(call) = self.halts.pop() {
+            self.step(Input::Cancelled { call, usage: Usage::default() });
+        }
+        let left = self.runs.iter().find(|(call, own)| **own == run && !self.settled.contains(call));
+        assert_eq!(left, None, "a stopped run has calls");
     }
 
     fn tick(&mut self) {
@@ -384,6 +441,7 @@ fn random_lives_reach_every_corner() {
                 Effect::Settle(end) => format!("settle {}", end.outcome.as_str()),
                 Effect::Draw { .. } => "draw".to_owned(),
                 Effect::Spent { .. } => "spent".to_owned(),
+                Effect::Halt { .. } => "halt".to_owned(),
                 Effect::Probe { .. } => "probe".to_owned(),
             };
             *seen.entry(name).or_default() += 1;
@@ -407,6 +465,10 @@ fn random_lives_reach_every_corner() {
         "refuse deadline_missed",
         "refuse engine_down",
         "refuse queue_timeout",
+        "refuse loop_stopped",
+        "refuse run_stopped",
+        "settle run_stopped",
+        "halt",
         "refuse engine_refused",
         "refuse engine_rejected_key",
         "refuse engine_rate_limited",

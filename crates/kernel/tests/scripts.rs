@@ -13,8 +13,9 @@
 //!   queue [len N] [tenant N] [bytes N] [wait MS] [ageing MS]
 //!   share INTERACTIVE AGENT BATCH
 //!   retry [attempts N] [percent N] [pause MS] [open AFTER MS] [seed N]
+//!   guard REPEATS refuse|warn
 //! at MS                              time passes, with a tick whenever the kernel asks
-//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N]
+//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N] [parent N] [work N]
 //!        [deadline MS] [bytes N] [prefix H..] [embed]
 //! first CALL
 //! progress CALL OUTPUT [MS]          MS of it were spent waiting for the client
@@ -26,6 +27,8 @@
 //! probed REPLICA up|down
 //! drawn ACCOUNT CEILING              for the window last drawn
 //! restored ACCOUNT SPENT             for the window that holds now
+//! stop RUN
+//! resume RUN
 //! drain
 //! show                               the state
 //! ```
@@ -154,6 +157,10 @@ impl Player {
                 "queue" => queue(&mut plan, &mut words),
                 "share" => plan.class_share = [0; 3].map(|_| words.number() as u32),
                 "retry" => retry(&mut plan, &mut words),
+                "guard" => {
+                    plan.guard.repeats = words.number() as u32;
+                    plan.guard.refuse = words.word() == "refuse";
+                }
                 other => words.unknown(other),
             }
         }
@@ -259,6 +266,8 @@ impl Player {
                 let account = words.word();
                 Input::Restored { account: account.into(), window: At(START), spent: words.number() }
             }
+            "stop" => Input::Stop { run: RunId(words.number()) },
+            "resume" => Input::Resume { run: RunId(words.number()) },
             "drain" => Input::Drain,
             other => words.unknown(other),
         };
@@ -298,6 +307,8 @@ impl Player {
             targets: self.targets.get(&model).cloned().unwrap_or_default(),
             class: Class::Interactive,
             run: None,
+            parent: None,
+            work: None,
             prompt: Tokens(100),
             prompt_max: Tokens::ZERO,
             output_max: Some(Tokens(100)),
@@ -313,6 +324,8 @@ impl Player {
                 "max" => submit.output_max = Some(Tokens(words.number())),
                 "class" => submit.class = Class::from_name(words.word()).expect("a class"),
                 "run" => submit.run = Some(RunId(words.number())),
+                "parent" => submit.parent = Some(RunId(words.number())),
+                "work" => submit.work = Some(words.number()),
                 "deadline" => submit.deadline = Some(self.now.plus(Millis(words.number()))),
                 "bytes" => submit.bytes = Bytes(words.number()),
                 "prefix" => submit.prefix = std::iter::from_fn(|| words.maybe()).collect(),
@@ -344,12 +357,13 @@ impl Player {
     fn describe(&mut self, effect: &Effect) -> String {
         match effect {
             Effect::Dispatch(grant) => format!(
-                "dispatch {} attempt {} on {}/{}{}",
+                "dispatch {} attempt {} on {}/{}{}{}",
                 grant.call.0,
                 grant.attempt,
                 self.engines[grant.engine.0 as usize - 1],
                 grant.replica.0,
-                waits(&grant.waits)
+                waits(&grant.waits),
+                if grant.repeats > 0 { format!(" repeats {}", grant.repeats) } else { String::new() }
             ),
             Effect::Refuse(no) => {
                 let mut line = format!("refuse {} {}", no.call.0, no.code.as_str());
@@ -380,6 +394,7 @@ impl Player {
                 format!("draw {account} {ceiling}")
             }
             Effect::Spent { account, spent, .. } => format!("spent {account} {spent}"),
+            Effect::Halt { call } => format!("halt {}", call.0),
             Effect::Probe { replica } => format!("probe {}", replica.0),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    At, CallId, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Protocol, ReplicaId, RunId, Tenant,
+    Agent, At, CallId, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Protocol, ReplicaId, RunId, Tenant,
     Tokens, Usage,
 };
 
@@ -165,6 +165,8 @@ pub struct Record {
     pub tenant: Tenant,
     /// The run it belongs to.
     pub run: Option<RunId>,
+    /// The agent that asked, as it calls itself.
+    pub agent: Option<Agent>,
     /// Its class.
     pub class: Class,
     /// The protocol the client spoke.

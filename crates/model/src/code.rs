@@ -87,6 +87,9 @@ table! {
     AdminOnly "admin_only" 403 Caller Never
         "This path is for admin keys only."
         "Send an admin key; make one with `seawall key add --admin`."
+    RunStopped "run_stopped" 403 Caller Never
+        "This run, or one above it, was stopped by an operator."
+        "Ask whoever stopped it; `seawall run resume` lets it go on."
     ModelUnknown "model_unknown" 404 Caller Never
         "No model of that name is configured or discovered."
         "`seawall models` and `GET /v1/models` list the names that work."
@@ -111,6 +114,9 @@ table! {
     BudgetExhausted "budget_exhausted" 429 Caller After
         "A budget that covers this tenant is spent."
         "`retry-after` says when the period ends; raise the budget to go on sooner."
+    LoopStopped "loop_stopped" 422 Caller Never
+        "This run has sent the same request again and again, and got an answer each time."
+        "Send a request that differs, or begin a new run in `x-seawall-run`; `guard.repeats` and `guard.action` set the rule."
     QueueFull "queue_full" 429 Us After
         "The queue for this engine is full."
         "Retry after the time given; add replicas or raise `queue.len_max` if this persists."

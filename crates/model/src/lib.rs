@@ -8,10 +8,12 @@ pub mod limits;
 pub mod code;
 pub mod fault;
 pub mod tenant;
+pub mod agent;
 pub mod protocol;
 pub mod usage;
 pub mod call;
 
+pub use agent::Agent;
 pub use call::{Attempt, Cause, Class, Outcome, Record, Waits};
 pub use code::{Blame, Code, Retry};
 pub use fault::Fault;

@@ -12,6 +12,12 @@ pub const TENANTS_MAX: usize = 100_000;
 /// so that a client cannot blow up the metric page by inventing users.
 pub const TENANT_LABELS_MAX: usize = 200;
 
+/// Segments of an agent's name: `type/key`.
+pub const AGENT_DEPTH_MAX: usize = 2;
+/// Types of agents that get a metric label of their own; the rest are counted as `other`,
+/// likewise. Nobody writes more by hand.
+pub const AGENT_LABELS_MAX: usize = 200;
+
 /// Calls waiting for one engine (default). 10,000 waiting calls at 20 req/s are
 /// eight minutes of work: more is not a queue but a promise nobody can keep.
 pub const QUEUE_LEN_MAX: usize = 10_000;
@@ -156,6 +162,41 @@ pub const PRUNE_ROWS_MAX: usize = 2_000;
 /// calls that straddle the change.
 pub const ACCOUNT_WINDOWS_KEPT: usize = 2;
 
+/// Largest answer that a memo keeps: a long answer with tool calls is under 1 MiB, and it
+/// is held in memory while it streams by.
+pub const MEMO_ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Answers kept of one run: thirty times the longest agent runs in use.
+pub const MEMO_RUN_ANSWERS_MAX: usize = 10_000;
+/// Bytes of answers kept of one run, so that one run does not push all others out.
+pub const MEMO_RUN_BYTES_MAX: u64 = 64 << 20;
+/// Runs of which answers are kept; the one unused for longest leaves first.
+pub const MEMO_RUNS_MAX: usize = 10_000;
+/// Bytes of answers kept in the store, all runs together, likewise: what a small volume
+/// can spare.
+pub const MEMO_BYTES_MAX: u64 = 1 << 30;
+/// Answers of a run that nobody asked for in so long are deleted: a script that crashed
+/// is started again within days, and content should not lie about for longer.
+pub const MEMO_IDLE_MS_MAX: u64 = 7 * 86_400_000;
+/// Questions to and answers for the memo that wait for the disk. Beyond it calls are
+/// performed as if they had no memo.
+pub const MEMO_PENDING_MAX: usize = 1_024;
+/// Identical calls in a row that a run may have answered before the next is held to be a
+/// loop (default): above any agent's own retries, below what hurts.
+pub const GUARD_REPEATS: u32 = 8;
+/// Runs that the guard remembers; those not seen lately leave first. 20,000 at about 100
+/// bytes is 2 MB.
+pub const GUARD_RUNS_MAX: usize = 20_000;
+
+/// Runs that are stopped at once: more than anybody stops by hand; beyond it the next stop
+/// is refused rather than an old one forgotten.
+pub const RUNS_STOPPED_MAX: usize = 10_000;
+/// Runs remembered with their parent; those not seen lately leave first. 100,000 at about
+/// 60 bytes is 6 MB.
+pub const RUN_CHILDREN_MAX: usize = 100_000;
+/// Generations that a stop reaches: agents that delegate deeper than this have other
+/// troubles.
+pub const RUN_DEPTH_MAX: usize = 16;
+
 /// Faults in one plan of the simulated engine, and commands waiting in it: more than
 /// anybody writes by hand.
 pub const FAULTS_MAX: usize = 64;
@@ -214,4 +255,6 @@ const _: () = assert!(BODY_BYTES_MAX < MEMORY_BYTES_MAX, "one body fits the byte
 const _: () = assert!(UPLOADS_MAX >= TENANT_UPLOADS_MAX, "one tenant's uploads are some of all");
 const _: () = assert!(ATTEMPTS_CEILING >= ATTEMPTS_MAX, "the default may be configured");
 const _: () = assert!(DRAIN_GRACE_MS < DRAIN_MS_MAX, "the grace lies inside the drain");
+const _: () = assert!(MEMO_ANSWER_BYTES_MAX as u64 <= MEMO_RUN_BYTES_MAX, "one answer fits its run");
+const _: () = assert!(MEMO_RUN_BYTES_MAX <= MEMO_BYTES_MAX, "one run fits the store");
 const _: () = assert!(USAGE_BYTES_MAX < STREAM_WINDOW_BYTES, "a usage object fits a window");

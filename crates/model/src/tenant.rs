@@ -33,22 +33,7 @@ impl Tenant {
     /// # Errors
     /// Says which rule the text breaks.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        if text.len() > limits::TENANT_LEN_MAX {
-            return Err(Error::Long);
-        }
-        let mut depth = 0;
-        for segment in text.split('/') {
-            depth += 1;
-            if segment.is_empty() {
-                return Err(Error::Empty);
-            }
-            if !segment.bytes().all(allowed) {
-                return Err(Error::Char);
-            }
-        }
-        if depth > limits::TENANT_DEPTH_MAX {
-            return Err(Error::Deep);
-        }
+        check(text, limits::TENANT_DEPTH_MAX)?;
         Ok(Self(text.into()))
     }
 
@@ -75,6 +60,24 @@ impl Tenant {
     pub fn is_under(&self, prefix: &str) -> bool {
         self.0.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
+}
+
+/// Is this a path of at most so many segments?
+pub(crate) fn check(text: &str, depth_max: usize) -> Result<(), Error> {
+    if text.len() > limits::TENANT_LEN_MAX {
+        return Err(Error::Long);
+    }
+    let mut depth = 0;
+    for segment in text.split('/') {
+        depth += 1;
+        if segment.is_empty() {
+            return Err(Error::Empty);
+        }
+        if !segment.bytes().all(allowed) {
+            return Err(Error::Char);
+        }
+    }
+    if depth > depth_max { Err(Error::Deep) } else { Ok(()) }
 }
 
 fn allowed(byte: u8) -> bool {

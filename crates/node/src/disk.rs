@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use seawall_model::{At, Millis, Record, limits};
-use seawall_store::{Account, Store};
+use seawall_store::{Account, Answer, Asked, Kept, Store};
+use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::keys::KeyTable;
+use crate::memory::Hold;
 use crate::process;
 use crate::tasks::{Kind, Tasks};
 
@@ -48,8 +50,18 @@ struct Pile {
     records: Vec<Arc<Record>>,
     ledger: Ledger,
     used: BTreeMap<Arc<str>, At>,
+    memo: Vec<Errand>,
     /// It is over; was the kernel idle by then?
     stop: Option<bool>,
+}
+
+/// What is asked of the memo; in the order in which it was, so that an answer that was
+/// kept is found.
+#[derive(Debug)]
+enum Errand {
+    Replay(Asked, oneshot::Sender<Option<Kept>>),
+    /// The answer, and its bytes in the byte budget.
+    Keep(Box<Answer>, Hold),
 }
 
 /// Figures by account and window.
@@ -115,6 +127,8 @@ pub struct News {
     pub drawn: Box<dyn Fn(Arc<str>, At, u64) + Send>,
     /// So many records had to be dropped.
     pub dropped: Box<dyn Fn(usize) + Send>,
+    /// What came of an answer for the memo, by its name in metrics.
+    pub memo: Box<dyn Fn(&'static str) + Send>,
 }
 
 impl Disk {
@@ -188,6 +202,31 @@ impl Disk {
         });
     }
 
+    /// Asks the memo for an answer; `None` if too many ask.
+    #[must_use]
+    pub fn replay(&self, asked: Asked) -> Option<oneshot::Receiver<Option<Kept>>> {
+        let (sender, receiver) = oneshot::channel();
+        self.memo(Errand::Replay(asked, sender)).then_some(receiver)
+    }
+
+    /// Leaves an answer for the memo; `false` if it had to be dropped.
+    #[must_use]
+    pub fn keep(&self, answer: Answer, hold: Hold) -> bool {
+        self.memo(Errand::Keep(Box::new(answer), hold))
+    }
+
+    fn memo(&self, errand: Errand) -> bool {
+        let put = self.put(|pile| {
+            let room = pile.memo.len() < limits::MEMO_PENDING_MAX;
+            if room {
+                pile.memo.push(errand);
+            }
+            room
+        });
+        self.0.bell.notify_one();
+        put
+    }
+
     /// Notes that a key carried a call.
     pub fn key_used(&self, id: &Arc<str>, at: At) {
         self.put(|pile| {
@@ -236,6 +275,7 @@ impl Clerk {
         loop {
             let pile = wait(desk);
             let undone = self.ledger(pile.ledger);
+            self.memo(pile.memo);
             self.records(&pile.records);
             self.used(pile.used);
             if let Some(clean) = pile.stop {
@@ -293,6 +333,24 @@ impl Clerk {
         }
     }
 
+    fn memo(&mut self, errands: Vec<Errand>) {
+        let now = clock::wall(clock::now());
+        for errand in errands {
+            match errand {
+                Errand::Replay(asked, sender) => {
+                    let found = self.store.replay(&asked, now);
+                    // Whoever asked may have left; the answer then counts as given.
+                    let _ = sender.send(self.went_well("memo", found).flatten());
+                }
+                Errand::Keep(answer, _hold) => {
+                    let kept = self.store.keep(&answer, now);
+                    let kept = self.went_well("memo", kept).unwrap_or(false);
+                    (self.news.memo)(if kept { "kept" } else { "not_kept" });
+                }
+            }
+        }
+    }
+
     fn used(&mut self, used: BTreeMap<Arc<str>, At>) {
         if used.is_empty() {
             return;
@@ -330,6 +388,12 @@ impl Clerk {
             self.prune_calls(desk, now);
         }
         if now.since(self.accounts_at) >= ACCOUNTS_EVERY {
+            let idle = At(clock::wall(now).0.saturating_sub(Millis(limits::MEMO_IDLE_MS_MAX).micros()));
+            let mut pruned = true;
+            while pruned && !urgent(&desk.lock()) {
+                let gone = self.store.prune_memo(idle);
+                pruned = self.went_well("pruning", gone).unwrap_or(false);
+            }
             let before = At(now.0.saturating_sub(ACCOUNTS_KEPT.micros()));
             let pruned = self.store.prune_accounts(before);
             // A full slice: there may be more, for the next round.
@@ -401,7 +465,7 @@ fn accounts(of: &Figures, figures: impl Fn(u64) -> (u64, u64)) -> Vec<Account> {
 
 /// Does somebody wait for the disk?
 fn urgent(pile: &Pile) -> bool {
-    !pile.ledger.draws.is_empty() || pile.stop.is_some()
+    !pile.ledger.draws.is_empty() || !pile.memo.is_empty() || pile.stop.is_some()
 }
 
 impl Desk {
@@ -452,6 +516,7 @@ mod tests {
         let news = News {
             drawn: Box::new(move |_, _, ceiling| told.send(ceiling).expect("somebody listens")),
             dropped: Box::new(|_| {}),
+            memo: Box::new(|_| {}),
         };
         let disk = Disk::new();
         let clerk = disk.start(&Tasks::default(), store, Arc::default(), 1_000, news).expect("starts");
@@ -492,6 +557,7 @@ mod tests {
             trace: "0af7651916cd43dd8448eb211c80319c".into(),
             tenant: Tenant::local(),
             run: None,
+            agent: None,
             class: Class::Agent,
             protocol: Protocol::Chat,
             model: ModelId(1),
@@ -519,7 +585,7 @@ mod tests {
         let mut store = Store::in_memory().expect("opens");
         let slice = limits::PRUNE_ROWS_MAX as u64;
         store.record(&(0..3 * slice + 10).map(record).collect::<Vec<_>>()).expect("kept");
-        let news = News { drawn: Box::new(|_, _, _| {}), dropped: Box::new(|_| {}) };
+        let news = News { drawn: Box::new(|_, _, _| {}), dropped: Box::new(|_| {}), memo: Box::new(|_| {}) };
         let mut clerk = Clerk {
             store,
             keys: Arc::default(),

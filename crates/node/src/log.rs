@@ -53,6 +53,21 @@ pub enum Line {
         /// How many were counted.
         tokens: Tokens,
     },
+    /// A call answered from the memo of its run.
+    Replayed {
+        /// When, in unix milliseconds.
+        at_ms: u64,
+        /// Trace id.
+        trace: Arc<str>,
+        /// Who asked.
+        tenant: Tenant,
+        /// Its class.
+        class: Class,
+        /// The protocol spoken.
+        protocol: Protocol,
+        /// The alias asked for.
+        model: Arc<str>,
+    },
     /// A request turned away before it.
     Rejected {
         /// When, in unix milliseconds.
@@ -91,6 +106,11 @@ struct Entry<'a> {
 
 #[derive(Serialize)]
 struct CallPart<'a> {
+    /// The run's id, as the operations API takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<&'a str>,
     stream: bool,
     /// How often it was sent.
     sent: u32,
@@ -240,6 +260,19 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             tokens_estimated: Some(tokens.0),
             call: None,
         },
+        Line::Replayed { at_ms, trace, tenant, class, protocol, model } => Entry {
+            at_ms: *at_ms,
+            trace,
+            tenant: Some(tenant.as_str()),
+            class: Some(class.as_str()),
+            operation: protocol.as_str(),
+            model: Some(model),
+            engine: None,
+            status: 200,
+            outcome: "replayed",
+            tokens_estimated: None,
+            call: None,
+        },
     };
     serde_json::to_writer(&mut *out, &entry)?;
     out.write_all(b"\n")
@@ -258,6 +291,8 @@ fn call_entry(record: &Record, status: u16) -> Entry<'_> {
         outcome: record.outcome.as_str(),
         tokens_estimated: None,
         call: Some(CallPart {
+            agent: record.agent.as_ref().map(seawall_model::Agent::as_str),
+            run: record.run.map(|run| format!("{:016x}", run.0)),
             stream: record.stream,
             sent: record.attempts,
             attempts: record.tried.iter().map(attempt_part).collect(),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use seawall_kernel::{Effect, Grant, Input, Kernel, Refusal, Settlement, Submit, View};
-use seawall_model::{At, CallId, ReplicaId};
+use seawall_model::{At, CallId, ReplicaId, RunId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock;
@@ -63,6 +63,8 @@ struct Inner {
     kernel: Kernel,
     next_call: u64,
     waiting: HashMap<CallId, oneshot::Sender<Verdict>>,
+    /// How calls of runs hear that theirs was stopped; others never do.
+    halts: HashMap<CallId, oneshot::Sender<()>>,
     effects: Vec<Effect>,
 }
 
@@ -84,7 +86,13 @@ impl Seat {
     /// Seats a kernel. `errands` takes what no call's own task can do.
     #[must_use]
     pub fn new(kernel: Kernel, errands: Errands) -> Arc<Self> {
-        let inner = Inner { kernel, next_call: 1, waiting: HashMap::new(), effects: Vec::new() };
+        let inner = Inner {
+            kernel,
+            next_call: 1,
+            waiting: HashMap::new(),
+            halts: HashMap::new(),
+            effects: Vec::new(),
+        };
         Arc::new(Self { inner: Mutex::new(inner), alarm: AtomicU64::new(0), ring: Notify::new(), errands })
     }
 
@@ -102,8 +110,13 @@ impl Seat {
         inner.next_call += 1;
         let submit = Box::new(fill(call));
         debug_assert_eq!(submit.call, call, "a submit carries the id it was given");
+        let halted = submit.run.map(|_| {
+            let (sender, receiver) = oneshot::channel();
+            inner.halts.insert(call, sender);
+            receiver
+        });
         let own = self.step(&mut inner, Input::Submit(submit), Some(call));
-        let mut ticket = Ticket { seat: self.clone(), call, wait: Wait::Over, settled: false };
+        let mut ticket = Ticket { seat: self.clone(), call, wait: Wait::Over, halted, settled: false };
         ticket.expect_word(&mut inner, own);
         ticket
     }
@@ -112,6 +125,21 @@ impl Seat {
     pub fn tell(&self, input: Input) {
         let mut inner = self.lock();
         self.step(&mut inner, input, None);
+    }
+
+    /// Stops a run and all below it; `false` if as many are stopped as may be.
+    #[must_use]
+    pub fn stop(&self, run: RunId) -> bool {
+        let mut inner = self.lock();
+        let room = inner.kernel.can_stop(run);
+        self.step(&mut inner, Input::Stop { run }, None);
+        room
+    }
+
+    /// Is this run stopped, or one above it?
+    #[must_use]
+    pub fn stopped(&self, run: RunId) -> bool {
+        self.lock().kernel.stopped(run)
     }
 
     /// A picture of the kernel.
@@ -135,6 +163,9 @@ impl Seat {
         // A refusal comes just before its settlement; others' pairs are joined here.
         let mut refused: Option<Refusal> = None;
         for effect in effects.drain(..) {
+            if let Effect::Settle(settlement) = &effect {
+                inner.halts.remove(&settlement.call);
+            }
             match effect {
                 Effect::Dispatch(grant) if Some(grant.call) == own => said.grant = Some(grant),
                 Effect::Dispatch(grant) => send(inner, grant.call, Verdict::Go(grant)),
@@ -147,6 +178,10 @@ impl Seat {
                     if let Some(refusal) = refused.take_if(|refusal| refusal.call == settlement.call) {
                         send(inner, settlement.call, Verdict::No(Box::new((refusal, settlement))));
                     }
+                }
+                Effect::Halt { call } => {
+                    // Whoever performs the call drops its attempt, which cancels it (I8).
+                    let _ = inner.halts.remove(&call).map(|halt| halt.send(()));
                 }
                 Effect::Draw { account, window, ceiling } => {
                     (self.errands)(Errand::Draw { account, window, ceiling });
@@ -197,6 +232,9 @@ fn send(inner: &mut Inner, call: CallId, verdict: Verdict) {
     }
 }
 
+/// Comes when a call's run was stopped.
+pub type Halted = oneshot::Receiver<()>;
+
 /// One call's place with the kernel, from submit to settlement. Dropping it before the
 /// end is the client leaving: the kernel is told at once (I8).
 #[derive(Debug)]
@@ -204,6 +242,7 @@ pub struct Ticket {
     seat: Arc<Seat>,
     call: CallId,
     wait: Wait,
+    halted: Option<Halted>,
     settled: bool,
 }
 
@@ -222,6 +261,12 @@ impl Ticket {
     #[must_use]
     pub fn call(&self) -> CallId {
         self.call
+    }
+
+    /// What will say that its run was stopped, once, if it has a run.
+    #[must_use]
+    pub fn halted(&mut self) -> Option<Halted> {
+        self.halted.take()
     }
 
     /// Has the kernel said its last word on this call?
@@ -388,6 +433,8 @@ mod tests {
             targets: vec![EngineId(1)],
             class: Class::Interactive,
             run: None,
+            parent: None,
+            work: None,
             prompt: Tokens(1),
             prompt_max: Tokens(1),
             output_max: None,

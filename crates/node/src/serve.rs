@@ -313,8 +313,9 @@ fn errands(disk: Disk, probes: mpsc::Sender<ReplicaId>) -> impl Fn(Errand) + Sen
 }
 
 fn news(app: &App) -> News {
-    let (seat, metrics) = (app.seat.clone(), app.metrics.clone());
+    let (seat, metrics, memo) = (app.seat.clone(), app.metrics.clone(), app.metrics.clone());
     News {
+        memo: Box::new(move |result| memo.calls.memo(result)),
         drawn: Box::new(move |account, window, ceiling| {
             seat.tell(Input::Drawn { account, window, ceiling });
         }),

@@ -468,6 +468,8 @@ mod tests {
             targets: vec![EngineId(0)],
             class: Class::Interactive,
             run: None,
+            parent: None,
+            work: None,
             prompt: Tokens(10),
             prompt_max: Tokens(10),
             output_max: None,
@@ -482,7 +484,7 @@ mod tests {
 
     fn grant(call: CallId, waited: u64) -> Grant {
         let waits = Waits([0, waited, 0, 0, 0, 0]);
-        Grant { call, attempt: 1, engine: EngineId(0), replica: ReplicaId(0), target: 0, waits }
+        Grant { call, attempt: 1, engine: EngineId(0), replica: ReplicaId(0), target: 0, waits, repeats: 0 }
     }
 
     fn settlement(call: CallId, outcome: Outcome) -> Settlement {

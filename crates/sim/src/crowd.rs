@@ -136,6 +136,9 @@ impl Crowd {
             targets: targets(known.map_or(&[], |model| &model.targets), demand.narrow, rng),
             class: pick(&demand.classes, rng),
             run,
+            parent: None,
+            // No two of them are alike.
+            work: None,
             prompt: Tokens(estimate),
             prompt_max: Tokens(prompt_max),
             output_max,

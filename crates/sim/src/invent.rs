@@ -1,7 +1,9 @@
 //! Random worlds: every choice drawn from one seed, within a kind of world that has a
 //! name, so that a failing one can be asked for again.
 
-use seawall_kernel::plan::{BudgetRule, Meter, Pace, Period, Plan, QueueRule, Rate, RetryRule, TenantRule};
+use seawall_kernel::plan::{
+    BudgetRule, GuardRule, Meter, Pace, Period, Plan, QueueRule, Rate, RetryRule, TenantRule,
+};
 use seawall_load::engine::Spec;
 use seawall_load::length::Lengths;
 use seawall_load::pace;
@@ -184,6 +186,7 @@ impl Draw {
             queue: self.queue(),
             class_share: shares,
             retry: self.retry(),
+            guard: GuardRule::default(),
         }
     }
 

@@ -2,7 +2,9 @@
 //! asks for what, what goes wrong, and what operators do. A scenario is plain data; the
 //! same scenario gives the same world, to the byte (I2).
 
-use seawall_kernel::plan::{CostRule, Engine, Model, Pace, Plan, Price, QueueRule, Rate, Replica, RetryRule};
+use seawall_kernel::plan::{
+    CostRule, Engine, GuardRule, Model, Pace, Plan, Price, QueueRule, Rate, Replica, RetryRule,
+};
 use seawall_load::engine::Spec;
 use seawall_load::length::Lengths;
 use seawall_model::{At, Class, EngineId, Millis, ModelId, ReplicaId, Tenant, Tokens};
@@ -272,6 +274,7 @@ impl Scenario {
             queue: QueueRule::default(),
             class_share: [50, 20, 10],
             retry: RetryRule::default(),
+            guard: GuardRule::default(),
         };
         let machines = (0..replicas)
             .map(|replica| Machine {

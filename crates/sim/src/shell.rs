@@ -29,6 +29,8 @@ impl World {
                     self.plan_in(self.scenario.shell.disk_us_max, Event::Settle { life: self.life });
                 }
             }
+            // No operator of these worlds stops a run.
+            Effect::Halt { .. } => {}
             Effect::Probe { replica } => {
                 self.bounds.half_open(replica);
                 let takes = 500 + self.rng.below(20_000);

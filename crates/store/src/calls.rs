@@ -18,6 +18,8 @@ pub struct Call {
     pub tenant: String,
     /// The run it belonged to.
     pub run: Option<RunId>,
+    /// The agent that asked, as it calls itself.
+    pub agent: Option<String>,
     /// [`seawall_model::Class::as_str`].
     pub class: String,
     /// [`seawall_model::Protocol::as_str`].
@@ -255,7 +257,7 @@ impl Store {
 const COLUMNS: &str = "id, trace, tenant, run, class, protocol, model, engine, replica, stream, received,
     took_ms, first_token_ms, attempts, wait_tenant_share_us, wait_engine_full_us, wait_engine_down_us,
     wait_rate_limit_us, wait_tenant_concurrency_us, wait_budget_us, input, cached, cache_written,
-    output, reasoning, reserved_output, cost_usd_micro, finish, outcome";
+    output, reasoning, reserved_output, cost_usd_micro, finish, outcome, agent";
 
 const WAITED_US: &str = "wait_tenant_share_us + 0.0 + wait_engine_full_us + wait_engine_down_us
     + wait_rate_limit_us + wait_tenant_concurrency_us + wait_budget_us";
@@ -279,9 +281,9 @@ fn insert(transaction: &Transaction<'_>, record: &Record) -> Result<(), Error> {
         "INSERT INTO calls (trace, tenant, run, class, protocol, model, engine, replica, stream, received,
              took_ms, first_token_ms, attempts, wait_tenant_share_us, wait_engine_full_us,
              wait_engine_down_us, wait_rate_limit_us, wait_tenant_concurrency_us, wait_budget_us, input,
-             cached, cache_written, output, reasoning, reserved_output, cost_usd_micro, finish, outcome)
+             cached, cache_written, output, reasoning, reserved_output, cost_usd_micro, finish, outcome, agent)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,
-             ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28)",
+             ?20, ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
     )?;
     let waited = |cause| column::amount(record.waits.of(cause));
     statement.execute(params![
@@ -314,6 +316,7 @@ fn insert(transaction: &Transaction<'_>, record: &Record) -> Result<(), Error> {
         column::amount(record.cost.0),
         record.finish.map(seawall_model::Finish::as_str),
         record.outcome.as_str(),
+        record.agent.as_ref().map(seawall_model::Agent::as_str),
     ])?;
     if record.tried.is_empty() {
         return Ok(());
@@ -386,6 +389,7 @@ fn read(row: &Row<'_>) -> Result<Call, Error> {
         cost: MicroUsd(amount(26)?),
         finish: row.get(27)?,
         outcome: row.get(28)?,
+        agent: row.get(29)?,
     })
 }
 

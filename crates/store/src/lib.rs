@@ -17,6 +17,7 @@ mod error;
 mod file;
 pub mod keys;
 pub mod ledger;
+pub mod memo;
 mod schema;
 
 use std::fs::File;
@@ -29,6 +30,7 @@ pub use calls::{By, Call, Ended, Filter, Total, Tried};
 pub use error::Error;
 pub use keys::Key;
 pub use ledger::Account;
+pub use memo::{Answer, Asked, Kept};
 
 /// How long a write waits for another process's write. The only other writer is a
 /// `seawall key` command, whose transactions take milliseconds.

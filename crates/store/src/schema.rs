@@ -14,7 +14,7 @@ use crate::Error;
 const APPLICATION_ID: i32 = 0x5357_4c31;
 
 /// The steps from an empty file to the present format.
-pub(crate) const STEPS: &[&str] = &[V1, V2];
+pub(crate) const STEPS: &[&str] = &[V1, V2, V3];
 
 // Times are microseconds since the Unix epoch, money millionths of a US dollar.
 // `calls` has one index beyond its rowid: records arrive on the hot path, and each
@@ -102,6 +102,35 @@ CREATE TABLE attempts (
 ) STRICT, WITHOUT ROWID;
 CREATE TRIGGER attempts_go_with_their_call AFTER DELETE ON calls BEGIN
     DELETE FROM attempts WHERE call = OLD.id;
+END;
+";
+
+// Calls say which agent asked. Answers kept for runs that asked for a memo: the only content in the store. `run` and
+// `work` are digests; `attempt` is that of the start of the script which used it last.
+const V3: &str = "
+ALTER TABLE calls ADD COLUMN agent TEXT;
+
+CREATE TABLE memo_runs (
+    run     BLOB NOT NULL PRIMARY KEY,
+    tenant  TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    answers INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    used    INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX memo_runs_by_use ON memo_runs (used);
+
+CREATE TABLE memo_answers (
+    id      INTEGER PRIMARY KEY,
+    run     BLOB NOT NULL,
+    work    BLOB NOT NULL,
+    attempt BLOB,
+    kind    TEXT NOT NULL,
+    answer  BLOB NOT NULL
+) STRICT;
+CREATE INDEX memo_answers_by_work ON memo_answers (run, work, id);
+CREATE TRIGGER memo_answers_go_with_their_run AFTER DELETE ON memo_runs BEGIN
+    DELETE FROM memo_answers WHERE run = OLD.run;
 END;
 ";
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use seawall_model::{
-    Attempt, CallId, Cause, Class, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Outcome, Protocol,
-    Record, ReplicaId, RunId, Tenant, Tokens, Usage, Waits, limits,
+    Agent, Attempt, CallId, Cause, Class, Code, EngineId, Finish, MicroUsd, Millis, ModelId, Outcome,
+    Protocol, Record, ReplicaId, RunId, Tenant, Tokens, Usage, Waits, limits,
 };
 
 use super::*;
@@ -69,6 +69,7 @@ fn record(tenant: &str, received: u64, outcome: Outcome) -> Record {
         trace: Arc::from("0af7651916cd43dd8448eb211c80319c"),
         tenant: Tenant::parse(tenant).expect("valid"),
         run: Some(RunId(u64::MAX - 5)),
+        agent: Agent::parse("researcher/7").ok(),
         class: Class::Batch,
         protocol: Protocol::Messages,
         model: ModelId(3),
@@ -449,6 +450,7 @@ fn a_record_comes_back_as_it_went_in() {
         ("batch", "messages", "small")
     );
     assert_eq!((call.run, call.replica, call.engine.as_deref()), (sent.run, Some(2), Some("local")));
+    assert_eq!(call.agent.as_deref(), Some("researcher/7"));
     assert_eq!((call.waits, call.usage, call.cost), (sent.waits, sent.usage, sent.cost));
     assert_eq!((call.received, call.took, call.first_token), (sent.received, sent.took, sent.first_token));
     assert_eq!((call.attempts, call.stream, call.reserved_output), (2, true, Tokens(64)));

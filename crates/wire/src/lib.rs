@@ -20,6 +20,7 @@ pub mod sse;
 pub mod tokens;
 pub mod translate;
 mod usage;
+pub mod work;
 mod writer;
 
 pub use inspect::{Inspected, inspect};

@@ -31,6 +31,9 @@ pub enum Command {
     Key(KeyCommand),
     /// List the models of a running server, with the state of their engines
     Models(ModelsArgs),
+    /// Stop and resume runs of agents; forget what is kept of them
+    #[command(subcommand)]
+    Run(RunCommand),
     /// Run the simulated engine alone
     Sim(SimArgs),
     /// Show the version
@@ -185,6 +188,58 @@ pub enum ClassArg {
     Agent,
     /// Nobody is waiting
     Batch,
+}
+
+/// Flags of `run`.
+#[derive(Debug, Subcommand)]
+pub enum RunCommand {
+    /// Stop a run and all below it: calls under way are cut, later ones refused
+    Stop(RunHaltArgs),
+    /// Let a stopped run go on
+    Resume(RunHaltArgs),
+    /// Delete the answers that a run's memo kept
+    Forget(RunForgetArgs),
+}
+
+/// Flags of `run stop` and `run resume`.
+#[derive(Args, Clone, Debug)]
+pub struct RunHaltArgs {
+    /// The run's name, as sent in x-seawall-run
+    pub name: String,
+    /// Whose run it is
+    #[arg(long, short, value_name = "PATH", default_value = "local")]
+    pub tenant: String,
+    /// Address of the server
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SEAWALL_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: String,
+    /// Admin key, if the server wants one
+    #[arg(long, value_name = "KEY", env = "SEAWALL_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Output.
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// Flags of `run forget`.
+#[derive(Args, Clone, Debug)]
+pub struct RunForgetArgs {
+    /// The run's name, as sent in x-seawall-run
+    pub name: String,
+    /// Whose run it is
+    #[arg(long, short, value_name = "PATH", default_value = "local")]
+    pub tenant: String,
+    /// The configuration.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Output.
+    #[command(flatten)]
+    pub json: JsonArgs,
 }
 
 /// Flags of `models`.

@@ -6,6 +6,7 @@ pub mod code;
 pub mod key;
 pub mod models;
 pub mod print;
+pub mod run;
 
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Command::Check(args) => check::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Models(args) => models::run(&args),
+        Command::Run(command) => run::run(&command),
         Command::Sim(args) => sim(&args),
         Command::Version(args) => version(args.json),
         Command::Completions { shell } => {

@@ -1,8 +1,9 @@
 //! `seawall models`: asks a running server what it serves and how its engines are.
 
+use std::future::Future;
 use std::time::Duration;
 
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use seawall_model::{Millis, limits};
 use serde_json::{Value, json};
@@ -32,24 +33,32 @@ pub(crate) fn run(args: &ModelsArgs) -> i32 {
     code::OK
 }
 
-struct Failed {
-    code: i32,
-    what: String,
-    hint: String,
+pub(super) struct Failed {
+    pub(super) code: i32,
+    pub(super) what: String,
+    pub(super) hint: String,
 }
 
-fn failed(code: i32, what: impl Into<String>, hint: impl Into<String>) -> Failed {
+pub(super) fn failed(code: i32, what: impl Into<String>, hint: impl Into<String>) -> Failed {
     Failed { code, what: what.into(), hint: hint.into() }
 }
 
 fn ask(args: &ModelsArgs) -> Result<Value, Failed> {
-    let url = Url::parse(&args.url)
-        .map_err(|e| failed(code::USAGE, format!("--url {:?}: {e}", args.url), e.hint()))?;
+    let url = parse(&args.url)?;
+    wait_for(&url, state(&url, args.key.as_deref()))
+}
+
+/// The server's address as given.
+pub(super) fn parse(url: &str) -> Result<Url, Failed> {
+    Url::parse(url).map_err(|e| failed(code::USAGE, format!("--url {url:?}: {e}"), e.hint()))
+}
+
+/// Waits for a server's answer, within a time.
+pub(super) fn wait_for<T>(url: &Url, asking: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| failed(code::INTERNAL, format!("no runtime: {e}"), ""))?;
     runtime.block_on(async {
-        let asking = Box::pin(state(&url, args.key.as_deref()));
-        tokio::time::timeout(WAIT, asking).await.unwrap_or_else(|_| {
+        tokio::time::timeout(WAIT, Box::pin(asking)).await.unwrap_or_else(|_| {
             Err(failed(
                 code::UNAVAILABLE,
                 format!("{url} did not answer within {} s", WAIT.as_secs()),
@@ -61,9 +70,9 @@ fn ask(args: &ModelsArgs) -> Result<Value, Failed> {
 
 /// The state if the key may see it, else what every client may see.
 async fn state(url: &Url, key: Option<&str>) -> Result<Value, Failed> {
-    let (status, body) = fetch(url, "/seawall/state", key).await?;
+    let (status, body) = fetch(url, Method::GET, "/seawall/state", key).await?;
     let body = if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && key.is_some() {
-        let (status, list) = fetch(url, "/v1/models", key).await?;
+        let (status, list) = fetch(url, Method::GET, "/v1/models", key).await?;
         (status == StatusCode::OK).then(|| listed(&list)).ok_or_else(|| refused(url, status))?
     } else if status == StatusCode::OK {
         body
@@ -73,7 +82,7 @@ async fn state(url: &Url, key: Option<&str>) -> Result<Value, Failed> {
     if body["models"].is_array() { Ok(body) } else { Err(refused(url, status)) }
 }
 
-fn refused(url: &Url, status: StatusCode) -> Failed {
+pub(super) fn refused(url: &Url, status: StatusCode) -> Failed {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             let hint = "pass one with --key or SEAWALL_API_KEY; an admin key also shows engines";
@@ -98,7 +107,12 @@ fn listed(list: &Value) -> Value {
     json!({ "models": models, "engines": [] })
 }
 
-async fn fetch(url: &Url, path: &str, key: Option<&str>) -> Result<(StatusCode, Value), Failed> {
+pub(super) async fn fetch(
+    url: &Url,
+    method: Method,
+    path: &str,
+    key: Option<&str>,
+) -> Result<(StatusCode, Value), Failed> {
     let options = upstream::Options {
         connect: Millis(limits::CONNECT_MS_MAX),
         extra_roots: None,
@@ -108,7 +122,7 @@ async fn fetch(url: &Url, path: &str, key: Option<&str>) -> Result<(StatusCode, 
     let client =
         upstream::client(&options, &Tasks::default()).map_err(|what| failed(code::INTERNAL, what, ""))?;
     let uri = url.join(path).map_err(|e| failed(code::USAGE, format!("{url}{path}: {e}"), ""))?;
-    let mut request = Request::get(uri);
+    let mut request = Request::builder().method(method).uri(uri);
     if let Some(key) = key {
         request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
     }

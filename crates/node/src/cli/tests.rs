@@ -31,6 +31,9 @@ fn help_texts_are_as_agreed() {
         &["key", "list"],
         &["key", "revoke"],
         &["models"],
+        &["run", "stop"],
+        &["run", "resume"],
+        &["run", "forget"],
         &["sim"],
     ] {
         all.push_str(&format!("$ seawall {} --help\n{}\n", command.join(" "), help(command)));

@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seawall_kernel::plan::{Pace, Price, QueueRule, Rate, RetryRule, TenantRule};
+use seawall_kernel::plan::{GuardRule, Pace, Price, QueueRule, Rate, RetryRule, TenantRule};
 use seawall_model::{Bytes, Class, EngineKind, Millis, Protocol, Tokens, limits};
 
 use crate::engine as sim_engine;
@@ -57,6 +57,8 @@ pub struct Config {
     pub classes: [u32; Class::ALL.len()],
     /// Recovery from failed attempts.
     pub retry: RetryRule,
+    /// When a run is held to go round in circles.
+    pub guard: GuardRule,
     /// Engines in the order of the file, then those of flags. Empty means: look for
     /// some ([`crate::discover`]), and serve the built-in one if there are none.
     pub engines: Vec<EngineConfig>,
@@ -393,6 +395,7 @@ impl Config {
             queue: QueueRule::default(),
             classes: CLASS_SHARES,
             retry: RetryRule::default(),
+            guard: GuardRule::default(),
             engines: Vec::new(),
             models: Vec::new(),
             tenants: Vec::new(),

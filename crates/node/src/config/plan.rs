@@ -256,6 +256,7 @@ pub fn plan(config: &Config, ids: &mut Ids, discovered: &Discovered) -> (Plan, R
         queue: config.queue,
         class_share: config.classes,
         retry: config.retry,
+        guard: config.guard,
         tenants: tenant_rules(config),
         ..Plan::default()
     };

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use seawall_kernel::plan::{QueueRule, RetryRule};
+use seawall_kernel::plan::{GuardRule, QueueRule, RetryRule};
 use seawall_model::{Bytes, Class, limits as hard};
 
 use crate::engine as sim_engine;
@@ -191,6 +191,22 @@ pub(crate) fn read_classes(r: &mut Reading<'_>, root: &mut Section<'_>) -> [u32;
     let shares = Class::ALL.map(|class| s.count(r, class.as_str(), 0..=100, CLASS_SHARES[class as usize]));
     s.finish(r);
     shares
+}
+
+pub(crate) fn read_guard(r: &mut Reading<'_>, root: &mut Section<'_>) -> GuardRule {
+    let mut s = root.table(r, "guard");
+    let d = GuardRule::default();
+    let action = |name: &str| match name {
+        "refuse" => Some(true),
+        "warn" => Some(false),
+        _ => None,
+    };
+    let guard = GuardRule {
+        repeats: s.count(r, "repeats", 0..=1_000_000, d.repeats),
+        refuse: s.choice(r, "action", &["refuse", "warn"], action, (d.refuse, "refuse")),
+    };
+    s.finish(r);
+    guard
 }
 
 pub(crate) fn read_retry(r: &mut Reading<'_>, root: &mut Section<'_>) -> RetryRule {

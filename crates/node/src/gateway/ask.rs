@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use seawall_model::{At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
+use seawall_model::{Agent, At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
 use seawall_wire::inspect::Inspected;
 
 use crate::app::{App, Live};
@@ -17,6 +17,8 @@ use crate::clock;
 use crate::config::plan::ModelRoute;
 use crate::keys::Caller;
 use crate::memory::Hold;
+
+use super::memo::{self, Memo};
 
 /// A request that can be decided on.
 #[derive(Debug)]
@@ -39,6 +41,12 @@ pub struct Ask {
     pub class: Class,
     /// Its run.
     pub run: Option<RunId>,
+    /// The agent, as it calls itself.
+    pub agent: Option<Agent>,
+    /// The run that this run works for.
+    pub parent: Option<RunId>,
+    /// Is its answer to be replayed or kept?
+    pub memo: Option<Memo>,
     /// When the answer must have begun.
     pub deadline: Option<At>,
     /// What the model's name stands for.
@@ -104,7 +112,9 @@ pub fn read(
     let tenant = sub_tenant(&caller.tenant, &parts.headers).map_err(bare)?;
     allowed(&live, &caller, &tenant, &model).map_err(bare)?;
     let class = class(&live, &caller, &tenant, &parts.headers).map_err(bare)?;
-    let run = run(&tenant, &parts.headers).map_err(bare)?;
+    let (run, parent) = runs(&tenant, &parts.headers).map_err(bare)?;
+    let agent = agent(&parts.headers).map_err(bare)?;
+    let memo = memo::wanted(&parts.headers, &tenant, protocol, &body).map_err(bare)?;
     let deadline = deadline(&parts.headers, received).map_err(bare)?;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
@@ -119,6 +129,9 @@ pub fn read(
         tenant,
         class,
         run,
+        agent,
+        parent,
+        memo,
         deadline,
         model,
         trace: trace.clone(),
@@ -304,23 +317,52 @@ pub fn class(live: &Live, caller: &Caller, tenant: &Tenant, headers: &HeaderMap)
     Ok(own.max(asked))
 }
 
-/// The run, as a digest of tenant and name, so that two tenants' runs never meet.
+/// The run, and the run that it works for.
 ///
 /// # Errors
-/// `BadHeader` for a name that is no text or over 256 bytes.
-pub fn run(tenant: &Tenant, headers: &HeaderMap) -> Result<Option<RunId>, Fault> {
-    let Some(name) = text(headers, "x-seawall-run")? else {
+/// `BadHeader` for a name that is no text or over 256 bytes, and for a parent without a
+/// run.
+pub fn runs(tenant: &Tenant, headers: &HeaderMap) -> Result<(Option<RunId>, Option<RunId>), Fault> {
+    let run = named_run(tenant, headers, "x-seawall-run")?;
+    let parent = named_run(tenant, headers, "x-seawall-parent")?;
+    if run.is_none() && parent.is_some() {
+        let message = "Only a run has a parent: send `x-seawall-run` as well.";
+        return Err(Fault::new(Code::BadHeader, message).at("x-seawall-parent"));
+    }
+    Ok((run, parent))
+}
+
+fn named_run(tenant: &Tenant, headers: &HeaderMap, header: &'static str) -> Result<Option<RunId>, Fault> {
+    let Some(name) = text(headers, header)? else {
         return Ok(None);
     };
     if name.len() > 256 {
-        return Err(Fault::new(Code::BadHeader, "A run's name has at most 256 bytes.").at("x-seawall-run"));
+        return Err(Fault::new(Code::BadHeader, "A run's name has at most 256 bytes.").at(header));
     }
+    Ok(Some(run_id(tenant, name)))
+}
+
+/// The agent, as it calls itself.
+///
+/// # Errors
+/// `BadHeader` for what is no agent's name.
+pub fn agent(headers: &HeaderMap) -> Result<Option<Agent>, Fault> {
+    let Some(name) = text(headers, "x-seawall-agent")? else {
+        return Ok(None);
+    };
+    let bad = "An agent is `type/key`: letters, digits and . _ - @ : on either side, at most 128 bytes.";
+    Agent::parse(name).map(Some).map_err(|_| Fault::new(Code::BadHeader, bad).at("x-seawall-agent"))
+}
+
+/// A run's id: a digest of tenant and name, so that two tenants' runs never meet.
+#[must_use]
+pub fn run_id(tenant: &Tenant, name: &str) -> RunId {
     // FNV-1a, 64 bits (Fowler, Noll, Vo): the digest only has to be stable and spread.
     let mut digest = 0xcbf2_9ce4_8422_2325_u64;
     for byte in tenant.as_str().bytes().chain([0]).chain(name.bytes()) {
         digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
-    Ok(Some(RunId(digest)))
+    RunId(digest)
 }
 
 /// When the answer must have begun.
@@ -341,7 +383,10 @@ pub fn deadline(headers: &HeaderMap, received: At) -> Result<Option<At>, Fault> 
 }
 
 /// A header as text.
-fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
+///
+/// # Errors
+/// `BadHeader` if it is none.
+pub fn text<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Fault> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };

@@ -15,11 +15,12 @@ use crate::clock;
 use crate::config::plan::EngineRoute;
 use crate::log::Line;
 use crate::memory::Hold;
-use crate::seat::Verdict;
+use crate::seat::{Halted, Verdict};
 
 use super::ask::{self, Ask};
 use super::attempt::{self, Said};
 use super::journey::{Journey, Origin};
+use super::memo;
 use super::reply::{self, Reply};
 
 /// How one target of the model is asked.
@@ -53,7 +54,11 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
     if ways.iter().all(Option::is_none) {
         return count_here(app, &ask);
     }
+    if let Some(replayed) = memo::replay(app, &ask).await {
+        return replayed;
+    }
     let (mut journey, places) = admit(app, &ask, &ways);
+    let mut halted = journey.halted();
     let mut said = None;
     loop {
         let grant = match journey.verdict().await {
@@ -61,6 +66,10 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             Some(Verdict::Go(grant)) => {
                 let target = places.get(usize::from(grant.target)).copied().unwrap_or(u8::MAX);
                 Grant { target, ..grant }
+            }
+            Some(Verdict::No(no)) if no.0.code == Code::LoopStopped => {
+                app.metrics.calls.looping("refused");
+                return refused(&ask, &no.0, no.1.attempts, said);
             }
             Some(Verdict::No(no)) => return refused(&ask, &no.0, no.1.attempts, said),
             None => return reply::fault(ask.protocol, &Fault::plain(Code::Internal), &ask.trace),
@@ -71,6 +80,9 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             journey.failed(Failure::Garbled, Usage::default());
             continue;
         };
+        if grant.repeats > 0 && grant.attempt == 1 {
+            app.metrics.calls.looping("warned");
+        }
         if !journey.has_room() {
             let Some(room) = app.memory.hold(room(&ask, &ways)) else {
                 journey.give_up(Code::MemoryFull);
@@ -78,9 +90,19 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             };
             journey.holds(room);
         }
-        match attempt::attempt(&ask, way, &grant, journey).await {
+        let attempted = tokio::select! {
+            biased;
+            attempted = attempt::attempt(&ask, way, &grant, journey) => attempted,
+            // The attempt is dropped, and the call with it.
+            () = stopped(&mut halted) => return reply::fault(ask.protocol, &Fault::plain(Code::RunStopped), &ask.trace),
+        };
+        match attempted {
             Ok(mut response) => {
+                if let Reply::Relay(relay) = response.body_mut() {
+                    relay.halts_on(halted);
+                }
                 say_how(response.headers_mut(), &ask, &grant);
+                memo::keep(app, &ask, &mut response);
                 return response;
             }
             Err(failed) => {
@@ -91,6 +113,17 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             }
         }
     }
+}
+
+/// Comes when the call's run was stopped; never for a call without one.
+pub(super) async fn stopped(halted: &mut Option<Halted>) {
+    if let Some(coming) = halted {
+        if coming.await.is_ok() {
+            return;
+        }
+        *halted = None;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Bytes that an engine at work on it takes, whichever way the call goes in the end: a
@@ -166,6 +199,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
     let targets = places.iter().map(|at| ask.model.targets[usize::from(*at)].engine).collect();
     let generates = !matches!(ask.protocol, Protocol::Embeddings | Protocol::CountTokens | Protocol::Other);
     let choices = u64::from(ask.seen.choices.max(1));
+    let work = ask.run.filter(|_| generates).map(|_| seawall_wire::work::fingerprint(&ask.body));
     let ticket = app.seat.submit(|call| Submit {
         call,
         tenant: ask.tenant.clone(),
@@ -173,6 +207,8 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         targets,
         class: ask.class,
         run: ask.run,
+        parent: ask.parent,
+        work,
         prompt: ask.seen.prompt_tokens,
         prompt_max: prompt_max(ask),
         output_max: ask.seen.output_max.map(|max| Tokens(max.0.saturating_mul(choices))),
@@ -185,6 +221,7 @@ fn admit(app: &Arc<App>, ask: &Ask, ways: &[Option<Way>]) -> (Journey, Vec<u8>) 
         trace: ask.trace.clone(),
         tenant: ask.tenant.clone(),
         run: ask.run,
+        agent: ask.agent.clone(),
         class: ask.class,
         protocol: ask.protocol,
         model: ask.model.id,
@@ -232,6 +269,10 @@ pub fn say_how(headers: &mut HeaderMap, ask: &Ask, grant: &Grant) {
     headers.insert("x-seawall-wait-ms", HeaderValue::from(grant.waits.total().0));
     if let Some(cause) = grant.waits.main() {
         headers.insert("x-seawall-wait-cause", HeaderValue::from_static(cause.as_str()));
+    }
+    if grant.repeats > 0 {
+        // What would be refused if the guard were set to.
+        headers.insert("x-seawall-warning", HeaderValue::from_static(Code::LoopStopped.as_str()));
     }
     reply::trace_header(headers, &ask.trace);
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use seawall_kernel::{Failure, Settlement};
 use seawall_model::{
-    At, Attempt, Class, Code, EngineId, Finish, Millis, ModelId, Outcome, Protocol, Record, ReplicaId, RunId,
-    Tenant, Tokens, Usage, limits,
+    Agent, At, Attempt, Class, Code, EngineId, Finish, Millis, ModelId, Outcome, Protocol, Record, ReplicaId,
+    RunId, Tenant, Tokens, Usage, limits,
 };
 
 use crate::app::App;
 use crate::clock;
 use crate::log::Line;
 use crate::memory::Hold;
-use crate::seat::{Ticket, Verdict};
+use crate::seat::{Halted, Ticket, Verdict};
 
 /// What is known of a call from the start.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub struct Origin {
     pub tenant: Tenant,
     /// Its run.
     pub run: Option<RunId>,
+    /// The agent, as it calls itself.
+    pub agent: Option<Agent>,
     /// Its class.
     pub class: Class,
     /// The client's protocol.
@@ -111,6 +113,12 @@ impl Journey {
     #[must_use]
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// What will say that its run was stopped, once, if it has a run.
+    #[must_use]
+    pub fn halted(&mut self) -> Option<Halted> {
+        self.ticket.halted()
     }
 
     /// The engine of the present attempt.
@@ -307,6 +315,10 @@ impl Journey {
             return;
         }
         self.window = None;
+        if settlement.outcome == Outcome::Failed(Code::RunStopped) && self.status == 499 {
+            // The client is still there, and is told.
+            self.status = Code::RunStopped.status();
+        }
         let record = Arc::new(self.record(settlement));
         self.app.metrics.calls.ended(&record);
         if !self.app.disk.record(record.clone()) {
@@ -328,6 +340,7 @@ impl Journey {
             trace: origin.trace.clone(),
             tenant: origin.tenant.clone(),
             run: origin.run,
+            agent: origin.agent.clone(),
             class: origin.class,
             protocol: origin.protocol,
             model: origin.model,

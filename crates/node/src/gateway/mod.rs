@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod call;
 pub mod catalogue;
 pub mod journey;
+pub mod memo;
 pub mod ops;
 pub mod rates;
 pub mod relay;
@@ -62,6 +63,10 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
         Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
         Route::State => get(&parts.method).and_then(|()| ops::state(&app, &parts.headers, received)),
+        Route::Halt(run, stop) if parts.method == Method::POST => {
+            ops::halt(&app, &parts.headers, received, &run, stop)
+        }
+        Route::Halt(..) => Err(method_not_allowed("POST")),
         Route::Nowhere => Err(Fault::plain(Code::PathUnknown)),
     };
     match served {

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use seawall_kernel::Input;
 use seawall_kernel::view::{Circuit, ReplicaView};
-use seawall_model::{At, Class, Code, Fault};
+use seawall_model::{At, Class, Code, Fault, RunId};
 use serde_json::{Value, json};
 
 use crate::app::{App, Live, Phase};
@@ -111,6 +112,30 @@ pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>,
         "calls": view.calls,
     });
     Ok(reply::json(StatusCode::OK, body.to_string()))
+}
+
+/// `POST /seawall/runs/ID/stop` and `.../resume`, where ID is the run's id in 16 hex digits
+/// as the access log has it: stops a run and all below it, or lets it go on.
+///
+/// # Errors
+/// As [`state`]; `PathUnknown` for what is no id; `QueueFull` if too many are stopped.
+pub fn halt(
+    app: &App,
+    headers: &HeaderMap,
+    now: At,
+    run: &str,
+    stop: bool,
+) -> Result<Response<Reply>, Fault> {
+    admin(app, headers, now)?;
+    let id = u64::from_str_radix(run, 16).ok().filter(|_| run.len() == 16).map(RunId);
+    let id = id.ok_or_else(|| Fault::new(Code::PathUnknown, "A run's id is 16 hex digits."))?;
+    if !stop {
+        app.seat.tell(Input::Resume { run: id });
+    } else if !app.seat.stop(id) {
+        return Err(Fault::new(Code::QueueFull, "As many runs are stopped as may be: resume some."));
+    }
+    tracing::info!(run, "{}", if stop { "run stopped" } else { "run resumed" });
+    Ok(reply::json(StatusCode::OK, json!({ "run": run, "stopped": stop }).to_string()))
 }
 
 fn replica_state(app: &App, live: &Live, replica: &ReplicaView) -> Value {

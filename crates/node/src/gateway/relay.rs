@@ -18,10 +18,12 @@ use tokio::time::Sleep;
 
 use crate::app::Phase;
 use crate::clock;
+use crate::seat::Halted;
 use crate::upstream::Coming;
 
 use super::handed::Handed;
 use super::journey::Journey;
+use super::memo::{self, Copy};
 use super::reply::BoxError;
 
 /// The kernel hears of a stream's output once per this many tokens: often enough to
@@ -63,6 +65,15 @@ impl Flow {
         }
     }
 
+    /// Has its last event come, and was it no error?
+    fn complete(&self) -> bool {
+        match self {
+            Self::Same(meter) => meter.complete() && !meter.failed(),
+            Self::Translated(stream) => stream.complete(),
+            Self::Raw => false,
+        }
+    }
+
     fn tokens(&self) -> u64 {
         match self {
             Self::Same(meter) => meter.tokens(),
@@ -93,6 +104,12 @@ pub struct Relay {
     judged: Option<Failure>,
     /// What the translation holds beyond the window, in steps.
     beside: u64,
+    /// Where it is copied to, if it is to be kept.
+    copy: Option<Copy>,
+    /// Has it come to its end as it should?
+    well: bool,
+    /// What says that the call's run was stopped.
+    halted: Option<Halted>,
 }
 
 impl Relay {
@@ -114,6 +131,9 @@ impl Relay {
             handed: Arc::default(),
             judged: None,
             beside: 0,
+            copy: None,
+            well: false,
+            halted: None,
             journey,
         }
     }
@@ -131,6 +151,22 @@ impl Relay {
             self.take_in(first);
         }
         self.end_with_the_last_piece();
+    }
+
+    /// Ends the answer when its run is stopped.
+    pub fn halts_on(&mut self, halted: Option<Halted>) {
+        self.halted = halted;
+    }
+
+    /// Keeps a copy, if the answer comes to its end. Said before the first poll.
+    pub fn copy_to(&mut self, mut copy: Copy) {
+        for bytes in &self.ready {
+            copy.add(bytes);
+        }
+        self.copy = Some(copy);
+        if self.well {
+            self.keep();
+        }
     }
 
     /// The exact length still to come, where it is known: all of it is here, or the engine
@@ -176,6 +212,9 @@ impl Relay {
             if self.upstream.is_some() && *self.journey.app().phase.borrow() >= Phase::Cutting {
                 return self.break_off(Failure::Deadline, Code::Draining);
             }
+            if self.upstream.is_some() && self.stopped(cx) {
+                return self.halt();
+            }
             let Some(upstream) = self.upstream.as_mut() else {
                 return Poll::Ready(None);
             };
@@ -205,14 +244,14 @@ impl Relay {
             Flow::Same(meter) => {
                 let bytes = meter.relay(bytes);
                 if !bytes.is_empty() {
-                    self.ready.push_back(bytes);
+                    give(&mut self.ready, &mut self.copy, bytes);
                 }
             }
             Flow::Translated(stream) => {
                 let mut out = Vec::with_capacity(bytes.len() * 2);
                 let fed = stream.feed(&bytes, &mut out);
                 if !out.is_empty() {
-                    self.ready.push_back(out.into());
+                    give(&mut self.ready, &mut self.copy, out.into());
                 }
                 let held = stream.held() as u64;
                 if let Err(fault) = fed {
@@ -222,7 +261,7 @@ impl Relay {
                     self.end_with_fault(Failure::TooLarge, &Fault::plain(Code::MemoryFull));
                 }
             }
-            Flow::Raw => self.ready.push_back(bytes),
+            Flow::Raw => give(&mut self.ready, &mut self.copy, bytes),
         }
         self.report();
     }
@@ -276,7 +315,7 @@ impl Relay {
             Flow::Same(meter) => {
                 let tail = meter.flush();
                 if !tail.is_empty() {
-                    self.ready.push_back(tail);
+                    give(&mut self.ready, &mut self.copy, tail);
                 }
                 if self.events && !meter.complete() && !meter.failed() {
                     return self.end_with_fault(Failure::Cut, &Fault::plain(Code::EngineCut));
@@ -286,7 +325,7 @@ impl Relay {
                 let mut out = Vec::new();
                 let ended = stream.end(&mut out);
                 if !out.is_empty() {
-                    self.ready.push_back(out.into());
+                    give(&mut self.ready, &mut self.copy, out.into());
                 }
                 if let Err(fault) = ended {
                     return self.end_with_fault(Failure::Cut, &fault);
@@ -300,14 +339,40 @@ impl Relay {
         let usage = self.usage();
         match failed {
             Some(failure) => self.journey.broke(failure, usage),
-            None => self.journey.finished(usage, self.flow.finish()),
+            None => {
+                self.journey.finished(usage, self.flow.finish());
+                self.keep();
+            }
         }
+    }
+
+    /// Was its run stopped?
+    fn stopped(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(halted) = self.halted.as_mut() else { return false };
+        let Poll::Ready(word) = Pin::new(halted).poll(cx) else { return false };
+        self.halted = None;
+        word.is_ok()
+    }
+
+    /// The run was stopped: the upstream call ends, and the client is told why.
+    fn halt(&mut self) -> Piece {
+        self.upstream = None;
+        self.copy = None;
+        let usage = self.usage();
+        self.journey.cancelled(usage);
+        self.tell(&Fault::plain(Code::RunStopped));
+        self.last_word(Code::RunStopped)
     }
 
     /// The answer cannot be completed. An event stream says so in its protocol; of any
     /// other body the connection is cut, so that no client takes a part for the whole.
     fn break_off(&mut self, failure: Failure, code: Code) -> Piece {
         self.end_with_fault(failure, &Fault::plain(code));
+        self.last_word(code)
+    }
+
+    /// What an answer that was ended says last.
+    fn last_word(&mut self, code: Code) -> Piece {
         match self.ready.pop_front() {
             Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             None if self.events => Poll::Ready(None),
@@ -319,6 +384,11 @@ impl Relay {
         self.upstream = None;
         let usage = self.usage();
         self.journey.broke(failure, usage);
+        self.tell(fault);
+    }
+
+    /// Tells the client of a fault, where the form of the answer allows it.
+    fn tell(&mut self, fault: &Fault) {
         if self.events {
             let origin = self.journey.origin();
             self.ready
@@ -326,9 +396,23 @@ impl Relay {
         }
     }
 
+    /// The answer came to its end, and so did its copy.
+    fn keep(&mut self) {
+        self.well = true;
+        if let Some(copy) = self.copy.take() {
+            copy.done();
+        }
+    }
+
     fn usage(&self) -> Usage {
         self.flow.usage().unwrap_or_else(|| self.journey.estimate(self.flow.tokens()))
     }
+}
+
+/// Puts a piece before the client, and into the copy if there is one.
+fn give(ready: &mut VecDeque<Bytes>, copy: &mut Option<Copy>, piece: Bytes) {
+    memo::copy(copy.as_mut(), &piece);
+    ready.push_back(piece);
 }
 
 impl Drop for Relay {
@@ -340,6 +424,10 @@ impl Drop for Relay {
         // time between is the metric that has to stay 0.
         let noticed = clock::now();
         self.upstream = None;
+        // Many clients leave at the last event without waiting for the stream's end.
+        if self.events && self.judged.is_none() && self.flow.complete() {
+            self.keep();
+        }
         let usage = self.usage();
         let late = clock::now().micros_since(noticed);
         self.journey.app().metrics.service.orphaned.inc_by(late as f64 / 1_000_000.0);

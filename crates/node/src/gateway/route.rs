@@ -20,6 +20,8 @@ pub enum Route {
     Metrics,
     /// Engines and models with their state, for `seawall models`.
     State,
+    /// Stops a run (`true`) or lets it go on.
+    Halt(String, bool),
     /// Nothing.
     Nowhere,
 }
@@ -49,8 +51,20 @@ fn served(path: &str) -> Option<Protocol> {
     protocols.into_iter().find(|protocol| protocol.path() == path)
 }
 
+/// The route of an order to a run: `/seawall/runs/ID/stop`.
+fn halt(rest: &str) -> Route {
+    match rest.split_once('/') {
+        Some((run, "stop")) => Route::Halt(run.to_owned(), true),
+        Some((run, "resume")) => Route::Halt(run.to_owned(), false),
+        _ => Route::Nowhere,
+    }
+}
+
 /// The route of a path under `/v1/` that is none of the served ones as it is written.
 fn beside(path: &str) -> Route {
+    if let Some(rest) = path.strip_prefix("/seawall/runs/") {
+        return halt(rest);
+    }
     let Some(rest) = path.strip_prefix("/v1/") else { return Route::Nowhere };
     if let Some(name) = rest.strip_prefix("models/") {
         // Names may hold slashes, which clients may or may not escape. None of them leads

@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use seawall_kernel::{Failure, Grant, Input, Submit};
-use seawall_model::{At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits};
+use seawall_model::{
+    Agent, At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits,
+};
 use tokio::sync::oneshot;
 
 use crate::app::{App, Live, Phase};
@@ -69,6 +71,8 @@ struct Passing {
     tenant: Tenant,
     class: Class,
     run: Option<RunId>,
+    agent: Option<Agent>,
+    parent: Option<RunId>,
     deadline: Option<At>,
 }
 
@@ -98,6 +102,13 @@ async fn hear_out(unread: Option<oneshot::Receiver<Unread>>, headers: &HeaderMap
     }
 }
 
+/// Gives up an upload before any of it was sent.
+async fn withdraw(mut ready: Ready, headers: &HeaderMap) {
+    let unread = ready.unread.take();
+    drop(ready);
+    hear_out(unread, headers).await;
+}
+
 /// Serves one request to any other path.
 pub async fn serve(
     app: &Arc<App>,
@@ -121,51 +132,72 @@ pub async fn serve(
         Err(fault) => return super::reject(app, protocol, &trace, &path, &fault),
     };
     let mut journey = submit(app, passing, &ready.sending, &trace, received);
+    let mut halted = journey.halted();
     let grant = match journey.verdict().await {
         Some(Verdict::Go(grant)) => grant,
         None => return reply::fault(protocol, &Fault::plain(Code::Internal), &trace),
         Some(Verdict::No(no)) => {
-            let unread = ready.unread.take();
-            drop(ready);
-            hear_out(unread, &parts.headers).await;
+            withdraw(ready, &parts.headers).await;
             return reply::fault(protocol, &super::call::refusal_fault(&no.0, None), &trace);
         }
     };
     let window = 2 * live.config.limits.stream_window_bytes as u64;
     let Some(hold) = held_with(app, ready.hold.take(), window) else {
         journey.give_up(Code::MemoryFull);
-        let unread = ready.unread.take();
-        drop(ready);
-        hear_out(unread, &parts.headers).await;
+        withdraw(ready, &parts.headers).await;
         return reply::fault(protocol, &ask::full(), &trace);
     };
     journey.holds(hold);
     let unread = ready.unread.take();
     // The body is gone once it is sent, so there is one attempt.
-    match send(app, &grant, &parts, ready, &mut journey, &trace).await {
+    let sent = tokio::select! {
+        biased;
+        sent = send(app, &grant, &parts, ready, &mut journey, &trace) => sent,
+        // What was sent so far is dropped, and the call with it.
+        () = super::call::stopped(&mut halted) => {
+            return reply::fault(protocol, &Fault::plain(Code::RunStopped), &trace);
+        }
+    };
+    match sent {
         Ok(response) => {
             if !response.status().is_success() {
                 hear_out(unread, &parts.headers).await;
             }
             let mut answer = relay(app, &live, response, &parts.method, &grant, journey);
+            if let Reply::Relay(relay) = answer.body_mut() {
+                relay.halts_on(halted);
+            }
             answer.headers_mut().insert("x-seawall-engine", upstream::value(&live.engine_name(grant.engine)));
             reply::trace_header(answer.headers_mut(), &trace);
             answer
         }
         Err((failure, code)) => {
             app.metrics.calls.attempt(&live.engine_name(grant.engine), failure_name(failure));
-            journey.says(code.status());
-            // What is the client's doing is not put down to the engine.
-            if failure == Failure::Unsent {
-                journey.blames(code);
-            }
-            journey.broke(failure, Usage::default());
+            let answer = unanswered(journey, failure, code, &grant, protocol, &trace);
             hear_out(unread, &parts.headers).await;
-            let mut answer = reply::fault(protocol, &Fault::plain(code), &trace);
-            answer.headers_mut().insert("x-seawall-attempts", HeaderValue::from(grant.attempt));
             answer
         }
     }
+}
+
+/// The answer to a call that the engine did not answer.
+fn unanswered(
+    mut journey: Journey,
+    failure: Failure,
+    code: Code,
+    grant: &Grant,
+    protocol: Protocol,
+    trace: &str,
+) -> Response<Reply> {
+    journey.says(code.status());
+    // What is the client's doing is not put down to the engine.
+    if failure == Failure::Unsent {
+        journey.blames(code);
+    }
+    journey.broke(failure, Usage::default());
+    let mut answer = reply::fault(protocol, &Fault::plain(code), trace);
+    answer.headers_mut().insert("x-seawall-attempts", HeaderValue::from(grant.attempt));
+    answer
 }
 
 /// What is held already and so much more, if there is room.
@@ -194,9 +226,10 @@ fn allowed(app: &App, live: &Live, parts: &http::request::Parts, received: At) -
         return Err(Fault::new(Code::ModelForbidden, message));
     }
     let class = ask::class(live, &caller, &tenant, &parts.headers)?;
-    let run = ask::run(&tenant, &parts.headers)?;
+    let agent = ask::agent(&parts.headers)?;
+    let (run, parent) = ask::runs(&tenant, &parts.headers)?;
     let deadline = ask::deadline(&parts.headers, received)?;
-    Ok(Passing { model: model.clone(), caller, tenant, class, run, deadline })
+    Ok(Passing { model: model.clone(), caller, tenant, class, run, agent, parent, deadline })
 }
 
 /// Makes the body ready. One that is known to be short is received here, before the engine
@@ -253,7 +286,7 @@ fn uploads_full() -> Fault {
 
 /// Submits the request to the kernel.
 fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>, received: At) -> Journey {
-    let Passing { caller, model, tenant, class, run, deadline } = passing;
+    let Passing { caller, model, tenant, class, run, agent, parent, deadline } = passing;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
     }
@@ -268,6 +301,8 @@ fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>,
         targets: model.targets.iter().map(|target| target.engine).collect(),
         class,
         run,
+        parent,
+        work: None,
         prompt: Tokens::ZERO,
         prompt_max: Tokens::ZERO,
         output_max: None,
@@ -280,6 +315,7 @@ fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>,
         trace: trace.clone(),
         tenant,
         run,
+        agent,
         class,
         protocol: Protocol::Other,
         model: model.id,

@@ -1,8 +1,11 @@
 //! What calls did: counts, times, tokens, money, waiting.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use seawall_model::{Cause, Outcome, Record};
+use seawall_model::{Agent, Cause, Outcome, Record, limits};
 
 use super::label::{Counters, Histograms, Labels, Text, counters, one, seconds};
 
@@ -18,6 +21,11 @@ pub struct Calls {
     waited: Counters<1>,
     attempts: Counters<2>,
     rejected: Counters<1>,
+    memo: Counters<1>,
+    loops: Counters<1>,
+    by_agent: Counters<2>,
+    /// Types of agents that have a label of their own.
+    agents: Mutex<BTreeSet<Arc<str>>>,
 }
 
 /// Boundaries of OpenTelemetry's `gen_ai.client.operation.duration`.
@@ -57,6 +65,10 @@ impl Calls {
             cost: counters(r, "seawall_cost_micro_usd", "Money charged, by model"),
             waited: counters(r, "seawall_wait_micros", "Microseconds that calls waited, by cause"),
             attempts: counters(r, "seawall_attempts", "Attempts on engines, by engine and result"),
+            memo: counters(r, "seawall_memo", "Calls with a memo, by what it came to"),
+            by_agent: counters(r, "seawall_agent_calls", "Calls ended, by type of agent and outcome"),
+            agents: Mutex::default(),
+            loops: counters(r, "seawall_loops", "Calls found to repeat those before them, by what was done"),
             rejected: counters(r, "seawall_rejected", "Requests turned away before they were calls, by code"),
         }
     }
@@ -92,6 +104,25 @@ impl Calls {
             }
         }
         self.used(record);
+        if let Some(agent) = &record.agent {
+            let labels = Labels([("agent_type", self.label(agent)), ("outcome", outcome.into())]);
+            self.by_agent.get_or_create(&labels).inc();
+        }
+    }
+
+    /// The label of an agent's type: its own for the first so many, so that clients cannot
+    /// blow up the page by inventing types.
+    fn label(&self, agent: &Agent) -> Text {
+        let mut known = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(label) = known.get(agent.kind()) {
+            return label.clone().into();
+        }
+        if known.len() >= limits::AGENT_LABELS_MAX {
+            return "other".into();
+        }
+        let label: Arc<str> = agent.kind().into();
+        known.insert(label.clone());
+        label.into()
     }
 
     fn used(&self, record: &Record) {
@@ -122,9 +153,19 @@ impl Calls {
     }
 
     /// Counts one attempt on an engine.
-    pub fn attempt(&self, engine: &std::sync::Arc<str>, result: &'static str) {
+    pub fn attempt(&self, engine: &Arc<str>, result: &'static str) {
         let labels = Labels([("engine", engine.clone().into()), ("result", result.into())]);
         self.attempts.get_or_create(&labels).inc();
+    }
+
+    /// Counts what came of a call's memo: `hit`, `miss`, `kept` or `not_kept`.
+    pub fn memo(&self, result: &'static str) {
+        self.memo.get_or_create(&one("result", result)).inc();
+    }
+
+    /// Counts a call that goes round in circles, by the guard's action.
+    pub fn looping(&self, action: &'static str) {
+        self.loops.get_or_create(&one("action", action)).inc();
     }
 
     /// Counts a request turned away before it was a call.
