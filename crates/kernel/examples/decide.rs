@@ -59,6 +59,7 @@ fn submit(id: u64, tenants: &[Tenant]) -> Input {
         class: Class::ALL[mixed as usize % 3],
         run: id.is_multiple_of(2).then_some(RunId(mixed % 3_000)),
         parent: None,
+        agent: None,
         work: None,
         prompt: Tokens(100 + mixed % 2_000),
         prompt_max: Tokens(100 + mixed % 2_000),

@@ -11,6 +11,7 @@ use crate::budget::{Room, need};
 use crate::call::{Call, Link, Queued, State, TOKENS_MAX};
 use crate::crowd::root;
 use crate::effect::{Effect, Refusal, Settlement};
+use crate::guard::Sign;
 use crate::headroom::epoch;
 use crate::input::Submit;
 use crate::kernel::Kernel;
@@ -48,6 +49,9 @@ impl Kernel {
             Ok(call) => call,
             Err(no) => return turn_away(id, no, out),
         };
+        if let Some(run) = call.submit.run {
+            self.kin.begin(run);
+        }
         let at = self.calls.insert(call);
         self.index.insert(id, at);
         self.enqueue(at, out);
@@ -105,15 +109,17 @@ impl Kernel {
         if self.calls.len() >= limits::CALLS_MAX {
             return Err(No { retry_after: Some(RETRY_AFTER_MIN), ..No::plain(Code::QueueFull) });
         }
-        self.halts.learn(&submit);
-        if submit.run.is_some_and(|run| self.halts.holds(run)) {
+        if let (Some(run), Some(parent)) = (submit.run, submit.parent) {
+            self.kin.learn(run, parent);
+        }
+        if submit.run.is_some_and(|run| self.halts.holds(run, &self.kin)) {
             return Err(No::plain(Code::RunStopped));
         }
-        let repeats = self.guard.repeats(&submit, &self.guard_rule);
-        if repeats > 0 && self.guard_rule.refuse {
-            let what = Some(format!("{repeats} identical calls in a row").into());
-            return Err(No { what, ..No::plain(Code::LoopStopped) });
-        }
+        let repeats = match self.guard.look(&submit, &self.kin, &self.guard_rule) {
+            Sign::Clear => 0,
+            Sign::Warn(times) => times,
+            Sign::Stop(what) => return Err(No { what: Some(what), ..No::plain(Code::LoopStopped) }),
+        };
         let mut call = fresh(submit, model, self.now);
         call.repeats = repeats;
         let tenant = call.submit.tenant.clone();
@@ -263,7 +269,8 @@ impl Kernel {
             let after = Some(self.patience(engine));
             return self.refuse(at, No { retry_after: after, ..No::plain(Code::QueueFull) }, out);
         };
-        call.run = call.submit.run.and_then(|run| state.runs.open(run, &call.submit.tenant));
+        let kin = &self.kin;
+        call.run = call.submit.run.and_then(|run| state.runs.open(run, kin.root(run), &call.submit.tenant));
         if let Some(run) = call.run {
             state.runs.slab[run].live += 1;
         }

@@ -32,7 +32,7 @@ fn month(at: At) -> (At, At) {
 }
 
 /// Year and month of a day counted from 1970-01-01.
-fn civil(days: u64) -> (u64, u64) {
+pub(crate) fn civil(days: u64) -> (u64, u64) {
     let z = days + 719_468;
     let era = z / 146_097;
     let day_of_era = z % 146_097;
@@ -44,7 +44,7 @@ fn civil(days: u64) -> (u64, u64) {
 }
 
 /// The first day of a month, counted from 1970-01-01.
-fn first_day(year: u64, month: u64) -> u64 {
+pub(crate) fn first_day(year: u64, month: u64) -> u64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year / 400;
     let year_of_era = year % 400;

@@ -54,7 +54,7 @@ pub(crate) struct Call {
     pub(crate) in_run: Link,
     /// Its run on the current engine.
     pub(crate) run: Option<u32>,
-    /// Identical calls of its run before it, where the guard warns of them.
+    /// How often its run or tree has gone round, where the guard warns of it.
     pub(crate) repeats: u32,
     /// Was its run stopped while it ran?
     pub(crate) halted: bool,

@@ -61,8 +61,8 @@ pub struct Grant {
     pub target: u8,
     /// Waiting so far, by cause.
     pub waits: Waits,
-    /// So many identical calls of its run have been answered in a row, where that is more
-    /// than the guard's rule allows and the rule is to warn; else 0.
+    /// How often its run, or its tree of runs, has gone round, where the guard warns of it;
+    /// else 0.
     pub repeats: u32,
 }
 

@@ -6,7 +6,8 @@
 //! no decision ever looks at a blocked tenant.
 //!
 //! Inside a tenant: whoever has waited past the ageing time, else the nearest deadline,
-//! else the run with the least attained service, else the oldest call.
+//! else the tree of runs with the least attained service and in it the run with the least,
+//! else the oldest call.
 
 use std::collections::BTreeSet;
 
@@ -29,13 +30,16 @@ const SWEEP: usize = 1_024;
 /// light stands near the front of its siblings.
 const LIGHT_SWEEP: u32 = 12;
 
-/// What stands in a tenant's order of service: a run by its oldest call, or a call
-/// without a run.
+/// What stands in a tenant's order of service: a tree of runs by the oldest call of the run
+/// that goes first in it, or a call without a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Entry {
-    Run(u32),
+    Tree(u32),
     Call(u32),
 }
+
+/// A tree's place in its leaf's order.
+type Rank = Option<(u64, CallId, Entry)>;
 
 /// One node of one tree.
 #[derive(Clone, Debug)]
@@ -89,9 +93,29 @@ impl Flow {
         self.arrivals.len() > 0 || !self.active.is_empty()
     }
 
+    /// A tree's place in the order of service has changed.
+    fn rerank(&mut self, before: Rank, after: Rank) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            self.by_service.remove(&before);
+        }
+        if let Some(after) = after {
+            self.by_service.insert(after);
+        }
+    }
+
     fn idle(&self) -> bool {
         self.parent.is_some() && self.queued == 0 && self.running == 0 && self.children == 0
     }
+}
+
+/// Where a tree stands in its leaf's order of service, if a call of it waits.
+fn rank(runs: &Runs, tree: u32, class: usize) -> Rank {
+    let tree_at = &runs.trees[tree];
+    let (_, call, _) = tree_at.orders[class].first()?;
+    Some((tree_at.service, *call, Entry::Tree(tree)))
 }
 
 /// What makes a tenant light, when only places are left that are kept for such.
@@ -236,15 +260,11 @@ impl Flows {
             leaf.by_deadline.insert((deadline, id, at));
         }
         if let Some(run) = calls[at].run {
-            let record = &mut runs.slab[run];
-            let (home, list) = &mut record.lists[class];
-            *home = flow;
-            if let Some(head) = list.head() {
-                leaf.by_service.remove(&(record.service, id_of(calls, head), Entry::Run(run)));
-            }
-            list.insert(calls, at, By::Run);
-            let head = list.head().expect("a call was just put in");
-            leaf.by_service.insert((record.service, id_of(calls, head), Entry::Run(run)));
+            let tree = runs.slab[run].tree;
+            let before = rank(runs, tree, class);
+            runs.trees[tree].homes[class] = flow;
+            runs.join(run, class, at, calls);
+            leaf.rerank(before, rank(runs, tree, class));
         } else {
             leaf.by_service.insert((0, id, Entry::Call(at)));
         }
@@ -268,14 +288,10 @@ impl Flows {
             leaf.by_deadline.remove(&(deadline, id, at));
         }
         if let Some(run) = calls[at].run {
-            let record = &mut runs.slab[run];
-            let list = &mut record.lists[class].1;
-            let head = list.head().expect("the call is in the list");
-            leaf.by_service.remove(&(record.service, id_of(calls, head), Entry::Run(run)));
-            list.remove(calls, at, By::Run);
-            if let Some(head) = list.head() {
-                leaf.by_service.insert((record.service, id_of(calls, head), Entry::Run(run)));
-            }
+            let tree = runs.slab[run].tree;
+            let before = rank(runs, tree, class);
+            runs.leave(run, class, at, calls);
+            leaf.rerank(before, rank(runs, tree, class));
         } else {
             leaf.by_service.remove(&(0, id, Entry::Call(at)));
         }
@@ -296,19 +312,17 @@ impl Flows {
         }
     }
 
-    /// A run was served: its place in the order changes.
+    /// A run was served: its place in its tree changes, and its tree's in the order.
     pub(crate) fn serve_run(&mut self, run: u32, delta: i64, calls: &Slab<Call>, runs: &mut Runs) {
-        let record = &mut runs.slab[run];
-        let service = record.service.saturating_add_signed(delta);
-        for (flow, list) in &record.lists {
-            if let Some(head) = list.head() {
-                let order = &mut self.slab[*flow].by_service;
-                let id = id_of(calls, head);
-                order.remove(&(record.service, id, Entry::Run(run)));
-                order.insert((service, id, Entry::Run(run)));
+        let tree = runs.slab[run].tree;
+        let before = [0, 1, 2].map(|class| rank(runs, tree, class));
+        runs.serve(run, delta, calls);
+        for (class, before) in before.into_iter().enumerate() {
+            if before.is_some() {
+                let home = runs.trees[tree].homes[class];
+                self.slab[home].rerank(before, rank(runs, tree, class));
             }
         }
-        record.service = service;
     }
 
     /// Puts a flow into its parent's set or takes it out, as its work and its tenant's
@@ -533,7 +547,7 @@ impl Flows {
         }
         match leaf.by_service.first()?.2 {
             Entry::Call(call) => Some(call),
-            Entry::Run(run) => runs.slab[run].lists[leaf.slot as usize % 3].1.head(),
+            Entry::Tree(tree) => runs.first(tree, leaf.slot as usize % 3),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Everything that can happen to the kernel, closed in one enum.
 
 use seawall_model::{
-    At, Bytes, CallId, Class, EngineId, Finish, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage,
+    Agent, At, Bytes, CallId, Class, EngineId, Finish, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage,
 };
 
 use crate::plan::Plan;
@@ -124,6 +124,8 @@ pub struct Submit {
     pub run: Option<RunId>,
     /// The run that this run works for.
     pub parent: Option<RunId>,
+    /// The agent that asks, as it calls itself; for words only.
+    pub agent: Option<Agent>,
     /// What it asks for, as a number that is equal for identical requests: what the guard
     /// against loops goes by. `None` is never a loop.
     pub work: Option<u64>,

@@ -14,6 +14,7 @@ use crate::flow::Flows;
 use crate::guard::Guard;
 use crate::halt::Halts;
 use crate::input::{Input, RateReport};
+use crate::kin::Kin;
 use crate::plan::{GuardRule, Model, Plan, QueueRule, RetryRule};
 use crate::rng::Rng;
 use crate::sketch::Sketches;
@@ -41,6 +42,7 @@ pub struct Kernel {
     pub(crate) retry: RetryRule,
     pub(crate) guard_rule: GuardRule,
     pub(crate) guard: Guard,
+    pub(crate) kin: Kin,
     pub(crate) halts: Halts,
     pub(crate) class_share: [u32; 3],
     pub(crate) models: BTreeMap<ModelId, Model>,
@@ -77,6 +79,7 @@ impl Kernel {
             retry: plan.retry,
             guard_rule: plan.guard,
             guard: Guard::default(),
+            kin: Kin::default(),
             halts: Halts::default(),
             class_share: plan.class_share,
             models: BTreeMap::new(),

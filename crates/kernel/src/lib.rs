@@ -18,7 +18,9 @@ mod show;
 mod call;
 mod flow;
 mod run;
+mod kin;
 mod guard;
+mod round;
 mod halt;
 mod tenant;
 mod rate;
@@ -38,6 +40,7 @@ mod timer;
 mod calendar;
 mod rng;
 mod slab;
+pub mod agents;
 
 pub use effect::{Effect, Grant, Refusal, Settlement};
 pub use input::{Failure, Input, RateReport, Submit};

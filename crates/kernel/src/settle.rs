@@ -380,7 +380,10 @@ impl Kernel {
         assert!(matches!(call.state, State::Fresh), "a call is settled when it holds nothing");
         self.index.remove(&call.submit.call);
         if outcome == Outcome::Done {
-            self.guard.answered(&call.submit, call.submitted, self.now);
+            self.guard.answered(&call.submit, &self.kin, call.submitted, self.now);
+        }
+        if let Some(run) = call.submit.run {
+            self.kin.end(run);
         }
         out.push(Effect::Settle(Settlement {
             call: call.submit.call,

@@ -63,6 +63,7 @@ impl Kernel {
     pub fn check(&self) {
         self.guard.check();
         self.halts.check();
+        self.kin.check(self.calls.iter().filter_map(|(_, call)| call.submit.run));
         assert_eq!(self.calls.len(), self.index.len(), "each call is found by its id");
         assert!(self.calls.len() <= limits::CALLS_MAX, "calls are bounded (I5)");
         assert!(
@@ -122,7 +123,7 @@ impl Kernel {
                 replica.pauses.check();
                 replica.limit.check(&engine.pace);
             }
-            engine.runs.check();
+            engine.runs.check(&self.calls);
             let mut live = BTreeMap::<u32, u32>::new();
             for (_, call) in self.calls.iter() {
                 let on = call.queued().map(|wait| wait.engine).or(call.running().map(|run| run.engine));

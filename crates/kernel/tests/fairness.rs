@@ -149,6 +149,7 @@ impl World {
             class: ask.class,
             run: None,
             parent: None,
+            agent: None,
             work: None,
             prompt: Tokens(ask.prompt),
             prompt_max: Tokens(ask.prompt),

@@ -15,7 +15,7 @@
 //!   retry [attempts N] [percent N] [pause MS] [open AFTER MS] [seed N]
 //!   guard REPEATS refuse|warn
 //! at MS                              time passes, with a tick whenever the kernel asks
-//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N] [parent N] [work N]
+//! submit CALL TENANT MODEL [prompt N] [atmost N] [max N] [class NAME] [run N] [parent N] [agent NAME] [work N]
 //!        [deadline MS] [bytes N] [prefix H..] [embed]
 //! first CALL
 //! progress CALL OUTPUT [MS]          MS of it were spent waiting for the client
@@ -47,8 +47,8 @@ use seawall_kernel::plan::{
 };
 use seawall_kernel::{Effect, Failure, Input, Kernel, Plan, RateReport, Submit};
 use seawall_model::{
-    At, Bytes, CallId, Cause, Class, EngineId, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage,
-    Waits,
+    Agent, At, Bytes, CallId, Cause, Class, EngineId, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens,
+    Usage, Waits,
 };
 
 /// 2024-01-01 00:00:00 UTC: every budget window begins here.
@@ -308,6 +308,7 @@ impl Player {
             class: Class::Interactive,
             run: None,
             parent: None,
+            agent: None,
             work: None,
             prompt: Tokens(100),
             prompt_max: Tokens::ZERO,
@@ -325,6 +326,7 @@ impl Player {
                 "class" => submit.class = Class::from_name(words.word()).expect("a class"),
                 "run" => submit.run = Some(RunId(words.number())),
                 "parent" => submit.parent = Some(RunId(words.number())),
+                "agent" => submit.agent = Some(Agent::parse(words.word()).expect("an agent")),
                 "work" => submit.work = Some(words.number()),
                 "deadline" => submit.deadline = Some(self.now.plus(Millis(words.number()))),
                 "bytes" => submit.bytes = Bytes(words.number()),

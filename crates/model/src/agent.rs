@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits;
-use crate::tenant::{Error, check};
+use crate::tenant::{Error, Tenant, check};
 
 /// An agent's name: its type, and its key among those of its type. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,39 @@ impl Agent {
     }
 }
 
+impl fmt::Display for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A durable agent, addressed for ever: whose it is, its type and its key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// Whose.
+    pub tenant: Tenant,
+    /// `type/key`.
+    pub agent: Agent,
+}
+
+impl Address {
+    /// Parses `tenant/type/key`; the tenant may have several segments.
+    ///
+    /// # Errors
+    /// Says which rule the text breaks.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let (rest, key) = text.rsplit_once('/').ok_or(Error::Empty)?;
+        let (tenant, kind) = rest.rsplit_once('/').ok_or(Error::Empty)?;
+        Ok(Self { tenant: Tenant::parse(tenant)?, agent: Agent::parse(&format!("{kind}/{key}"))? })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.tenant, self.agent)
+    }
+}
+
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -56,5 +89,9 @@ mod tests {
         assert_eq!(Agent::parse("a/b/c"), Err(Error::Deep));
         assert_eq!(Agent::parse("a b"), Err(Error::Char));
         assert_eq!(Agent::parse("/"), Err(Error::Empty));
+        let address = Address::parse("acme/search/researcher/42").expect("valid");
+        assert_eq!((address.tenant.as_str(), address.agent.as_str()), ("acme/search", "researcher/42"));
+        assert_eq!(address.to_string(), "acme/search/researcher/42");
+        assert_eq!(Address::parse("researcher/42"), Err(Error::Empty));
     }
 }

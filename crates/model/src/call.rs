@@ -154,6 +154,15 @@ pub struct Attempt {
     pub took: Millis,
 }
 
+/// A run by the names that its client gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lineage {
+    /// The run's name.
+    pub run: Arc<str>,
+    /// The name of the run that it works for.
+    pub parent: Option<Arc<str>>,
+}
+
 /// What is kept of a call after its end. No content.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -165,6 +174,8 @@ pub struct Record {
     pub tenant: Tenant,
     /// The run it belongs to.
     pub run: Option<RunId>,
+    /// That run's name and its parent's.
+    pub lineage: Option<Arc<Lineage>>,
     /// The agent that asked, as it calls itself.
     pub agent: Option<Agent>,
     /// Its class.

@@ -93,6 +93,63 @@ table! {
     ModelUnknown "model_unknown" 404 Caller Never
         "No model of that name is configured or discovered."
         "`seawall models` and `GET /v1/models` list the names that work."
+    AgentUnknown "agent_unknown" 404 Caller Never
+        "No agent of that type is defined."
+        "`seawall agents` lists the types; definitions are TOML files in the `agents` folder."
+    RunUnknown "run_unknown" 404 Caller Never
+        "No run of that name is known."
+        "`seawall runs` lists them; runs that ended are kept for `agents.retention`."
+    EffectUnknown "effect_unknown" 404 Caller Never
+        "No effect of that name waits for an answer."
+        "It may have been answered already; `seawall run ID` shows what a run waits for."
+    RunCancelled "run_cancelled" 409 Caller Never
+        "The run was cancelled."
+        "Whoever cancelled it is named in the run's history; start it anew."
+    RunExpired "run_expired" 504 Caller Never
+        "The run took longer than it may."
+        "Raise `limits.wall` of the agent, or see where the time went with `seawall run ID`."
+    RunFailed "run_failed" 422 Caller Never
+        "The run failed."
+        "`seawall debug RUN` shows the turn at which it did, and what it saw."
+    AllowanceSpent "allowance_spent" 422 Caller Never
+        "The run, or one above it, has used what it may."
+        "Raise the limit that is named in the agent's definition or at the start; `seawall run ID` shows who spent it."
+    GateDenied "gate_denied" 403 Caller Never
+        "A rule forbids this effect."
+        "The rule is named in the message; rules stand under `[[gate]]` in the config."
+    ApprovalDenied "approval_denied" 403 Caller Never
+        "A human said no, or nobody said yes in time."
+        "`seawall run ID` shows who was asked and who answered."
+    AgentQuarantined "agent_quarantined" 409 Us Never
+        "The agent was taken out of service."
+        "`seawall why AGENT` says why; `seawall agent release AGENT` puts it back."
+    NoProgress "no_progress" 422 Caller Never
+        "The run went in circles and was stopped."
+        "`seawall run ID` shows what it repeated; `[agents.guard]` sets the rule."
+    MailboxFull "mailbox_full" 429 Caller After
+        "The agent has as many messages waiting as it may."
+        "Send fewer; `seawall why AGENT` says what it is doing."
+    AgentsFull "agents_full" 503 Us After
+        "As many runs are alive as may be."
+        "Retry after the time given, or raise `agents.runs_max`."
+    DiskFull "disk_full" 503 Us After
+        "The journal's disk budget is used up, so nothing durable can begin."
+        "Free space or raise `agents.disk_bytes_max`; runs under way go on where they can."
+    VersionConflict "version_conflict" 409 Caller Never
+        "The value was changed by somebody else in the meantime."
+        "Read it again, and write with the version you read."
+    LeaseLost "lease_lost" 409 Caller Never
+        "The lease is held by somebody else by now."
+        "Acquire it again; anything done with the old token is refused."
+    ToolUnknown "tool_unknown" 404 Caller Never
+        "No tool of that name is configured."
+        "`seawall tools` lists them; tool servers stand under `[[tool_server]]` in the config."
+    ToolFailed "tool_failed" 502 Engine Now
+        "The tool failed."
+        "See the tool server's own log; the message has what it said."
+    OutputInvalid "output_invalid" 422 Caller Never
+        "The agent's output does not fit its schema, not even after being asked to mend it."
+        "See `output.schema` in its definition, or allow more `output.repairs`."
     PathUnknown "path_unknown" 404 Caller Never
         "There is nothing at this path."
         "Inference paths start with /v1/; operations paths are /healthz, /readyz and /metrics."
@@ -115,7 +172,7 @@ table! {
         "A budget that covers this tenant is spent."
         "`retry-after` says when the period ends; raise the budget to go on sooner."
     LoopStopped "loop_stopped" 422 Caller Never
-        "This run has sent the same request again and again, and got an answer each time."
+        "This run goes round in circles: what it asks has been answered before, or its tree of runs grows without end."
         "Send a request that differs, or begin a new run in `x-seawall-run`; `guard.repeats` and `guard.action` set the rule."
     QueueFull "queue_full" 429 Us After
         "The queue for this engine is full."

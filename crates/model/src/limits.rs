@@ -186,16 +186,74 @@ pub const GUARD_REPEATS: u32 = 8;
 /// Runs that the guard remembers; those not seen lately leave first. 20,000 at about 100
 /// bytes is 2 MB.
 pub const GUARD_RUNS_MAX: usize = 20_000;
+/// Rounds of the same two to four requests between several agents of one tree of runs that
+/// may be answered before the next is held to be a loop: whoever has said the same to each
+/// other three times will say it for ever.
+pub const GUARD_ROUNDS: u32 = 3;
+/// Trees of runs that the guard remembers; those not seen lately leave first. 10,000 at
+/// about 300 bytes is 3 MB.
+pub const GUARD_TREES_MAX: usize = 10_000;
 
+/// Runs kept in the store with what they used; those not seen for longest leave first.
+/// 100,000 at about 300 bytes is 30 MB of disk.
+pub const RUNS_KEPT_MAX: usize = 100_000;
+/// Bytes of a run's name: room for any id with words around it.
+pub const RUN_NAME_BYTES_MAX: usize = 256;
+/// Questions for runs that wait for the disk: people ask them.
+pub const RUN_QUESTIONS_MAX: usize = 64;
 /// Runs that are stopped at once: more than anybody stops by hand; beyond it the next stop
 /// is refused rather than an old one forgotten.
 pub const RUNS_STOPPED_MAX: usize = 10_000;
 /// Runs remembered with their parent; those not seen lately leave first. 100,000 at about
 /// 60 bytes is 6 MB.
 pub const RUN_CHILDREN_MAX: usize = 100_000;
-/// Generations that a stop reaches: agents that delegate deeper than this have other
-/// troubles.
+/// Generations of one tree of runs: agents that delegate deeper than this delegate for ever,
+/// and every question to a tree is a walk up it.
 pub const RUN_DEPTH_MAX: usize = 16;
+/// Runs of one tree with calls waiting or running at once: above the widest fan-out anybody
+/// means, and below what one tenant may have waiting, so that a tree that doubles with each
+/// generation is told before it stands in the way of the tenant's other work.
+pub const RUN_TREE_LIVE_MAX: usize = 1_500;
+
+/// Tool servers in one config: each is a process or a connection that is kept up.
+pub const TOOL_SERVERS_MAX: usize = 64;
+/// HTTP tools in one config: more than anybody writes by hand.
+pub const HTTP_TOOLS_MAX: usize = 256;
+/// Tools taken from one server: beyond a few dozen no model chooses well among them.
+pub const SERVER_TOOLS_MAX: usize = 512;
+/// Bytes of descriptions and schemas taken from one server: all of its tools at a generous
+/// 4 KiB each.
+pub const TOOL_LIST_BYTES_MAX: usize = 2 << 20;
+/// Longest name of a tool: MCP's own limit.
+pub const TOOL_NAME_BYTES_MAX: usize = 128;
+/// Longest description of a tool: it stands in every prompt of every agent that has the tool.
+pub const TOOL_ABOUT_BYTES_MAX: usize = 8 << 10;
+/// Largest schema of a tool's arguments, likewise.
+pub const TOOL_SCHEMA_BYTES_MAX: usize = 64 << 10;
+/// Words and variables of one tool server's command: more than anybody writes by hand.
+pub const TOOL_WORDS_MAX: usize = 256;
+/// Largest answer of a tool that goes to the model: 1 MiB is some 250,000 tokens, more than
+/// most contexts hold. A larger one is an error with a hint.
+pub const TOOL_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Largest message of a tool server: the largest answer with every byte escaped, and the
+/// largest list.
+pub const TOOL_MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Longest error of a tool that is quoted to the model.
+pub const TOOL_ERROR_BYTES_MAX: usize = 4 << 10;
+/// Calls in flight at one tool server (default): most are one process with one event loop.
+pub const TOOL_SERVER_CALLS_MAX: u32 = 16;
+/// Calls that wait for a place at one tool server; beyond it they fail at once.
+pub const TOOL_WAITING_MAX: usize = 1_024;
+/// Longest wait for a tool's answer (default): what MCP's own SDKs wait.
+pub const TOOL_WAIT_MS_MAX: u64 = 60_000;
+/// A tool server must be up within this time: `npx` and `uvx` download it first.
+pub const TOOL_START_MS_MAX: u64 = 60_000;
+/// First pause before a tool server that ended is started again; doubles each time.
+pub const TOOL_PAUSE_MS: u64 = 250;
+/// Longest such pause: a server that is mended should not need anybody to say so.
+pub const TOOL_PAUSE_MS_MAX: u64 = 30_000;
+/// Bytes kept of what a tool server last wrote to its standard error: a stack trace.
+pub const TOOL_WORDS_BYTES_KEPT: usize = 4 << 10;
 
 /// Faults in one plan of the simulated engine, and commands waiting in it: more than
 /// anybody writes by hand.
@@ -250,6 +308,7 @@ pub const DRAIN_GRACE_MS: u64 = 500;
 
 // Relations between limits that the code relies on.
 const _: () = assert!(QUEUE_LEN_MAX >= TENANT_QUEUE_LEN_MAX, "one tenant's queue fits the engine's");
+const _: () = assert!(RUN_TREE_LIVE_MAX < TENANT_QUEUE_LEN_MAX, "a tree is told before its tenant");
 const _: () = assert!(CALLS_MAX >= QUEUE_LEN_MAX, "a full queue fits the kernel");
 const _: () = assert!(BODY_BYTES_MAX < MEMORY_BYTES_MAX, "one body fits the byte budget");
 const _: () = assert!(UPLOADS_MAX >= TENANT_UPLOADS_MAX, "one tenant's uploads are some of all");
@@ -258,3 +317,97 @@ const _: () = assert!(DRAIN_GRACE_MS < DRAIN_MS_MAX, "the grace lies inside the 
 const _: () = assert!(MEMO_ANSWER_BYTES_MAX as u64 <= MEMO_RUN_BYTES_MAX, "one answer fits its run");
 const _: () = assert!(MEMO_RUN_BYTES_MAX <= MEMO_BYTES_MAX, "one run fits the store");
 const _: () = assert!(USAGE_BYTES_MAX < STREAM_WINDOW_BYTES, "a usage object fits a window");
+
+/// Shards of the journal (default): enough that each can be moved alone later, few enough
+/// that every group commit touches most of them.
+pub const SHARDS: u8 = 16;
+/// Largest payload kept inside a record or row; larger ones go to the blob store.
+pub const PAYLOAD_BYTES_INLINE: u64 = 64 << 10;
+/// Largest payload at all (default): what a tool may answer or a client may hand in.
+pub const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
+/// Messages and answers in one agent's inbox (default). More is a producer that nobody
+/// slows down: the sender is told.
+pub const INBOX_LEN_MAX: usize = 1_000;
+/// Runs that may wait for one agent (default).
+pub const RUN_QUEUE_LEN_MAX: usize = 1_000;
+/// Effects of one run under way at once: the widest fan-out that a turn can ask for.
+pub const EFFECTS_PENDING_MAX: usize = 1_000;
+/// Changes of the state in one turn.
+pub const CHANGES_MAX: usize = 10_000;
+/// Digests of messages that an agent remembers, so that none is taken twice: several
+/// times what can be under way to it when a crash comes.
+pub const SEEN_MAX: usize = 2_000;
+/// Levels of runs below one another (default). Deeper delegation is a loop.
+pub const TREE_DEPTH_MAX: u16 = 16;
+/// Children of one run alive at once (default).
+pub const CHILDREN_LIVE_MAX: u32 = 1_000;
+/// Agents known at once, suspended ones included. 1,000,000 index entries are about
+/// 200 MB.
+pub const AGENTS_MAX: usize = 1_000_000;
+/// Runs that are not over, of all agents (default).
+pub const RUNS_LIVE_MAX: usize = 200_000;
+/// Dead letters kept per shard; the oldest leave.
+pub const LETTERS_MAX: usize = 10_000;
+/// Subscribers of one topic.
+pub const SUBSCRIBERS_MAX: usize = 10_000;
+/// Waiting acquirers of one resource.
+pub const LEASE_WAITERS_MAX: usize = 10_000;
+/// Bytes in a key of a state, value, resource or topic.
+pub const NAME_LEN_MAX: usize = 256;
+
+/// Rules of one gate: a few hundred are a policy, more are a database.
+pub const GATE_RULES_MAX: usize = 1_000;
+/// Conditions of one rule.
+pub const GATE_CONDITIONS_MAX: usize = 32;
+/// Values that one condition compares with: a longer list belongs in a tool.
+pub const GATE_VALUES_MAX: usize = 256;
+/// Work that the progress guard remembers of one run. It is written with every turn, at
+/// about 25 bytes each; a circle of more different works than this is told by its turns.
+pub const TWINS_MAX: usize = 32;
+/// Messages that the progress guard remembers of one run, likewise.
+pub const GUARD_LETTERS_MAX: usize = 16;
+/// Restarts of one run that are remembered, and so the highest intensity of a supervision.
+pub const RESTARTS_MAX: usize = 64;
+/// Tenants that a pool remembers though they neither wait nor are owed anything, for what
+/// they had above their share; those with the least of it leave first.
+pub const POOL_TENANTS_IDLE_MAX: usize = 10_000;
+/// Run trees that a pool remembers though they do not wait, for what they have been served;
+/// those not seen lately leave first. 20,000 at about 150 bytes is 3 MB.
+pub const POOL_TREES_IDLE_MAX: usize = 20_000;
+const _: () = assert!(6 * TOOL_ANSWER_BYTES_MAX <= TOOL_MESSAGE_BYTES_MAX, "an answer fits a message");
+const _: () = assert!(TOOL_LIST_BYTES_MAX <= TOOL_MESSAGE_BYTES_MAX, "a list fits a message");
+
+/// Bytes of one agent's definition: instructions as long as a short book, and a schema.
+pub const DEFINITION_BYTES_MAX: usize = 512 << 10;
+/// Types of agents: hundreds are in use where anybody counts.
+pub const DEFINITIONS_MAX: usize = 10_000;
+/// Patterns in a definition's list of tools, and tools that they may select: a model
+/// chooses badly among more than a few dozen, and each is sent with every call.
+pub const AGENT_TOOLS_MAX: usize = 256;
+/// Rules under `[[permissions]]` of one definition: each is looked at for every effect.
+pub const PERMISSIONS_MAX: usize = 256;
+/// Patterns of one such rule, and values of one of its conditions.
+pub const PERMISSION_LIST_MAX: usize = 64;
+/// Facts of one effect that rules can see: every argument, lists included. A call with
+/// more is refused, since a rule must not be passed by what it cannot see.
+pub const FACTS_MAX: usize = 10_000;
+/// Tool calls that one answer of a model may hold: the widest fan-out in use is a few
+/// dozen, and each is an effect of its own.
+pub const TOOL_CALLS_MAX: usize = 256;
+/// Repairs of an output that a definition may allow: a model that fails ten times over
+/// will not succeed.
+pub const REPAIRS_MAX: u32 = 10;
+/// Records or rows of the journal read in one go by checks, exports and sweeps: some
+/// milliseconds of work, so that whoever waits for the disk waits no longer.
+pub const JOURNAL_PAGE_ROWS: usize = 1_000;
+/// Bytes of a value whose words can be searched for: the index is about as large as what
+/// it covers, and a note says what it is about at its beginning.
+pub const VALUE_INDEXED_BYTES_MAX: usize = 16 << 10;
+/// Words in one search of values.
+pub const SEARCH_WORDS_MAX: usize = 32;
+/// Blobs remembered as put since the last sweep; after more of them a sweep removes
+/// nothing. 100,000 blobs are 6 GB at least.
+pub const BLOBS_FRESH_MAX: usize = 100_000;
+/// Blobs that a sweep finds named before it gives up: 1,000,000 digests are 50 MB of
+/// memory for 64 GB of blobs at least.
+pub const BLOBS_NAMED_MAX: usize = 1_000_000;

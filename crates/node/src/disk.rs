@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use seawall_model::{At, Millis, Record, limits};
-use seawall_store::{Account, Answer, Asked, Kept, Store};
+use seawall_store::{Account, Answer, Asked, Kept, Run, Store};
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -51,6 +51,7 @@ struct Pile {
     ledger: Ledger,
     used: BTreeMap<Arc<str>, At>,
     memo: Vec<Errand>,
+    runs: Vec<(Which, oneshot::Sender<Option<Vec<Run>>>)>,
     /// It is over; was the kernel idle by then?
     stop: Option<bool>,
 }
@@ -62,6 +63,25 @@ enum Errand {
     Replay(Asked, oneshot::Sender<Option<Kept>>),
     /// The answer, and its bytes in the byte budget.
     Keep(Box<Answer>, Hold),
+}
+
+/// Which runs are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The last so many of a tenant and all below it, or of all.
+    Last {
+        /// The tenant.
+        tenant: Option<String>,
+        /// So many.
+        count: usize,
+    },
+    /// A run and all below it.
+    Tree {
+        /// Whose.
+        tenant: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Figures by account and window.
@@ -227,6 +247,22 @@ impl Disk {
         put
     }
 
+    /// Asks for runs, among them what was recorded until now; `None` if too many ask. The
+    /// answer is `None` if the disk fails.
+    #[must_use]
+    pub fn runs(&self, which: Which) -> Option<oneshot::Receiver<Option<Vec<Run>>>> {
+        let (sender, receiver) = oneshot::channel();
+        let put = self.put(|pile| {
+            let room = pile.runs.len() < limits::RUN_QUESTIONS_MAX;
+            if room {
+                pile.runs.push((which, sender));
+            }
+            room
+        });
+        self.0.bell.notify_one();
+        put.then_some(receiver)
+    }
+
     /// Notes that a key carried a call.
     pub fn key_used(&self, id: &Arc<str>, at: At) {
         self.put(|pile| {
@@ -277,6 +313,7 @@ impl Clerk {
             let undone = self.ledger(pile.ledger);
             self.memo(pile.memo);
             self.records(&pile.records);
+            self.runs(pile.runs);
             self.used(pile.used);
             if let Some(clean) = pile.stop {
                 self.close(clean && undone.is_empty());
@@ -348,6 +385,17 @@ impl Clerk {
                     (self.news.memo)(if kept { "kept" } else { "not_kept" });
                 }
             }
+        }
+    }
+
+    fn runs(&mut self, questions: Vec<(Which, oneshot::Sender<Option<Vec<Run>>>)>) {
+        for (which, sender) in questions {
+            let found = match which {
+                Which::Last { tenant, count } => self.store.runs(tenant.as_deref(), count),
+                Which::Tree { tenant, name } => self.store.run_tree(&tenant, &name),
+            };
+            // Whoever asked may have left.
+            let _ = sender.send(self.went_well("list of runs", found));
         }
     }
 
@@ -423,7 +471,10 @@ impl Clerk {
                 return;
             }
         }
-        self.pruned_at = now;
+        let pruned = self.store.prune_runs(limits::RUNS_KEPT_MAX);
+        if self.went_well("pruning", pruned) != Some(limits::PRUNE_ROWS_MAX) {
+            self.pruned_at = now;
+        }
     }
 
     fn look_at_keys(&mut self) {
@@ -465,7 +516,7 @@ fn accounts(of: &Figures, figures: impl Fn(u64) -> (u64, u64)) -> Vec<Account> {
 
 /// Does somebody wait for the disk?
 fn urgent(pile: &Pile) -> bool {
-    !pile.ledger.draws.is_empty() || !pile.memo.is_empty() || pile.stop.is_some()
+    !pile.ledger.draws.is_empty() || !pile.memo.is_empty() || !pile.runs.is_empty() || pile.stop.is_some()
 }
 
 impl Desk {
@@ -557,6 +608,7 @@ mod tests {
             trace: "0af7651916cd43dd8448eb211c80319c".into(),
             tenant: Tenant::local(),
             run: None,
+            lineage: None,
             agent: None,
             class: Class::Agent,
             protocol: Protocol::Chat,

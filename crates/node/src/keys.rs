@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use seawall_model::{At, Class, Code, Fault, Tenant};
+use seawall_model::{Agent, At, Class, Code, Fault, Tenant};
 use seawall_store::Key;
 use sha2::{Digest, Sha256};
 
@@ -17,6 +17,7 @@ pub struct KeyTable {
 #[derive(Debug)]
 struct Entry {
     id: Arc<str>,
+    run: Option<Arc<str>>,
     key: Key,
 }
 
@@ -33,6 +34,10 @@ pub struct Caller {
     pub admin: bool,
     /// May it use paths that pass through to an engine?
     pub pass_through: bool,
+    /// The agent of calls that name none.
+    pub agent: Option<Agent>,
+    /// The run of calls that name none.
+    pub run: Option<Arc<str>>,
     /// The key's public id.
     pub key: Option<Arc<str>>,
 }
@@ -41,7 +46,10 @@ impl KeyTable {
     /// The table of these keys.
     #[must_use]
     pub fn new(keys: Vec<Key>) -> Self {
-        let entry = |key: Key| (key.hash, Arc::new(Entry { id: key.id.as_str().into(), key }));
+        let entry = |key: Key| {
+            let (id, run) = (key.id.as_str().into(), key.run.as_deref().map(Into::into));
+            (key.hash, Arc::new(Entry { id, run, key }))
+        };
         Self { by_hash: keys.into_iter().map(entry).collect() }
     }
 
@@ -66,6 +74,8 @@ impl KeyTable {
                 models: Vec::new(),
                 admin: true,
                 pass_through: true,
+                agent: None,
+                run: None,
                 key: None,
             });
         }
@@ -87,6 +97,8 @@ impl KeyTable {
             models: entry.key.models.clone(),
             admin: entry.key.admin,
             pass_through: entry.key.pass_through,
+            agent: entry.key.agent.clone(),
+            run: entry.run.clone(),
             key: Some(entry.id.clone()),
         })
     }

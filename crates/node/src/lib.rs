@@ -19,6 +19,8 @@ pub mod upstream;
 pub mod app;
 pub mod reach;
 pub mod gateway;
+pub mod tools;
+pub mod agents;
 pub mod engine;
 pub mod server;
 pub mod scout;

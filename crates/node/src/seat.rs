@@ -142,6 +142,13 @@ impl Seat {
         self.lock().kernel.stopped(run)
     }
 
+    /// What these runs do at present: calls that wait or run, and whether they are stopped.
+    #[must_use]
+    pub fn runs(&self, runs: &[RunId]) -> Vec<(u32, bool)> {
+        let kernel = &self.lock().kernel;
+        runs.iter().map(|run| (kernel.live_calls(*run), kernel.stopped(*run))).collect()
+    }
+
     /// A picture of the kernel.
     #[must_use]
     pub fn view(&self) -> View {
@@ -434,6 +441,7 @@ mod tests {
             class: Class::Interactive,
             run: None,
             parent: None,
+            agent: None,
             work: None,
             prompt: Tokens(1),
             prompt_max: Tokens(1),

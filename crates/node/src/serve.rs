@@ -100,7 +100,8 @@ fn on_runtime(
 
 /// Log lines go to standard error; standard output belongs to the access log.
 fn start_log(log: LogConfig) {
-    let filter = format!("{0},hyper=warn,rustls=warn", log.level.as_str());
+    // The MCP SDK logs whole messages, which are content (I11).
+    let filter = format!("{0},hyper=warn,rustls=warn,rmcp=off", log.level.as_str());
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let builder = builder.with_ansi(std::io::stderr().is_terminal());

@@ -46,6 +46,8 @@ kinds! {
     Operator "operator"
     /// Measures the process now and then.
     Pulse "pulse"
+    /// Keeps a tool server up, or empties its standard error.
+    ToolServer "tool_server"
     /// Belongs to the simulated engine.
     SimEngine "sim_engine"
     /// The thread that owns the store.

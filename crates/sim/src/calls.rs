@@ -469,6 +469,7 @@ mod tests {
             class: Class::Interactive,
             run: None,
             parent: None,
+            agent: None,
             work: None,
             prompt: Tokens(10),
             prompt_max: Tokens(10),

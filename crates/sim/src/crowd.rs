@@ -124,7 +124,10 @@ impl Crowd {
         let estimate = (prompt * 3 / 4 + rng.below(prompt / 2 + 1)).max(1);
         let bound = if strict { prompt.max(estimate) } else { estimate };
         let prompt_max = if rng.chance(0.5) { bound } else { bound + rng.below(prompt / 2 + 1) };
-        let run = (demand.runs > 0).then(|| run(now, index as u64, rng.below(demand.runs)));
+        let nth = (demand.runs > 0).then(|| rng.below(demand.runs));
+        // Of every four runs one is the parent of the others, and so on upwards.
+        let parent = nth.filter(|nth| nth % 4 > 0).map(|nth| run(now, index as u64, nth / 4));
+        let run = nth.map(|nth| run(now, index as u64, nth));
         let (odds, most) = demand.deadline;
         let deadline = (rng.below(100) < odds).then(|| At(now.0 + 1_000 + rng.below(most.micros().max(1))));
         let blocks = prompt / BLOCK_TOKENS;
@@ -136,7 +139,8 @@ impl Crowd {
             targets: targets(known.map_or(&[], |model| &model.targets), demand.narrow, rng),
             class: pick(&demand.classes, rng),
             run,
-            parent: None,
+            parent,
+            agent: None,
             // No two of them are alike.
             work: None,
             prompt: Tokens(estimate),

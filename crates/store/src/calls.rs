@@ -4,7 +4,7 @@
 use rusqlite::{Row, ToSql, Transaction, params};
 use seawall_model::{At, Cause, Code, MicroUsd, Millis, Record, RunId, Tokens, Usage, Waits, limits};
 
-use crate::{Error, Store, Sync, column};
+use crate::{Error, Store, Sync, column, runs};
 
 /// A call record as kept. Names are stored rather than ids, which are given out anew by
 /// every process; they are plain text so that a record outlives the code that made it.
@@ -150,6 +150,7 @@ impl Store {
         self.write(Sync::Normal, |transaction| {
             for record in records {
                 insert(transaction, record)?;
+                runs::book(transaction, record)?;
             }
             Ok(())
         })

@@ -42,7 +42,7 @@ pub enum Error {
     #[error("another process kept the store's write lock for too long: try again")]
     Busy,
     /// The disk is full. Nothing of the transaction happened.
-    #[error("the disk is full: free space in the data folder, or lower the retention of call records")]
+    #[error("the disk is full: free space in the data folder, or keep call records and the journal for less long")]
     Full,
     /// The file is damaged.
     #[error("the store is damaged: {why} (restore a backup, or move the file away and start anew)")]
@@ -69,6 +69,44 @@ pub enum Error {
         what: String,
         /// The rule it breaks.
         why: &'static str,
+    },
+    /// Somebody opened the shard since: whoever is refused here owns it no more.
+    #[error("shard {shard} of the journal is in epoch {current}, and this was written in epoch {epoch}")]
+    Fenced {
+        /// The shard.
+        shard: u8,
+        /// The epoch of the record.
+        epoch: u64,
+        /// The shard's own; 0 if it was never opened.
+        current: u64,
+    },
+    /// A record is not the next of its shard.
+    #[error("record {found} cannot be appended to shard {shard} of the journal: {expected} is the next")]
+    Gap {
+        /// The shard.
+        shard: u8,
+        /// The next sequence.
+        expected: u64,
+        /// The record's.
+        found: u64,
+    },
+    /// Something in the file is of a later form than this Seawall reads.
+    #[error("{what} has form {found}, this Seawall knows forms up to {known}: use the newer binary")]
+    NewerForm {
+        /// What it is.
+        what: &'static str,
+        /// Its form.
+        found: u8,
+        /// The newest that this build knows.
+        known: u8,
+    },
+    /// Too large to be kept at all.
+    #[error("{bytes} bytes are more than the {max} that are kept of one payload")]
+    TooLarge {
+        /// Its length.
+        bytes: u64,
+        /// [`seawall_model::limits::PAYLOAD_BYTES_MAX`].
+        max: u64,
     },
     /// Anything else that SQLite or the disk says.
     #[error("the store failed: {why}")]
@@ -134,5 +172,12 @@ impl From<rusqlite::Error> for Error {
                 other => Self::Failed { why: other.to_string() },
             },
         }
+    }
+}
+
+impl From<rusqlite::types::FromSqlError> for Error {
+    /// A column of another type than was written.
+    fn from(error: rusqlite::types::FromSqlError) -> Self {
+        Self::corrupt(error.to_string())
     }
 }

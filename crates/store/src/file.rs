@@ -39,9 +39,10 @@ pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Takes the owner's lock on `dir`, or says who holds it. Dropping the file gives it up.
-pub(crate) fn lock(dir: &Path) -> Result<File, Error> {
-    let path = dir.join(LOCK_NAME);
+/// Takes the owner's lock of this name on `dir`, or says who holds it. Dropping the file
+/// gives it up.
+pub(crate) fn lock(dir: &Path, name: &str) -> Result<File, Error> {
+    let path = dir.join(name);
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     private(&mut options);

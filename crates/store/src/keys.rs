@@ -5,7 +5,7 @@
 //! tells `serve` that they were.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
-use seawall_model::{At, Class, Tenant, limits};
+use seawall_model::{Agent, At, Class, Tenant, limits};
 
 use crate::{Error, Store, Sync, column};
 
@@ -36,6 +36,10 @@ pub struct Key {
     pub admin: bool,
     /// May it use paths that pass through to an engine?
     pub pass_through: bool,
+    /// The agent of its calls, where they name none.
+    pub agent: Option<Agent>,
+    /// The run of its calls, where they name none.
+    pub run: Option<String>,
 }
 
 impl Key {
@@ -55,7 +59,7 @@ impl Store {
     pub fn keys(&self) -> Result<Vec<Key>, Error> {
         let mut statement = self.conn.prepare_cached(
             "SELECT id, hash, name, tenant, class, models, created, expires, revoked, last_used, admin,
-                    pass_through
+                    pass_through, agent, run
              FROM keys ORDER BY created, id LIMIT ?1",
         )?;
         let mut rows = statement.query(params![column::count(limits::KEYS_MAX)])?;
@@ -169,8 +173,8 @@ fn bump(transaction: &Transaction<'_>) -> Result<(), Error> {
 fn insert(transaction: &Transaction<'_>, key: &Key) -> Result<(), Error> {
     transaction.execute(
         "INSERT INTO keys (id, hash, name, tenant, class, models, created, expires, revoked, last_used, admin,
-             pass_through)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             pass_through, agent, run)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         params![
             key.id,
             key.hash,
@@ -184,6 +188,8 @@ fn insert(transaction: &Transaction<'_>, key: &Key) -> Result<(), Error> {
             key.last_used.map(column::time),
             key.admin,
             key.pass_through,
+            key.agent.as_ref().map(Agent::as_str),
+            key.run,
         ],
     )?;
     Ok(())
@@ -201,6 +207,13 @@ fn read(row: &Row<'_>) -> Result<Key, Error> {
                 .ok_or_else(|| Error::corrupt(format!("key {id} has the class {name:?}")))?,
         ),
     };
+    let agent = match row.get::<_, Option<String>>(12)? {
+        None => None,
+        Some(name) => Some(
+            Agent::parse(&name)
+                .map_err(|error| Error::corrupt(format!("key {id} has the agent {name:?}: {error}")))?,
+        ),
+    };
     let models: String = row.get(5)?;
     let time = |index| row.get::<_, Option<i64>>(index).map(|value| value.map(column::at));
     Ok(Key {
@@ -215,6 +228,8 @@ fn read(row: &Row<'_>) -> Result<Key, Error> {
         last_used: time(9)?,
         admin: row.get(10)?,
         pass_through: row.get(11)?,
+        agent,
+        run: row.get(13)?,
         id,
     })
 }

@@ -1,4 +1,4 @@
-//! Remembers: API keys, budget accounts and call records, on one machine in SQLite.
+//! Remembers: API keys, budget accounts, call records and runs, on one machine in SQLite.
 //!
 //! Why SQLite, and why not a server: `docs/adr/0002-sqlite.md`. Every function here is
 //! synchronous and does its disk work before it returns; the shell gives the store a
@@ -15,9 +15,11 @@ pub mod calls;
 mod column;
 mod error;
 mod file;
+pub mod journal;
 pub mod keys;
 pub mod ledger;
 pub mod memo;
+pub mod runs;
 mod schema;
 
 use std::fs::File;
@@ -31,6 +33,7 @@ pub use error::Error;
 pub use keys::Key;
 pub use ledger::Account;
 pub use memo::{Answer, Asked, Kept};
+pub use runs::Run;
 
 /// How long a write waits for another process's write. The only other writer is a
 /// `seawall key` command, whose transactions take milliseconds.
@@ -75,7 +78,7 @@ impl Store {
     /// wrote it, [`Error::NotOpen`] if it cannot be opened for another reason.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         file::make_dir(dir)?;
-        let lock = file::lock(dir)?;
+        let lock = file::lock(dir, file::LOCK_NAME)?;
         let mut store = Self::connect(dir, Some(lock))?;
         schema::migrate(&mut store.conn, &store.path, schema::STEPS)?;
         store.recovered = store.recover_accounts()?;
@@ -92,7 +95,7 @@ impl Store {
         file::make_dir(dir)?;
         let mut store = Self::connect(dir, None)?;
         if schema::version(&store.conn, &store.path)? < schema::STEPS.len() {
-            let lock = file::lock(dir)?;
+            let lock = file::lock(dir, file::LOCK_NAME)?;
             schema::migrate(&mut store.conn, &store.path, schema::STEPS)?;
             drop(lock);
         }

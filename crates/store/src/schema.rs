@@ -14,7 +14,7 @@ use crate::Error;
 const APPLICATION_ID: i32 = 0x5357_4c31;
 
 /// The steps from an empty file to the present format.
-pub(crate) const STEPS: &[&str] = &[V1, V2, V3];
+pub(crate) const STEPS: &[&str] = &[V1, V2, V3, V4];
 
 // Times are microseconds since the Unix epoch, money millionths of a US dollar.
 // `calls` has one index beyond its rowid: records arrive on the hot path, and each
@@ -132,6 +132,32 @@ CREATE INDEX memo_answers_by_work ON memo_answers (run, work, id);
 CREATE TRIGGER memo_answers_go_with_their_run AFTER DELETE ON memo_runs BEGIN
     DELETE FROM memo_answers WHERE run = OLD.run;
 END;
+";
+
+// Keys may name the agent and the run of calls that name none. Runs add up their calls:
+// `id` is the digest that calls have, and a run is looked for by name, by its parent's name
+// and by its last call.
+const V4: &str = "
+ALTER TABLE keys ADD COLUMN agent TEXT;
+ALTER TABLE keys ADD COLUMN run TEXT;
+
+CREATE TABLE runs (
+    id     INTEGER PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    parent TEXT,
+    agent  TEXT,
+    first  INTEGER NOT NULL,
+    last   INTEGER NOT NULL,
+    calls  INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    input  INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    cost   INTEGER NOT NULL
+) STRICT;
+CREATE INDEX runs_by_name ON runs (tenant, name);
+CREATE INDEX runs_by_parent ON runs (tenant, parent) WHERE parent IS NOT NULL;
+CREATE INDEX runs_by_last ON runs (last);
 ";
 
 /// The format version of an open file: 0 for an empty one.

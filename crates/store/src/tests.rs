@@ -52,6 +52,8 @@ fn key(id: &str, hash: u8) -> Key {
         last_used: None,
         admin: true,
         pass_through: true,
+        agent: Agent::parse("researcher/7").ok(),
+        run: Some("nightly".to_owned()),
     }
 }
 
@@ -59,7 +61,7 @@ fn account(name: &str, window: u64, ceiling: u64, spent: u64) -> Account {
     Account { account: name.to_owned(), window: At(window), ceiling, spent }
 }
 
-fn record(tenant: &str, received: u64, outcome: Outcome) -> Record {
+pub(crate) fn record(tenant: &str, received: u64, outcome: Outcome) -> Record {
     let mut waits = Waits::default();
     for (micros, cause) in Cause::ALL.into_iter().enumerate() {
         waits.add(cause, micros as u64 * 1_000);
@@ -69,6 +71,7 @@ fn record(tenant: &str, received: u64, outcome: Outcome) -> Record {
         trace: Arc::from("0af7651916cd43dd8448eb211c80319c"),
         tenant: Tenant::parse(tenant).expect("valid"),
         run: Some(RunId(u64::MAX - 5)),
+        lineage: None,
         agent: Agent::parse("researcher/7").ok(),
         class: Class::Batch,
         protocol: Protocol::Messages,

@@ -17,6 +17,7 @@ mod prefix;
 pub mod rewrite;
 mod scan;
 pub mod sse;
+pub mod talk;
 pub mod tokens;
 pub mod translate;
 mod usage;

@@ -31,9 +31,10 @@ pub enum Command {
     Key(KeyCommand),
     /// List the models of a running server, with the state of their engines
     Models(ModelsArgs),
-    /// Stop and resume runs of agents; forget what is kept of them
-    #[command(subcommand)]
-    Run(RunCommand),
+    /// List runs of agents: what they do, and what they have used
+    Runs(RunsArgs),
+    /// Show a run with all below it; stop and resume runs; forget what is kept of them
+    Run(RunArgs),
     /// Run the simulated engine alone
     Sim(SimArgs),
     /// Show the version
@@ -144,6 +145,12 @@ pub struct KeyAddArgs {
     /// May also use paths that pass through to an engine: files, batches, fine-tunes, audio, images
     #[arg(long)]
     pub pass_through: bool,
+    /// Agent of the calls that name none in x-seawall-agent
+    #[arg(long, value_name = "TYPE/KEY")]
+    pub agent: Option<String>,
+    /// Run of the calls that name none in x-seawall-run
+    #[arg(long, value_name = "NAME")]
+    pub run: Option<String>,
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -190,7 +197,69 @@ pub enum ClassArg {
     Batch,
 }
 
-/// Flags of `run`.
+/// Where a running server is.
+#[derive(Args, Clone, Debug)]
+pub struct ServerArgs {
+    /// Address of the server
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SEAWALL_URL",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: String,
+    /// Admin key, if the server wants one
+    #[arg(long, value_name = "KEY", env = "SEAWALL_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+}
+
+/// Flags of `runs`.
+#[derive(Args, Clone, Debug)]
+pub struct RunsArgs {
+    /// Only of this tenant and all below it
+    #[arg(long, short, value_name = "PATH")]
+    pub tenant: Option<String>,
+    /// How many, those seen last first
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
+    pub limit: usize,
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Output.
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// Flags of `run`: a run's name, or what to do with one.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct RunArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<RunCommand>,
+    /// The run to show.
+    #[command(flatten)]
+    pub show: Option<RunShowArgs>,
+}
+
+/// Flags of `run NAME`.
+#[derive(Args, Clone, Debug)]
+pub struct RunShowArgs {
+    /// The run's name, as sent in x-seawall-run
+    pub name: String,
+    /// Whose run it is
+    #[arg(long, short, value_name = "PATH", default_value = "local")]
+    pub tenant: String,
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Output.
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// What to do with a run.
 #[derive(Debug, Subcommand)]
 pub enum RunCommand {
     /// Stop a run and all below it: calls under way are cut, later ones refused

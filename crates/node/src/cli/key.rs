@@ -1,7 +1,7 @@
 //! `seawall key add | list | revoke`: works on the store directly, also beside a running
 //! server, which notices within moments.
 
-use seawall_model::{At, Millis, Tenant};
+use seawall_model::{Agent, At, Millis, Tenant, limits};
 use seawall_store::{Error, Key, Store};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -106,6 +106,8 @@ fn add(args: &KeyAddArgs) -> Result<(), Failed> {
         last_used: None,
         admin: args.admin,
         pass_through: args.pass_through,
+        agent: args.agent.as_deref().map(agent).transpose()?,
+        run: args.run.as_deref().map(run_name).transpose()?,
     };
     open(&args.config)?.add_key(&key)?;
     if args.json.json {
@@ -120,6 +122,22 @@ fn add(args: &KeyAddArgs) -> Result<(), Failed> {
         print::line(&secret);
     }
     Ok(())
+}
+
+/// The agent as given.
+fn agent(name: &str) -> Result<Agent, Failed> {
+    let bad = |error| Failed::usage(format!("--agent {name:?}: {error}"), "for example researcher/42");
+    Agent::parse(name).map_err(bad)
+}
+
+/// The run's name as given: what a header may hold.
+fn run_name(name: &str) -> Result<String, Failed> {
+    let fits = (1..=limits::RUN_NAME_BYTES_MAX).contains(&name.len());
+    if fits && name.trim() == name && !name.chars().any(char::is_control) {
+        return Ok(name.to_owned());
+    }
+    let what = format!("--run {name:?} is no name of a run");
+    Err(Failed::usage(what, "at most 256 bytes, without blanks around it"))
 }
 
 fn list(args: &KeyListArgs) -> Result<(), Failed> {
@@ -172,10 +190,11 @@ pub(crate) fn table(keys: &[Key], now: At) -> Table {
             (false, true) => " (pass-through)",
             (false, false) => "",
         };
+        let agent = key.agent.as_ref().map(|agent| format!(" [{agent}]")).unwrap_or_default();
         table.row(vec![
             key.id.clone().into(),
             key.tenant.as_str().into(),
-            format!("{}{scopes}", key.name).trim_start().into(),
+            format!("{}{agent}{scopes}", key.name).trim_start().into(),
             key.class.map_or("-", seawall_model::Class::as_str).into(),
             if key.models.is_empty() { "all".into() } else { key.models.join(" ").into() },
             show_time(Some(key.created)).into(),
@@ -208,6 +227,8 @@ fn key_json(key: &Key, now: At) -> Value {
         "models": key.models,
         "admin": key.admin,
         "pass_through": key.pass_through,
+        "agent": key.agent.as_ref().map(Agent::as_str),
+        "run": key.run,
         "created": time(Some(key.created)),
         "expires": time(key.expires),
         "revoked": time(key.revoked),
@@ -262,7 +283,7 @@ fn parse_expires(text: &str, now: At) -> Option<At> {
     amount::millis(text).filter(|span| *span > 0).map(|span| now.plus(Millis(span)))
 }
 
-fn show_time(at: Option<At>) -> String {
+pub(super) fn show_time(at: Option<At>) -> String {
     let time =
         at.and_then(|at| i64::try_from(at.0).ok()).and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
     time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())
@@ -332,11 +353,12 @@ mod tests {
         key.models = vec!["fast".into(), "slow".into()];
         let mut files = sample("k-3");
         files.pass_through = true;
+        files.agent = Agent::parse("indexer/1").ok();
         insta::assert_snapshot!(print::plain(&table(&[sample("k-1"), key, files], NOW).render()), @r"
         id   tenant  name            class  models     created           expires  last used  state
         k-1  acme                    -      all        2023-11-14 22:13  -        -          active
         k-2  acme    ci (admin)      -      fast slow  2023-11-14 22:13  -        -          active
-        k-3  acme    (pass-through)  -      all        2023-11-14 22:13  -        -          active
+        k-3  acme    [indexer/1] (pass-through)  -      all        2023-11-14 22:13  -        -          active
         ");
     }
 
@@ -354,6 +376,8 @@ mod tests {
             last_used: None,
             admin: false,
             pass_through: false,
+            agent: None,
+            run: None,
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod key;
 pub mod models;
 pub mod print;
 pub mod run;
+pub mod runs;
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,7 @@ use clap::{CommandFactory as _, Parser as _};
 use serde_json::json;
 
 use crate::config::Loaded;
-use args::{Cli, Command, SimArgs};
+use args::{Cli, Command, RunArgs, SimArgs};
 
 /// Reads the command line, does what it says, and answers with the exit code of
 /// [`code`].
@@ -42,7 +43,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Command::Check(args) => check::run(&args),
         Command::Key(command) => key::run(&command),
         Command::Models(args) => models::run(&args),
-        Command::Run(command) => run::run(&command),
+        Command::Runs(args) => runs::list(&args),
+        Command::Run(RunArgs { command: Some(command), .. }) => run::run(&command),
+        Command::Run(RunArgs { show: Some(args), .. }) => runs::show(&args),
+        Command::Run(_) => no_run(),
         Command::Sim(args) => sim(&args),
         Command::Version(args) => version(args.json),
         Command::Completions { shell } => {
@@ -52,6 +56,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
             code::OK
         }
     }
+}
+
+/// `run` with neither a name nor an order.
+fn no_run() -> i32 {
+    print::failure("which run?", "seawall run NAME, or seawall run --help");
+    code::USAGE
 }
 
 fn sim(args: &SimArgs) -> i32 {

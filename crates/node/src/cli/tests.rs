@@ -31,6 +31,8 @@ fn help_texts_are_as_agreed() {
         &["key", "list"],
         &["key", "revoke"],
         &["models"],
+        &["runs"],
+        &["run"],
         &["run", "stop"],
         &["run", "resume"],
         &["run", "forget"],

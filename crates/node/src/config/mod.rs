@@ -15,6 +15,7 @@ pub mod raw;
 pub mod secret;
 pub mod server;
 pub mod tenant;
+pub mod tool;
 mod typed;
 pub mod url;
 
@@ -66,6 +67,8 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// Rules hung on tenant prefixes, in the order of the file.
     pub tenants: Vec<TenantConfig>,
+    /// Tools of agents.
+    pub tools: tool::ToolsConfig,
     /// The built-in simulated engine.
     pub sim: sim_engine::Options,
     /// The metrics page.
@@ -399,6 +402,7 @@ impl Config {
             engines: Vec::new(),
             models: Vec::new(),
             tenants: Vec::new(),
+            tools: tool::ToolsConfig::default(),
             sim: sim_engine::Options::default(),
             metrics: MetricsConfig::default(),
             proxy: ProxyConfig::default(),

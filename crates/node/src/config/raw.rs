@@ -311,6 +311,37 @@ impl<'t> Section<'t> {
         pairs
     }
 
+    /// Tables below a table, with the names that somebody chose for them: `[key.NAME]`.
+    pub(crate) fn children(
+        &mut self,
+        r: &mut Reading<'_>,
+        key: &'static str,
+        len_max: usize,
+    ) -> Vec<(String, Self)> {
+        let below = self.table(r, key);
+        let mut children = Vec::new();
+        for (name, value) in below.table.into_iter().flatten() {
+            let (line, path) = (r.line(name.span().start), below.path(name.get_ref()));
+            match value.get_ref() {
+                _ if children.len() == len_max => {
+                    let what = format!("there are more than {len_max} of them");
+                    r.problems.add(Some(line), path, what, "");
+                    break;
+                }
+                DeValue::Table(table) => {
+                    let (table, line) = (Some(table), Some(line));
+                    let child = Section { table, path, line, overlaid: false, known: Vec::new() };
+                    children.push((name.get_ref().to_string(), child));
+                }
+                other => {
+                    let what = format!("expected a table, found {}", kind_of(other));
+                    r.problems.add(Some(line), path, what, "");
+                }
+            }
+        }
+        children
+    }
+
     /// Every table of a list of tables: `[[key]]`, or a list of `{ ... }`.
     pub(crate) fn tables(&mut self, r: &mut Reading<'_>, key: &'static str, len_max: usize) -> Vec<Self> {
         self.know(key);

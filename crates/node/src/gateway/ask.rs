@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http::request::Parts;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use seawall_model::{Agent, At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
+use seawall_model::{Agent, At, Class, Code, Fault, Lineage, Millis, Protocol, RunId, Tenant, limits};
 use seawall_wire::inspect::Inspected;
 
 use crate::app::{App, Live};
@@ -41,6 +41,8 @@ pub struct Ask {
     pub class: Class,
     /// Its run.
     pub run: Option<RunId>,
+    /// That run's name and its parent's.
+    pub lineage: Option<Arc<Lineage>>,
     /// The agent, as it calls itself.
     pub agent: Option<Agent>,
     /// The run that this run works for.
@@ -112,9 +114,10 @@ pub fn read(
     let tenant = sub_tenant(&caller.tenant, &parts.headers).map_err(bare)?;
     allowed(&live, &caller, &tenant, &model).map_err(bare)?;
     let class = class(&live, &caller, &tenant, &parts.headers).map_err(bare)?;
-    let (run, parent) = runs(&tenant, &parts.headers).map_err(bare)?;
-    let agent = agent(&parts.headers).map_err(bare)?;
-    let memo = memo::wanted(&parts.headers, &tenant, protocol, &body).map_err(bare)?;
+    let lineage = lineage(&caller, &parts.headers).map_err(bare)?;
+    let (run, parent) = runs(&tenant, lineage.as_deref());
+    let agent = agent(&caller, &parts.headers).map_err(bare)?;
+    let memo = memo::wanted(&parts.headers, &tenant, lineage.as_deref(), protocol, &body).map_err(bare)?;
     let deadline = deadline(&parts.headers, received).map_err(bare)?;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
@@ -129,6 +132,7 @@ pub fn read(
         tenant,
         class,
         run,
+        lineage,
         agent,
         parent,
         memo,
@@ -317,38 +321,47 @@ pub fn class(live: &Live, caller: &Caller, tenant: &Tenant, headers: &HeaderMap)
     Ok(own.max(asked))
 }
 
-/// The run, and the run that it works for.
+/// The run, by name, and the run that it works for. A call that names none is of its key's
+/// run, if that has one.
 ///
 /// # Errors
 /// `BadHeader` for a name that is no text or over 256 bytes, and for a parent without a
 /// run.
-pub fn runs(tenant: &Tenant, headers: &HeaderMap) -> Result<(Option<RunId>, Option<RunId>), Fault> {
-    let run = named_run(tenant, headers, "x-seawall-run")?;
-    let parent = named_run(tenant, headers, "x-seawall-parent")?;
-    if run.is_none() && parent.is_some() {
-        let message = "Only a run has a parent: send `x-seawall-run` as well.";
-        return Err(Fault::new(Code::BadHeader, message).at("x-seawall-parent"));
+pub fn lineage(caller: &Caller, headers: &HeaderMap) -> Result<Option<Arc<Lineage>>, Fault> {
+    let run = named(headers, "x-seawall-run")?.map(Into::into).or_else(|| caller.run.clone());
+    let parent: Option<Arc<str>> = named(headers, "x-seawall-parent")?.map(Into::into);
+    match run {
+        Some(run) => Ok(Some(Arc::new(Lineage { run, parent }))),
+        None if parent.is_none() => Ok(None),
+        None => {
+            let message = "Only a run has a parent: send `x-seawall-run` as well.";
+            Err(Fault::new(Code::BadHeader, message).at("x-seawall-parent"))
+        }
     }
-    Ok((run, parent))
 }
 
-fn named_run(tenant: &Tenant, headers: &HeaderMap, header: &'static str) -> Result<Option<RunId>, Fault> {
-    let Some(name) = text(headers, header)? else {
-        return Ok(None);
-    };
-    if name.len() > 256 {
+/// The ids of a run and its parent.
+#[must_use]
+pub fn runs(tenant: &Tenant, lineage: Option<&Lineage>) -> (Option<RunId>, Option<RunId>) {
+    let parent = lineage.and_then(|lineage| lineage.parent.as_deref());
+    (lineage.map(|lineage| run_id(tenant, &lineage.run)), parent.map(|name| run_id(tenant, name)))
+}
+
+fn named<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<Option<&'a str>, Fault> {
+    let name = text(headers, header)?;
+    if name.is_some_and(|name| name.len() > limits::RUN_NAME_BYTES_MAX) {
         return Err(Fault::new(Code::BadHeader, "A run's name has at most 256 bytes.").at(header));
     }
-    Ok(Some(run_id(tenant, name)))
+    Ok(name)
 }
 
-/// The agent, as it calls itself.
+/// The agent, as it calls itself; one that does not is its key's agent, if that has one.
 ///
 /// # Errors
 /// `BadHeader` for what is no agent's name.
-pub fn agent(headers: &HeaderMap) -> Result<Option<Agent>, Fault> {
+pub fn agent(caller: &Caller, headers: &HeaderMap) -> Result<Option<Agent>, Fault> {
     let Some(name) = text(headers, "x-seawall-agent")? else {
-        return Ok(None);
+        return Ok(caller.agent.clone());
     };
     let bad = "An agent is `type/key`: letters, digits and . _ - @ : on either side, at most 128 bytes.";
     Agent::parse(name).map(Some).map_err(|_| Fault::new(Code::BadHeader, bad).at("x-seawall-agent"))

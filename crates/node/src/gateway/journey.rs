@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use seawall_kernel::{Failure, Settlement};
 use seawall_model::{
-    Agent, At, Attempt, Class, Code, EngineId, Finish, Millis, ModelId, Outcome, Protocol, Record, ReplicaId,
-    RunId, Tenant, Tokens, Usage, limits,
+    Agent, At, Attempt, Class, Code, EngineId, Finish, Lineage, Millis, ModelId, Outcome, Protocol, Record,
+    ReplicaId, RunId, Tenant, Tokens, Usage, limits,
 };
 
 use crate::app::App;
@@ -24,6 +24,8 @@ pub struct Origin {
     pub tenant: Tenant,
     /// Its run.
     pub run: Option<RunId>,
+    /// That run's name and its parent's.
+    pub lineage: Option<Arc<Lineage>>,
     /// The agent, as it calls itself.
     pub agent: Option<Agent>,
     /// Its class.
@@ -340,6 +342,7 @@ impl Journey {
             trace: origin.trace.clone(),
             tenant: origin.tenant.clone(),
             run: origin.run,
+            lineage: origin.lineage.clone(),
             agent: origin.agent.clone(),
             class: origin.class,
             protocol: origin.protocol,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use seawall_model::{Code, Fault, Protocol, Tenant, limits};
+use seawall_model::{Code, Fault, Lineage, Protocol, Tenant, limits};
 use seawall_store::{Answer, Asked, Kept};
 use sha2::{Digest as _, Sha256};
 
@@ -38,6 +38,7 @@ pub struct Memo {
 pub fn wanted(
     headers: &HeaderMap,
     tenant: &Tenant,
+    lineage: Option<&Lineage>,
     protocol: Protocol,
     body: &[u8],
 ) -> Result<Option<Memo>, Fault> {
@@ -47,7 +48,7 @@ pub fn wanted(
         Some("on") => {}
         Some(_) => return Err(bad("The memo is `on` or `off`.")),
     }
-    let Some(run) = ask::text(headers, "x-seawall-run")? else {
+    let Some(run) = lineage.map(|lineage| &lineage.run) else {
         return Err(bad("A memo belongs to a run: send `x-seawall-run` as well."));
     };
     let attempt = ask::text(headers, "x-seawall-attempt")?;
@@ -65,7 +66,7 @@ pub fn wanted(
         work: digest(&[protocol.as_str().as_bytes(), body]),
         attempt: attempt.map(|attempt| digest(&[attempt.as_bytes()])),
     };
-    Ok(Some(Memo { asked, tenant: tenant.clone(), run: run.into() }))
+    Ok(Some(Memo { asked, tenant: tenant.clone(), run: run.clone() }))
 }
 
 /// SHA-256 over parts of which only the last may hold a zero byte.
@@ -200,7 +201,11 @@ mod tests {
 
     fn of(pairs: &[(&'static str, &'static str)], tenant: &str, body: &[u8]) -> Option<Asked> {
         let tenant = Tenant::parse(tenant).expect("a tenant");
-        wanted(&headers(pairs), &tenant, Protocol::Chat, body).expect("good headers").map(|memo| memo.asked)
+        let run = pairs.iter().find(|(name, _)| *name == "x-seawall-run");
+        let lineage = run.map(|(_, run)| Lineage { run: (*run).into(), parent: None });
+        wanted(&headers(pairs), &tenant, lineage.as_ref(), Protocol::Chat, body)
+            .expect("good headers")
+            .map(|memo| memo.asked)
     }
 
     #[test]
@@ -222,7 +227,7 @@ mod tests {
     fn bad_wishes_are_told() {
         for bad in [&[("x-seawall-memo", "on")] as &[_], &[("x-seawall-memo", "yes"), ("x-seawall-run", "r")]]
         {
-            let refused = wanted(&headers(bad), &Tenant::local(), Protocol::Chat, b"{}");
+            let refused = wanted(&headers(bad), &Tenant::local(), None, Protocol::Chat, b"{}");
             assert_eq!(refused.expect_err("bad").code, Code::BadHeader);
         }
     }

@@ -13,6 +13,7 @@ pub mod relay;
 pub mod handed;
 pub mod reply;
 pub mod route;
+pub mod runs;
 pub mod through;
 pub mod trace;
 pub mod upload;
@@ -63,6 +64,10 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
         Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
         Route::State => get(&parts.method).and_then(|()| ops::state(&app, &parts.headers, received)),
+        Route::Runs => match get(&parts.method) {
+            Ok(()) => runs::list(&app, &parts, received).await,
+            Err(fault) => Err(fault),
+        },
         Route::Halt(run, stop) if parts.method == Method::POST => {
             ops::halt(&app, &parts.headers, received, &run, stop)
         }

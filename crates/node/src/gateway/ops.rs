@@ -154,7 +154,11 @@ fn replica_state(app: &App, live: &Live, replica: &ReplicaView) -> Value {
     })
 }
 
-fn admin(app: &App, headers: &HeaderMap, now: At) -> Result<(), Fault> {
+/// Only for whoever may see the operations paths.
+///
+/// # Errors
+/// `BadKey` without a key, once there are keys; `AdminOnly` with one that is no admin's.
+pub(super) fn admin(app: &App, headers: &HeaderMap, now: At) -> Result<(), Fault> {
     if ask::caller(app, headers, now)?.admin {
         return Ok(());
     }

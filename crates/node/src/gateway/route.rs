@@ -20,6 +20,8 @@ pub enum Route {
     Metrics,
     /// Engines and models with their state, for `seawall models`.
     State,
+    /// Runs of agents.
+    Runs,
     /// Stops a run (`true`) or lets it go on.
     Halt(String, bool),
     /// Nothing.
@@ -35,6 +37,7 @@ pub fn route(path: &str) -> Route {
         "/readyz" => Route::Ready,
         "/metrics" => Route::Metrics,
         "/seawall/state" => Route::State,
+        "/seawall/runs" => Route::Runs,
         _ => served(path).map_or_else(|| beside(path), Route::Call),
     }
 }
@@ -93,7 +96,7 @@ fn is_plain(part: &str) -> bool {
 
 /// Without its percent escapes (RFC 3986 section 2.1); `None` for a broken escape, or
 /// bytes that are no UTF-8.
-fn decoded(text: &str) -> Option<String> {
+pub(super) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

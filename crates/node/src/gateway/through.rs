@@ -10,7 +10,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use seawall_kernel::{Failure, Grant, Input, Submit};
 use seawall_model::{
-    Agent, At, Bytes, Class, Code, Fault, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits,
+    Agent, At, Bytes, Class, Code, Fault, Lineage, Millis, Protocol, RunId, Tenant, Tokens, Usage, limits,
 };
 use tokio::sync::oneshot;
 
@@ -71,6 +71,7 @@ struct Passing {
     tenant: Tenant,
     class: Class,
     run: Option<RunId>,
+    lineage: Option<Arc<Lineage>>,
     agent: Option<Agent>,
     parent: Option<RunId>,
     deadline: Option<At>,
@@ -226,10 +227,11 @@ fn allowed(app: &App, live: &Live, parts: &http::request::Parts, received: At) -
         return Err(Fault::new(Code::ModelForbidden, message));
     }
     let class = ask::class(live, &caller, &tenant, &parts.headers)?;
-    let agent = ask::agent(&parts.headers)?;
-    let (run, parent) = ask::runs(&tenant, &parts.headers)?;
+    let agent = ask::agent(&caller, &parts.headers)?;
+    let lineage = ask::lineage(&caller, &parts.headers)?;
+    let (run, parent) = ask::runs(&tenant, lineage.as_deref());
     let deadline = ask::deadline(&parts.headers, received)?;
-    Ok(Passing { model: model.clone(), caller, tenant, class, run, agent, parent, deadline })
+    Ok(Passing { model: model.clone(), caller, tenant, class, run, lineage, agent, parent, deadline })
 }
 
 /// Makes the body ready. One that is known to be short is received here, before the engine
@@ -286,7 +288,7 @@ fn uploads_full() -> Fault {
 
 /// Submits the request to the kernel.
 fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>, received: At) -> Journey {
-    let Passing { caller, model, tenant, class, run, agent, parent, deadline } = passing;
+    let Passing { caller, model, tenant, class, run, lineage, agent, parent, deadline } = passing;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
     }
@@ -302,6 +304,7 @@ fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>,
         class,
         run,
         parent,
+        agent: agent.clone(),
         work: None,
         prompt: Tokens::ZERO,
         prompt_max: Tokens::ZERO,
@@ -315,6 +318,7 @@ fn submit(app: &Arc<App>, passing: Passing, sending: &Sending, trace: &Arc<str>,
         trace: trace.clone(),
         tenant,
         run,
+        lineage,
         agent,
         class,
         protocol: Protocol::Other,

@@ -1,0 +1,454 @@
+//! Applying records: the only way in which durable state changes. Nothing is decided
+//! here; a record that does not fit the state (which only a broken journal holds) changes
+//! nothing.
+
+use std::sync::Arc;
+
+use seawall_model::durable::{
+    AgentRow, DeadLetter, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState, ScheduleRow, Stage,
+    Standing, TopicRow, ValueRow, Wake,
+};
+use seawall_model::effect::{Answer, EffectId, Spend, Work};
+use seawall_model::journal::{Change, Ending, Entry, Event, Next, Planned, Turn};
+use seawall_model::{Address, At, Code, Payload, RunKey, limits};
+
+use super::shard::{Dirty, Shard, pending};
+
+/// Beginnings of a run that supervision can look back on.
+const RESTARTS_KEPT: usize = 32;
+
+impl Shard {
+    /// Folds one entry into the state.
+    pub fn fold(&mut self, entry: &Entry) {
+        self.apply(entry, &mut Dirty::default());
+    }
+
+    /// Applies one entry and notes what it changed.
+    pub(crate) fn apply(&mut self, entry: &Entry, dirty: &mut Dirty) {
+        self.row.epoch = entry.epoch;
+        self.row.seq = entry.seq;
+        dirty.own();
+        let at = entry.record.at;
+        if let Some(address) = &entry.record.agent {
+            self.apply_to_agent(address, at, &entry.record.event, dirty);
+            if self.agents.contains_key(address) {
+                dirty.agent(address);
+            }
+        }
+        self.apply_to_shard(at, &entry.record.event, dirty);
+        self.stamp(dirty);
+    }
+
+    fn apply_to_agent(&mut self, address: &Address, at: At, event: &Event, dirty: &mut Dirty) {
+        match event {
+            Event::Started { run, lasting, state, schedule } => {
+                self.start(run, *lasting, dirty);
+                self.change(run.key, state, &[], dirty);
+                if let Some(fired) = schedule {
+                    let row = ScheduleRow { agent: address.clone(), fired: *fired };
+                    self.schedules.insert(address.clone(), row);
+                    dirty.schedule(address);
+                }
+            }
+            Event::Turned(turn) => self.turned(address, at, turn, dirty),
+            Event::Stumbled { rests_until, .. } => {
+                if let Some(agent) = self.agents.get_mut(address) {
+                    agent.strikes = agent.strikes.saturating_add(1);
+                    agent.rests_until = *rests_until;
+                }
+            }
+            Event::Attempted { effect } => self.stage(address, *effect, &Stage::Attempted, false),
+            Event::Postponed { effect, until, counts, .. } => {
+                self.stage(address, *effect, &Stage::Ready { after: *until }, *counts);
+            }
+            Event::Doubted { effect, why } => {
+                self.stage(address, *effect, &Stage::Doubtful { why: why.clone() }, false);
+            }
+            Event::Answered { effect, answer, used, .. } => self.answered(address, *effect, answer, *used, dirty),
+            Event::Voted { effect, args, stage, .. } => {
+                self.voted(address, *effect, args.as_ref(), stage.as_ref());
+            }
+            Event::Mailed { message } => self.mailed(address, message),
+            Event::Lettered { message, why } => self.letter(address, message, *why, dirty),
+            Event::Ended { run, ending } => self.end(*run, ending, at, dirty),
+            Event::Restarted { run, rests_until, .. } => self.restart(*run, *rests_until, at, dirty),
+            Event::Quarantined { why } => {
+                if let Some(agent) = self.agents.get_mut(address) {
+                    agent.standing = Standing::Quarantined;
+                    agent.why = Some(why.clone());
+                }
+            }
+            Event::Released { .. } => self.released(address),
+            Event::Moved { run, version } => {
+                if let Some(row) = self.runs.get_mut(run) {
+                    row.version = version.clone();
+                    dirty.run(*run);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn apply_to_shard(&mut self, at: At, event: &Event, dirty: &mut Dirty) {
+        match event {
+            Event::Unlettered { number } => {
+                self.letters.remove(number);
+                dirty.letter(*number);
+            }
+            Event::Halted { scope, on, .. } => {
+                self.row.halts.retain(|halted| halted != scope);
+                if *on {
+                    self.row.halts.push(scope.clone());
+                }
+            }
+            Event::Put { tenant, key, value, version, by } => {
+                let row = ValueRow {
+                    tenant: tenant.clone(),
+                    key: key.clone(),
+                    version: *version,
+                    value: value.clone(),
+                    by: *by,
+                    at,
+                };
+                let name = (tenant.clone(), key.clone());
+                self.values.insert(name.clone(), row);
+                dirty.value(name);
+            }
+            Event::Granted { tenant, resource, of, holder } => {
+                let name = (tenant.clone(), resource.clone());
+                let row = self.leases.entry(name.clone()).or_insert_with(|| LeaseRow {
+                    tenant: tenant.clone(),
+                    resource: resource.clone(),
+                    token: 0,
+                    of: *of,
+                    holders: Vec::new(),
+                });
+                row.of = *of;
+                row.token = row.token.max(holder.token);
+                row.holders.retain(|held| held.effect != holder.effect);
+                row.holders.push(holder.clone());
+                dirty.lease(name);
+            }
+            Event::Freed { tenant, resource, token } => {
+                let name = (tenant.clone(), resource.clone());
+                if let Some(row) = self.leases.get_mut(&name) {
+                    row.holders.retain(|held| held.token != *token);
+                    dirty.lease(name);
+                }
+            }
+            Event::Subscribed { tenant, topic, agent, on } => {
+                let name = (tenant.clone(), topic.clone());
+                let row = self.topics.entry(name.clone()).or_insert_with(|| TopicRow {
+                    tenant: tenant.clone(),
+                    topic: topic.clone(),
+                    agents: Vec::new(),
+                });
+                row.agents.retain(|known| known != agent);
+                if *on {
+                    row.agents.push(agent.clone());
+                }
+                dirty.topic(name);
+            }
+            _ => {}
+        }
+    }
+
+    /// A run begins, or waits until its agent is free.
+    fn start(&mut self, run: &RunRow, lasting: bool, dirty: &mut Dirty) {
+        self.row.runs = self.row.runs.max(run.key.0 >> 8);
+        let mut run = Box::new(run.clone());
+        let known = self.agents.contains_key(&run.agent);
+        let agent = self.agent_or_new(&run.agent);
+        agent.lasting = if known { agent.lasting || lasting } else { lasting };
+        if agent.run.is_none() && agent.standing != Standing::Quarantined {
+            begin(agent, &mut run);
+        } else {
+            agent.queue.push(run.key);
+            run.state = RunState::Queued;
+        }
+        dirty.agent(&run.agent);
+        dirty.run(run.key);
+        if let Some(parent) = run.parent
+            && let Some(above) = self.runs.get_mut(&parent.run)
+        {
+            above.children.push(run.key);
+            dirty.run(parent.run);
+        }
+        self.runs.insert(run.key, run);
+    }
+
+    fn turned(&mut self, address: &Address, at: At, turn: &Turn, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let seen: Vec<Item> = agent.inbox.drain(..(turn.seen as usize).min(agent.inbox.len())).collect();
+        agent.strikes = 0;
+        agent.progress = turn.progress.clone();
+        agent.rests_until = turn.rests_until;
+        if let Next::Wait(wake) = turn.next {
+            agent.wake = wake;
+        }
+        agent.inbox.extend(turn.note.clone().map(Item::Note));
+        self.change(turn.run, &turn.changes, &seen, dirty);
+        self.settle(turn.run, Spend::default(), Spend { steps: 1, ..Spend::default() }, dirty);
+        let Some(run) = self.runs.get_mut(&turn.run) else { return };
+        run.turns = turn.number;
+        run.hop = turn.hop;
+        for planned in &turn.effects {
+            self.plan(address, turn.run, at, planned, dirty);
+        }
+        match &turn.next {
+            Next::Wait(_) => {}
+            Next::End(ending) => self.end(turn.run, ending, at, dirty),
+            Next::Again { rests_until, .. } => self.restart(turn.run, *rests_until, at, dirty),
+        }
+    }
+
+    /// An effect of a turn: under way from now on, or answered by its refusal.
+    fn plan(&mut self, address: &Address, run: RunKey, at: At, planned: &Planned, dirty: &mut Dirty) {
+        let Some(row) = self.runs.get_mut(&run) else { return };
+        row.effects += 1;
+        dirty.run(run);
+        let id = EffectId { run, number: row.effects };
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        if let Some((code, why)) = &planned.refused {
+            let answer = Answer::Failed { code: *code, why: why.clone() };
+            let (tag, twin) = (planned.ask.tag.clone(), planned.ask.twin);
+            let kind = planned.ask.work.kind().into();
+            agent.inbox.push(Item::Answer { effect: id, tag, kind, twin, answer });
+            return;
+        }
+        agent.pending.push(Pending {
+            id,
+            tag: planned.ask.tag.clone(),
+            work: planned.ask.work.clone(),
+            class: planned.ask.class,
+            ruling: planned.ruling.clone(),
+            reserved: planned.reserved,
+            twin: planned.ask.twin,
+            stage: planned.stage.clone().unwrap_or(Stage::Waiting),
+            attempts: 0,
+            asked: at,
+            until: planned.until,
+            child: planned.child.as_ref().map(|child| child.key),
+        });
+        self.reserve(run, planned.reserved, dirty);
+        if let Some(child) = &planned.child {
+            let named = !child.agent.agent.as_str().ends_with(&child.key.to_string());
+            self.start(child, named, dirty);
+        }
+    }
+
+    fn change(&mut self, run: RunKey, changes: &[Change], seen: &[Item], dirty: &mut Dirty) {
+        for change in changes {
+            match change {
+                Change::Set { key, value } => dirty.state(run, key.clone(), Some(value.clone())),
+                Change::Drop { key } => dirty.state(run, key.clone(), None),
+                Change::Keep { key, effect } => dirty.state(run, key.clone(), Some(kept(seen, *effect))),
+            }
+        }
+    }
+
+    fn stage(&mut self, address: &Address, effect: EffectId, stage: &Stage, counts: bool) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let Some(at) = pending(agent, effect) else { return };
+        agent.pending[at].stage = stage.clone();
+        agent.pending[at].attempts += u32::from(counts);
+    }
+
+    fn voted(&mut self, address: &Address, effect: EffectId, args: Option<&Payload>, stage: Option<&Stage>) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let Some(at) = pending(agent, effect) else { return };
+        if let Some(stage) = stage {
+            agent.pending[at].stage = stage.clone();
+        }
+        if let (Some(edited), Work::Tool { args, .. }) = (args, &mut agent.pending[at].work) {
+            *args = edited.clone();
+        }
+    }
+
+    fn answered(&mut self, address: &Address, effect: EffectId, answer: &Answer, used: Spend, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let Some(at) = pending(agent, effect) else { return };
+        let pending = agent.pending.remove(at);
+        if agent.run == Some(effect.run) {
+            agent.inbox.push(answer_to(&pending, answer.clone()));
+        }
+        self.settle(effect.run, pending.reserved, used, dirty);
+    }
+
+    fn mailed(&mut self, address: &Address, message: &Message) {
+        let agent = self.agent_or_new(address);
+        if agent.seen.len() >= limits::SEEN_MAX {
+            agent.seen.drain(..limits::SEEN_MAX / 4);
+        }
+        agent.seen.push(message.id);
+        agent.inbox.push(Item::Mail(message.clone()));
+    }
+
+    fn letter(&mut self, address: &Address, message: &Message, why: Code, dirty: &mut Dirty) {
+        if self.letters.len() >= limits::LETTERS_MAX
+            && let Some((oldest, _)) = self.letters.pop_first()
+        {
+            dirty.letter(oldest);
+        }
+        self.row.letters += 1;
+        let number = self.row.letters;
+        let letter = DeadLetter { number, to: address.clone(), message: message.clone(), why };
+        self.letters.insert(number, letter);
+        dirty.letter(number);
+    }
+
+    fn released(&mut self, address: &Address) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        agent.standing = if agent.run.is_some() { Standing::Active } else { Standing::Idle };
+        agent.why = None;
+        agent.strikes = 0;
+        agent.rests_until = At(0);
+        agent.progress = Progress::default();
+    }
+
+    /// A run is over: what it reserved is free, who waits for it is told, and the next
+    /// run of its agent begins.
+    fn end(&mut self, key: RunKey, ending: &Ending, at: At, dirty: &mut Dirty) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        if run.state.over() {
+            return;
+        }
+        run.state = match ending.clone() {
+            Ending::Done(output) => RunState::Done { output },
+            Ending::Failed { code, why } => RunState::Failed { code, why },
+            Ending::Cancelled { by } => RunState::Cancelled { by },
+        };
+        run.ended = Some(at);
+        dirty.run(key);
+        let (address, parent) = (run.agent.clone(), run.parent);
+        self.drop_effects(&address, key, dirty);
+        self.leave_run(&address, key, dirty);
+        if let Some(parent) = parent {
+            self.tell_parent(parent, key, ending, dirty);
+        }
+    }
+
+    /// Effects of a run that is over or begins again: what may have been done without
+    /// anybody knowing stays in doubt, the rest is forgotten.
+    fn drop_effects(&mut self, address: &Address, run: RunKey, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let mut freed = Vec::new();
+        agent.pending.retain_mut(|pending| {
+            if pending.id.run != run {
+                return true;
+            }
+            freed.push(std::mem::take(&mut pending.reserved));
+            if pending.stage == Stage::Attempted {
+                pending.stage = Stage::Doubtful { why: "its run ended while it was under way".into() };
+            }
+            matches!(pending.stage, Stage::Doubtful { .. })
+        });
+        for reserved in freed {
+            self.settle(run, reserved, Spend::default(), dirty);
+        }
+    }
+
+    fn leave_run(&mut self, address: &Address, run: RunKey, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        dirty.agent(address);
+        agent.queue.retain(|queued| *queued != run);
+        if agent.run != Some(run) {
+            return;
+        }
+        agent.run = None;
+        agent.inbox.retain(|item| matches!(item, Item::Mail(_)));
+        let next = (!agent.queue.is_empty()).then(|| agent.queue.remove(0));
+        if agent.standing != Standing::Quarantined {
+            agent.standing = if agent.lasting { Standing::Idle } else { Standing::Done };
+        }
+        let Some(next) = next else { return self.bury(address, dirty) };
+        let (Some(agent), Some(run)) = (self.agents.get_mut(address), self.runs.get_mut(&next)) else { return };
+        begin(agent, run);
+        dirty.run(next);
+    }
+
+    /// Mail of an agent that will have no turn any more.
+    fn bury(&mut self, address: &Address, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        if agent.standing != Standing::Done {
+            return;
+        }
+        for item in std::mem::take(&mut agent.inbox) {
+            if let Item::Mail(message) = item {
+                self.letter(address, &message, Code::AgentUnknown, dirty);
+            }
+        }
+    }
+
+    fn tell_parent(&mut self, effect: EffectId, child: RunKey, ending: &Ending, dirty: &mut Dirty) {
+        let Some(parent) = self.runs.get_mut(&effect.run) else { return };
+        parent.children.retain(|known| *known != child);
+        dirty.run(effect.run);
+        let address = parent.agent.clone();
+        let Some(agent) = self.agents.get_mut(&address) else { return };
+        let Some(at) = pending(agent, effect) else { return };
+        dirty.agent(&address);
+        let waiting = agent.pending.remove(at);
+        if agent.run == Some(effect.run) {
+            agent.inbox.push(answer_to(&waiting, answer_of(ending)));
+        }
+        self.settle(effect.run, waiting.reserved, Spend::default(), dirty);
+    }
+
+    fn restart(&mut self, key: RunKey, rests_until: At, at: At, dirty: &mut Dirty) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        if run.restarts.len() >= RESTARTS_KEPT {
+            run.restarts.remove(0);
+        }
+        run.restarts.push(at);
+        dirty.run(key);
+        dirty.no_state(key);
+        let address = run.agent.clone();
+        self.drop_effects(&address, key, dirty);
+        let Some(agent) = self.agents.get_mut(&address) else { return };
+        agent.inbox.retain(|item| matches!(item, Item::Mail(_)));
+        agent.inbox.insert(0, Item::Task { run: key });
+        agent.progress = Progress::default();
+        agent.wake = Wake::Any;
+        agent.strikes = 0;
+        agent.rests_until = rests_until;
+        dirty.agent(&address);
+    }
+}
+
+/// An agent takes up a run.
+fn begin(agent: &mut AgentRow, run: &mut RunRow) {
+    run.state = RunState::Active;
+    agent.run = Some(run.key);
+    agent.standing = Standing::Active;
+    agent.progress = Progress::default();
+    agent.wake = Wake::Any;
+    agent.rests_until = At(0);
+    agent.strikes = 0;
+    agent.inbox.push(Item::Task { run: run.key });
+}
+
+fn kept(seen: &[Item], effect: EffectId) -> Payload {
+    let found = seen.iter().find_map(|item| match item {
+        Item::Answer { effect: of, answer: Answer::Done(body) | Answer::Error(body), .. } if *of == effect => {
+            Some(body.clone())
+        }
+        _ => None,
+    });
+    found.unwrap_or_else(Payload::empty)
+}
+
+fn answer_to(pending: &Pending, answer: Answer) -> Item {
+    let kind = pending.work.kind().into();
+    Item::Answer { effect: pending.id, tag: pending.tag.clone(), kind, twin: pending.twin, answer }
+}
+
+fn answer_of(ending: &Ending) -> Answer {
+    match ending {
+        Ending::Done(output) => Answer::Done(output.clone()),
+        Ending::Failed { code, why } => Answer::Failed { code: *code, why: why.clone() },
+        Ending::Cancelled { by } => {
+            Answer::Failed { code: Code::RunCancelled, why: Arc::from(format!("cancelled by {by}")) }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Everything that agents ask of the shell, closed in one enum. What is durable is not
+//! among them: the shell takes it with [`super::Agents::batch`] and writes it down; an
+//! effect that depends on a record comes only after [`super::Input::Durable`] (I3).
+
+use std::sync::Arc;
+
+use seawall_model::durable::{Item, Row, RunRow, RunState};
+use seawall_model::effect::{EffectId, Work};
+use seawall_model::journal::Entry;
+use seawall_model::{Address, At, Code, EffectClass, RunKey, Tenant};
+
+use super::input::Ticket;
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// An agent has its turn: answer with [`super::Input::Commit`] or
+    /// [`super::Input::Stumble`].
+    Turn(Box<Grant>),
+    /// Do this in the world: answer with [`super::Input::Report`].
+    Perform(Box<Perform>),
+    /// Drop what is under way for this effect; no report is wanted.
+    Abort(EffectId),
+    /// Tell whoever waits.
+    Reply(Ticket, Reply),
+    /// Read this agent, those above it, and their runs.
+    Load(Address),
+    /// Read this value.
+    LoadValue(Tenant, Arc<str>),
+    /// A run is over, durably.
+    Over {
+        /// Which.
+        run: RunKey,
+        /// How.
+        state: RunState,
+    },
+    /// Something that an operator should know of.
+    Notice(Notice),
+}
+
+/// An agent's turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The agent.
+    pub address: Address,
+    /// Names the turn: an answer with another is ignored.
+    pub token: u64,
+    /// Its number in the run.
+    pub number: u32,
+    /// The run.
+    pub run: RunRow,
+    /// What it sees.
+    pub items: Vec<Item>,
+    /// The time that it may know.
+    pub at: At,
+}
+
+/// An effect to be performed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Perform {
+    /// Which: with the installation's name in front it is the idempotency key.
+    pub effect: EffectId,
+    /// Whose.
+    pub address: Address,
+    /// The top of the run's tree.
+    pub root: RunKey,
+    /// The run it is part of, and the version it is on.
+    pub version: Arc<str>,
+    /// What.
+    pub work: Work,
+    /// How it may be repeated.
+    pub class: EffectClass,
+    /// Arguments to leave out, by path.
+    pub redact: Vec<Arc<str>>,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// Call the tool that undoes it instead.
+    pub undo: bool,
+    /// It is given up then.
+    pub until: At,
+}
+
+/// What whoever waits is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The run is durable.
+    Started {
+        /// Which.
+        run: RunKey,
+        /// Whose.
+        address: Address,
+    },
+    /// It is done and durable.
+    Done,
+    /// The value has this version now.
+    Version(u64),
+    /// It was refused.
+    Refused {
+        /// The row of the table.
+        code: Code,
+        /// In words.
+        why: Arc<str>,
+    },
+}
+
+/// Something that an operator should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// An agent climbed the progress guard's ladder.
+    Rung {
+        /// Which.
+        address: Address,
+        /// How far.
+        rung: seawall_model::durable::Rung,
+        /// In words.
+        why: Arc<str>,
+    },
+    /// An agent was taken out of service.
+    Quarantined {
+        /// Which.
+        address: Address,
+        /// In words.
+        why: Arc<str>,
+    },
+    /// An effect is in doubt.
+    Doubt {
+        /// Which.
+        effect: EffectId,
+        /// Whose.
+        address: Address,
+    },
+    /// People are asked.
+    Asked {
+        /// Which.
+        effect: EffectId,
+        /// Whose.
+        address: Address,
+    },
+    /// A message was not taken.
+    Letter {
+        /// Whom it was for.
+        to: Address,
+        /// Why.
+        why: Code,
+    },
+}
+
+/// What is to be written in one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Records, in the order of each shard.
+    pub entries: Vec<Entry>,
+    /// Rows as they are after these records.
+    pub rows: Vec<Row>,
+}
+
+impl Batch {
+    /// Is there nothing to write?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.rows.is_empty()
+    }
+}

@@ -1,0 +1,429 @@
+//! The machine: shards, what is live beside them, and the one function that changes both.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use seawall_model::durable::{AgentRow, RunRow, Scope, ValueRow};
+use seawall_model::effect::EffectId;
+use seawall_model::journal::{Entry, Event, Record};
+use seawall_model::{Address, At, Code, RunKey, Tenant};
+
+use super::alarm::{Alarm, Alarms};
+use super::effect::{Batch, Effect, Reply};
+use super::input::{Input, Ticket};
+use super::pool::Pool;
+use super::rules::Rules;
+use super::shard::{Dirty, Name, Shard};
+use crate::rng::Rng;
+
+/// Steps that one input may lead to by itself (a parent's end cancels its children, and so
+/// on): far more than any tree has runs. More is a bug, which must not hang the process.
+const FOLLOWING_MAX: usize = 1_000_000;
+
+/// All agents of this node.
+#[derive(Clone, Debug)]
+pub struct Agents {
+    pub(super) rules: Rules,
+    pub(super) now: At,
+    pub(super) rng: Rng,
+    pub(super) shards: Vec<Shard>,
+    dirty: Vec<Dirty>,
+    durable: Vec<u64>,
+    /// Effects that wait for a record to be on disk.
+    held: Vec<VecDeque<(u64, Effect)>>,
+    entries: Vec<Entry>,
+    pub(super) slots: BTreeMap<Address, Slot>,
+    pub(super) alarms: Alarms,
+    pub(super) turns: Pool<Address>,
+    pub(super) models: Pool<EffectId>,
+    pub(super) tools: BTreeMap<Arc<str>, Pool<EffectId>>,
+    pub(super) values: BTreeMap<Name, ValueSlot>,
+    /// Who waits for a lease, in order.
+    pub(super) acquirers: BTreeMap<Name, VecDeque<(EffectId, Address)>>,
+    /// Values that nobody waits for, which leave once they are on disk up to a sequence.
+    pub(super) values_idle: VecDeque<(usize, u64, Name)>,
+    pub(super) room: bool,
+    pub(super) draining: bool,
+    pub(super) runs_live: usize,
+    pub(super) token: u64,
+    todo: VecDeque<Input>,
+    pub(super) out: Vec<Effect>,
+}
+
+/// An agent that is in memory, or will be.
+#[derive(Clone, Debug)]
+pub(super) enum Slot {
+    /// It is being read; these inputs wait for it.
+    Coming(Vec<Input>),
+    /// It is here.
+    Here(Live),
+}
+
+/// What is known of an agent in memory and not durable.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Live {
+    /// The turn it has.
+    pub(super) turn: Option<u64>,
+    /// Does it wait for one?
+    pub(super) lined_up: bool,
+    /// Effects that wait for a place.
+    pub(super) lined: BTreeSet<EffectId>,
+    /// Effects that the shell is performing.
+    pub(super) flights: BTreeMap<EffectId, Flight>,
+    /// When its alarm rings.
+    pub(super) alarm: Option<At>,
+    /// Since when it has been as it is.
+    pub(super) since: At,
+    /// Runs of its that are over, and still in memory.
+    pub(super) over: Vec<RunKey>,
+}
+
+/// An effect that the shell is performing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    /// Since when.
+    pub(super) since: At,
+    /// Is it the tool that undoes it?
+    pub(super) undo: bool,
+}
+
+/// A value that is in memory because somebody wants to write it or watches it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ValueSlot {
+    /// Has it been read?
+    pub(super) here: bool,
+    /// Who wants to write it once it is.
+    pub(super) writers: Vec<Writer>,
+    /// Who waits for a version newer than the one named.
+    pub(super) watchers: Vec<(EffectId, Address, u64)>,
+}
+
+/// Who wants to write a value.
+#[derive(Clone, Debug)]
+pub(super) enum Writer {
+    /// An agent's effect.
+    Effect(EffectId, Address),
+    /// Somebody outside.
+    Outside(Box<Input>),
+}
+
+impl Agents {
+    /// A machine over shards as they were read, each of which is opened anew: whoever had
+    /// it before may write no more. `runs_live` of all runs are not over. Agents that have
+    /// work follow by [`Agents::restore`].
+    #[must_use]
+    pub fn open(now: At, rules: Rules, shards: Vec<Shard>, runs_live: usize) -> Self {
+        let count = shards.len();
+        let mut agents = Self {
+            rng: Rng::seed(rules.seed),
+            turns: Pool::new(rules.turns_max),
+            models: Pool::new(rules.models_max),
+            tools: BTreeMap::new(),
+            rules,
+            now,
+            durable: shards.iter().map(|shard| shard.row.seq).collect(),
+            shards,
+            dirty: vec![Dirty::default(); count],
+            held: vec![VecDeque::new(); count],
+            entries: Vec::new(),
+            slots: BTreeMap::new(),
+            alarms: Alarms::default(),
+            values: BTreeMap::new(),
+            acquirers: BTreeMap::new(),
+            values_idle: VecDeque::new(),
+            room: true,
+            draining: false,
+            runs_live,
+            token: 0,
+            todo: VecDeque::new(),
+            out: Vec::new(),
+        };
+        for shard in 0..count {
+            agents.shards[shard].row.epoch += 1;
+            agents.append(shard, None, Event::Opened);
+        }
+        agents.arm_leases();
+        agents.arm_schedules();
+        agents
+    }
+
+    /// Rows of agents that have work, as the store has them: each with its run, its queued
+    /// runs, and those above it. What a crash left in doubt is found here.
+    pub fn restore(&mut self, now: At, agents: Vec<AgentRow>, runs: Vec<RunRow>, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        let addresses = self.admit_rows(agents, runs);
+        for address in addresses {
+            self.recover(&address);
+        }
+        self.settle_down(out);
+    }
+
+    /// One step.
+    pub fn step(&mut self, now: At, input: Input, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        self.todo.push_back(input);
+        self.settle_down(out);
+    }
+
+    /// When the machine wants to be stepped with [`Input::Tick`].
+    #[must_use]
+    pub fn wake_at(&self) -> Option<At> {
+        self.alarms.next()
+    }
+
+    /// What is to be written now, in one transaction: rows as they are after the last of
+    /// the entries. Answer with [`Input::Durable`] for each shard among them.
+    #[must_use]
+    pub fn batch(&mut self) -> Batch {
+        let entries = std::mem::take(&mut self.entries);
+        let shards = self.shards.iter().zip(&mut self.dirty);
+        let rows = shards.flat_map(|(shard, dirty)| shard.rows(dirty)).collect();
+        Batch { entries, rows }
+    }
+
+    /// Is there something to be written?
+    #[must_use]
+    pub fn has_batch(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Works off the input, whatever it leads to, alarms that are due, and places that are
+    /// free, until nothing more happens by itself.
+    fn settle_down(&mut self, out: &mut Vec<Effect>) {
+        let mut steps = 0;
+        loop {
+            while let Some(input) = self.todo.pop_front() {
+                self.take(input);
+                steps += 1;
+                assert!(steps < FOLLOWING_MAX, "one input led to a million others");
+            }
+            if !self.ring() && !self.pump() && self.todo.is_empty() {
+                break;
+            }
+        }
+        out.append(&mut self.out);
+    }
+
+    /// Something that this input leads to, after it.
+    pub(super) fn follow(&mut self, input: Input) {
+        self.todo.push_back(input);
+    }
+
+    fn take(&mut self, input: Input) {
+        let input = match self.await_agent(input) {
+            Some(input) => input,
+            None => return,
+        };
+        match input {
+            Input::Configure(rules) => self.configure(*rules),
+            Input::Start { ticket, start } => self.start(ticket, *start),
+            Input::Commit { address, token, commit } => self.commit(&address, token, *commit),
+            Input::Stumble { address, token, why } => self.stumble(&address, token, why),
+            Input::Report { effect, address, report } => self.report(effect, &address, report),
+            Input::Resolve { ticket, effect, address, by, answer } => {
+                self.resolve(ticket, effect, &address, by, answer);
+            }
+            Input::Vote { ticket, effect, address, by, yes, args } => {
+                self.vote(ticket, effect, &address, by, yes, args);
+            }
+            Input::Send { ticket, to, message } => self.send(ticket, &to, *message),
+            Input::Cancel { ticket, run, address, by } => self.cancel(ticket, run, &address, by),
+            Input::Again { ticket, run, address, why } => self.again(ticket, run, &address, why),
+            Input::Fail { run, address, code, why } => self.fail(&address, run, code, why),
+            Input::Halt { ticket, scope, on, by } => self.halt(ticket, scope, on, by),
+            Input::Nudge { address } => self.nudge(&address),
+            Input::Release { ticket, address, by } => self.release(ticket, &address, by),
+            Input::Redrive { ticket, shard, number, send } => self.redrive(ticket, shard, number, send),
+            Input::Put { .. } => self.put_from_outside(input),
+            Input::Loaded { address, agents, runs } => self.loaded(&address, agents, runs),
+            Input::ValueLoaded { tenant, key, row } => self.value_loaded((tenant, key), row),
+            Input::Durable { shard, seq } => self.durable(shard, seq),
+            Input::Room(room) => self.room = room,
+            Input::Tick => {}
+            Input::Drain => self.draining = true,
+        }
+    }
+
+    fn configure(&mut self, rules: Rules) {
+        // The number of shards is the journal's, for life.
+        self.rules = Rules { shards: self.rules.shards, ..rules };
+        self.turns.resize(self.rules.turns_max);
+        self.models.resize(self.rules.models_max);
+        let places: Vec<(Arc<str>, u32)> =
+            self.tools.keys().map(|server| (server.clone(), self.tool_places(server))).collect();
+        for (server, places) in places {
+            if let Some(pool) = self.tools.get_mut(&server) {
+                pool.resize(places);
+            }
+        }
+        self.arm_schedules();
+    }
+
+    pub(super) fn tool_places(&self, server: &str) -> u32 {
+        let named = self.rules.tools.iter().find(|(name, _)| &**name == server);
+        named.map_or(self.rules.tool_max, |(_, places)| *places)
+    }
+
+    /// The shard of a tenant: FNV-1a of its path (Fowler, Noll, Vo).
+    #[must_use]
+    pub fn shard_of(&self, tenant: &Tenant) -> usize {
+        shard_of(tenant, self.shards.len())
+    }
+
+    pub(super) fn shard(&self, address: &Address) -> &Shard {
+        &self.shards[self.shard_of(&address.tenant)]
+    }
+
+    pub(super) fn agent(&self, address: &Address) -> Option<&AgentRow> {
+        self.shard(address).agents.get(address).map(|row| &**row)
+    }
+
+    pub(super) fn run(&self, address: &Address, run: RunKey) -> Option<&RunRow> {
+        self.shard(address).runs.get(&run).map(|row| &**row)
+    }
+
+    pub(super) fn live(&mut self, address: &Address) -> Option<&mut Live> {
+        match self.slots.get_mut(address) {
+            Some(Slot::Here(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    /// Appends a record about an agent and applies it.
+    pub(super) fn record(&mut self, address: &Address, event: Event) {
+        let shard = self.shard_of(&address.tenant);
+        self.append(shard, Some(address.clone()), event);
+    }
+
+    /// Appends a record and applies it.
+    pub(super) fn append(&mut self, shard: usize, agent: Option<Address>, event: Event) {
+        let row = &self.shards[shard].row;
+        let (epoch, seq) = (row.epoch, row.seq + 1);
+        let record = Record { at: self.now, agent, event };
+        let entry = Entry { shard: row.shard, epoch, seq, record };
+        self.shards[shard].apply(&entry, &mut self.dirty[shard]);
+        self.entries.push(entry);
+    }
+
+    /// Has the shell do this once all that was recorded so far in the shard is on disk.
+    pub(super) fn once_durable(&mut self, shard: usize, effect: Effect) {
+        let seq = self.shards[shard].row.seq;
+        if self.durable[shard] >= seq {
+            self.out.push(effect);
+        } else {
+            self.held[shard].push_back((seq, effect));
+        }
+    }
+
+    /// Is everything about the shard on disk up to here?
+    pub(super) fn is_durable(&self, shard: usize, seq: u64) -> bool {
+        self.durable[shard] >= seq
+    }
+
+    fn durable(&mut self, shard: u8, seq: u64) {
+        let at = usize::from(shard);
+        if at >= self.shards.len() {
+            return;
+        }
+        self.durable[at] = self.durable[at].max(seq);
+        while self.held[at].front().is_some_and(|(needs, _)| *needs <= seq) {
+            self.out.extend(self.held[at].pop_front().map(|(_, effect)| effect));
+        }
+        self.forget_values();
+    }
+
+    /// Records that are not on disk yet.
+    pub(super) fn undurable(&self) -> u64 {
+        self.shards.iter().zip(&self.durable).map(|(shard, durable)| shard.row.seq - durable).sum()
+    }
+
+    /// Tells whoever waits that it is done, once it is durable.
+    pub(super) fn reply(&mut self, shard: usize, ticket: Ticket, reply: Reply) {
+        if ticket != 0 {
+            self.once_durable(shard, Effect::Reply(ticket, reply));
+        }
+    }
+
+    /// Tells whoever waits that it will not be done.
+    pub(super) fn refuse(&mut self, ticket: Ticket, code: Code, why: impl Into<Arc<str>>) {
+        if ticket != 0 {
+            self.out.push(Effect::Reply(ticket, Reply::Refused { code, why: why.into() }));
+        }
+    }
+
+    /// What alarms are due for; `false` if none was.
+    fn ring(&mut self) -> bool {
+        let Some(alarm) = self.alarms.pop(self.now) else { return false };
+        match alarm {
+            Alarm::Agent(address) => self.agent_rings(&address),
+            Alarm::Lease(name) => self.lease_rings(&name),
+            Alarm::Schedule(kind) => self.schedule_rings(&kind),
+        }
+        true
+    }
+
+    /// Gives free places to whoever is next; `false` if nothing happened.
+    fn pump(&mut self) -> bool {
+        if self.draining {
+            return false;
+        }
+        let mut moved = false;
+        while let Some(address) = self.turns.next(self.now) {
+            moved = true;
+            self.grant(&address);
+        }
+        while let Some(effect) = self.models.next(self.now) {
+            moved = true;
+            self.perform(effect);
+        }
+        let servers: Vec<Arc<str>> =
+            self.tools.iter().filter(|(_, pool)| pool.is_ready()).map(|(server, _)| server.clone()).collect();
+        for server in servers {
+            while let Some(effect) = self.tools.get_mut(&server).and_then(|pool| pool.next(self.now)) {
+                moved = true;
+                self.perform(effect);
+            }
+        }
+        moved
+    }
+
+    /// The value, if it is in memory.
+    pub(super) fn value(&self, name: &Name) -> Option<&ValueRow> {
+        self.shards[self.shard_of(&name.0)].values.get(name)
+    }
+
+    /// Is this stopped, for this agent's run?
+    pub(super) fn halted(&self, address: &Address, run: Option<RunKey>) -> Option<&Scope> {
+        let halts = self.shards.first().map_or(&[][..], |shard| &shard.row.halts);
+        halts.iter().find(|scope| match scope {
+            Scope::All => true,
+            Scope::Tenant(prefix) => address.tenant.is_under(prefix),
+            Scope::Type(kind) => address.agent.kind() == &**kind,
+            Scope::Agent(agent) => agent == address,
+            Scope::Tree(top) => run.is_some_and(|run| self.shard(address).path(run).contains(top)),
+            Scope::Tool(_) => false,
+        })
+    }
+
+    /// Is this tool stopped?
+    pub(super) fn tool_halted(&self, tool: &str) -> bool {
+        let halts = self.shards.first().map_or(&[][..], |shard| &shard.row.halts);
+        halts.iter().any(|scope| match scope {
+            Scope::Tool(name) => match name.strip_suffix('*') {
+                Some(begin) => tool.starts_with(begin),
+                None => tool == &**name,
+            },
+            _ => false,
+        })
+    }
+}
+
+/// The shard of a tenant among so many.
+#[must_use]
+pub fn shard_of(tenant: &Tenant, shards: usize) -> usize {
+    let hash = tenant.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    // The low bits of FNV of short texts are the poorer ones.
+    ((hash ^ (hash >> 32)) % shards.max(1) as u64) as usize
+}

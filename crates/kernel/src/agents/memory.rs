@@ -1,0 +1,239 @@
+//! What is in memory: agents come when something concerns them, and leave when they have
+//! nothing to do but wait. A suspended agent is a row on disk and, at most, an alarm here.
+
+use seawall_model::durable::{AgentRow, RunRow, Stage, Standing};
+use seawall_model::effect::Work;
+use seawall_model::{Address, Agent, At, RunKey};
+
+use super::alarm::Alarm;
+use super::effect::Effect;
+use super::input::Input;
+use super::machine::{Agents, Slot};
+use super::turn::wakeful;
+
+impl Agents {
+    /// The input, if all it concerns is in memory; else it waits until it is.
+    pub(super) fn await_agent(&mut self, input: Input) -> Option<Input> {
+        for address in self.concerns(&input) {
+            match self.slots.get_mut(&address) {
+                Some(Slot::Here(_)) => {}
+                Some(Slot::Coming(waiting)) => {
+                    waiting.push(input);
+                    return None;
+                }
+                None => {
+                    self.out.push(Effect::Load(address.clone()));
+                    self.slots.insert(address, Slot::Coming(vec![input]));
+                    return None;
+                }
+            }
+        }
+        Some(input)
+    }
+
+    /// Is the agent in memory? If not it will come, and `then` will happen.
+    pub(super) fn bring(&mut self, address: &Address, then: Input) -> bool {
+        match self.slots.get_mut(address) {
+            Some(Slot::Here(_)) => return true,
+            Some(Slot::Coming(waiting)) => waiting.push(then),
+            None => {
+                self.out.push(Effect::Load(address.clone()));
+                self.slots.insert(address.clone(), Slot::Coming(vec![then]));
+            }
+        }
+        false
+    }
+
+    fn concerns(&self, input: &Input) -> Vec<Address> {
+        let keyed = |agent: &Agent| agent.as_str().contains('/');
+        match input {
+            Input::Start { start, .. } if keyed(&start.agent) => {
+                vec![Address { tenant: start.tenant.clone(), agent: start.agent.clone() }]
+            }
+            Input::Commit { address, commit, .. } => {
+                let mut all = vec![address.clone()];
+                all.extend(commit.asks.iter().filter_map(|ask| match &ask.work {
+                    Work::Child { agent, .. } if keyed(agent) => {
+                        Some(Address { tenant: address.tenant.clone(), agent: agent.clone() })
+                    }
+                    _ => None,
+                }));
+                all
+            }
+            Input::Stumble { address, .. }
+            | Input::Report { address, .. }
+            | Input::Resolve { address, .. }
+            | Input::Vote { address, .. }
+            | Input::Send { to: address, .. }
+            | Input::Cancel { address, .. }
+            | Input::Again { address, .. }
+            | Input::Fail { address, .. }
+            | Input::Nudge { address }
+            | Input::Release { address, .. } => vec![address.clone()],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Rows that were asked for.
+    pub(super) fn loaded(&mut self, address: &Address, agents: Vec<AgentRow>, runs: Vec<RunRow>) {
+        let mut waiting = Vec::new();
+        for address in agents.iter().map(|row| &row.address).chain([address]) {
+            if let Some(Slot::Coming(inputs)) = self.slots.get_mut(address) {
+                waiting.append(inputs);
+                self.slots.remove(address);
+            }
+        }
+        let new = self.admit_rows(agents, runs);
+        self.make_slot(address);
+        if self.agent(address).is_none() {
+            // Nobody by that name: the place is given up again.
+            self.alarms.arm(self.now.plus(self.rules.suspend_after), Alarm::Agent(address.clone()));
+        }
+        for address in new {
+            self.recover(&address);
+        }
+        for input in waiting {
+            self.follow(input);
+        }
+    }
+
+    /// Takes rows into memory that are not there; answers with the agents among them.
+    pub(super) fn admit_rows(&mut self, agents: Vec<AgentRow>, runs: Vec<RunRow>) -> Vec<Address> {
+        for run in runs {
+            let shard = self.shard_of(&run.agent.tenant);
+            let known = self.shards[shard].runs.contains_key(&run.key);
+            if !known {
+                self.shards[shard].runs.insert(run.key, Box::new(run));
+            }
+        }
+        let mut new = Vec::new();
+        for row in agents {
+            let shard = self.shard_of(&row.address.tenant);
+            if self.shards[shard].agents.contains_key(&row.address) {
+                continue;
+            }
+            let address = row.address.clone();
+            self.make_slot(&address);
+            self.shards[shard].agents.insert(address.clone(), Box::new(row));
+            new.push(address);
+        }
+        new
+    }
+
+    /// When the agent must be looked at again, whoever comes first.
+    fn next_due(&self, row: &AgentRow) -> At {
+        let mut due = At::MAX;
+        let mut at = |moment: At| due = due.min(moment);
+        if let Some(run) = row.run.and_then(|run| self.run(&row.address, run)) {
+            at(self.expires(run.began, run.allowance.wall));
+        }
+        if row.rests_until > self.now && wakeful(row) {
+            at(row.rests_until);
+        }
+        for pending in &row.pending {
+            match (&pending.stage, &pending.work) {
+                (Stage::Doubtful { .. }, _) => continue,
+                (Stage::Waiting, Work::Timer { at: rings }) => at(*rings),
+                (Stage::Approving { until, .. }, _) => at(*until),
+                (Stage::Ready { after }, _) if *after > self.now => at(*after),
+                _ => {}
+            }
+            at(pending.until);
+        }
+        due
+    }
+
+    /// Sets the agent's alarm for whatever of it is due next, its leaving included.
+    pub(super) fn set_alarm(&mut self, address: &Address) {
+        let Some(row) = self.agent(address) else { return };
+        let mut at = self.next_due(row);
+        if self.may_leave(row) {
+            let since = match self.slots.get(address) {
+                Some(Slot::Here(live)) => live.since,
+                _ => self.now,
+            };
+            // Never now: what is due now has just been done.
+            let leaves = since.plus(self.rules.suspend_after).max(At(self.now.0 + 1_000));
+            at = at.min(leaves);
+        }
+        let at = at.max(At(self.now.0 + 1));
+        let Some(live) = self.live(address) else { return };
+        let before = live.alarm.replace(at);
+        if before == Some(at) {
+            return;
+        }
+        if let Some(before) = before {
+            self.alarms.disarm(before, Alarm::Agent(address.clone()));
+        }
+        self.alarms.arm(at, Alarm::Agent(address.clone()));
+    }
+
+    /// An agent's alarm rings.
+    pub(super) fn agent_rings(&mut self, address: &Address) {
+        if !self.bring(address, Input::Nudge { address: address.clone() }) {
+            return;
+        }
+        if let Some(live) = self.live(address) {
+            live.alarm = None;
+        }
+        self.due(address);
+        self.look(address);
+        self.suspend(address);
+    }
+
+    /// Has it nothing to do but wait?
+    fn may_leave(&self, row: &AgentRow) -> bool {
+        let Some(Slot::Here(live)) = self.slots.get(&row.address) else { return false };
+        if live.turn.is_some() || live.lined_up || !live.lined.is_empty() || !live.flights.is_empty() {
+            return false;
+        }
+        let waits = row.pending.iter().all(|pending| match (&pending.stage, &pending.work) {
+            (Stage::Waiting | Stage::Approving { .. } | Stage::Doubtful { .. }, _) => true,
+            (Stage::Ready { .. }, Work::Watch { .. } | Work::Acquire { .. }) => false,
+            (Stage::Ready { after }, _) => *after > self.now,
+            (Stage::Attempted, _) => false,
+        });
+        let halted = self.halted(&row.address, row.run).is_some();
+        let quiet = row.standing != Standing::Active || !wakeful(row) || row.rests_until > self.now || halted;
+        waits && quiet && !self.has_company(row)
+    }
+
+    /// Is one of its children in memory? Then so is it: what they use is booked on its run.
+    fn has_company(&self, row: &AgentRow) -> bool {
+        let shard = self.shard(&row.address);
+        let runs = row.run.iter().chain(&row.queue);
+        let mut children = runs.filter_map(|run| shard.runs.get(run)).flat_map(|run| &run.children);
+        children.any(|child| shard.runs.contains_key(child))
+    }
+
+    /// Lets an agent leave memory that has been waiting long enough, if all of it is on
+    /// disk.
+    fn suspend(&mut self, address: &Address) {
+        let Some(Slot::Here(live)) = self.slots.get(address) else { return };
+        let waited = live.since.plus(self.rules.suspend_after) <= self.now;
+        let Some(row) = self.agent(address) else {
+            self.slots.remove(address);
+            return;
+        };
+        let shard = self.shard_of(&address.tenant);
+        // Its runs may have changed after it did, by what its children used.
+        let runs = row.run.iter().chain(&row.queue).chain(&live.over);
+        let newest = runs.filter_map(|run| self.run(address, *run)).map(|run| run.seq).max().unwrap_or(0);
+        let on_disk = self.is_durable(shard, row.seq.max(newest));
+        if !waited || !on_disk || !self.may_leave(row) {
+            return;
+        }
+        let due = self.next_due(row);
+        let runs: Vec<RunKey> = row.run.iter().chain(&row.queue).copied().collect();
+        if let Some(Slot::Here(live)) = self.slots.remove(address) {
+            if let Some(alarm) = live.alarm {
+                self.alarms.disarm(alarm, Alarm::Agent(address.clone()));
+            }
+            for run in runs.into_iter().chain(live.over) {
+                self.shards[shard].runs.remove(&run);
+            }
+        }
+        self.shards[shard].agents.remove(address);
+        self.alarms.arm(due, Alarm::Agent(address.clone()));
+    }
+}

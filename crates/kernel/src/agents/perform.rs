@@ -1,0 +1,380 @@
+//! Effects under way: from the record of the turn that asked for them, over the gate's
+//! approval and a place in a pool, to being performed, tried again, answered, or in doubt.
+
+use std::sync::Arc;
+
+use seawall_model::durable::{Pending, Stage};
+use seawall_model::effect::{Answer, EffectId, Spend, Verdict, Work};
+use seawall_model::journal::Event;
+use seawall_model::{Address, At, Code, EffectClass, Millis, Payload, RunKey};
+
+use super::effect::{Effect, Notice, Perform};
+use super::input::Report;
+use super::pool::Pool;
+use super::machine::{Agents, Flight};
+use super::shard::pending;
+
+impl Agents {
+    /// The effect, if it is under way.
+    pub(super) fn pending(&self, address: &Address, effect: EffectId) -> Option<&Pending> {
+        let agent = self.agent(address)?;
+        agent.pending.get(pending(agent, effect)?)
+    }
+
+    /// An effect that was just recorded, or became ready again.
+    pub(super) fn begin_effect(&mut self, address: &Address, effect: EffectId) {
+        let Some(row) = self.pending(address, effect) else { return };
+        match &row.stage {
+            Stage::Ready { after } if *after <= self.now => {}
+            Stage::Approving { .. } => {
+                let notice = Notice::Asked { effect, address: address.clone() };
+                return self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
+            }
+            _ => return,
+        }
+        match row.work.clone() {
+            Work::Model { .. } | Work::Tool { .. } => self.line_up(address, effect),
+            Work::Get { .. } => self.fly(address, effect, false),
+            Work::Put { key, .. } => self.want_value(address, effect, key),
+            Work::Watch { key, version } => self.watch(address, effect, key, version),
+            Work::Message { to, body } => self.post(address, effect, &to, body),
+            Work::Publish { topic, body } => self.publish(address, effect, &topic, &body),
+            Work::Subscribe { topic, on } => self.subscribe(address, effect, topic, on),
+            Work::Acquire { resource, .. } => self.acquire(address, effect, resource),
+            Work::Release { resource, token } => self.give_back(address, effect, resource, token),
+            Work::Child { .. } | Work::Timer { .. } | Work::Promise { .. } => {}
+        }
+    }
+
+    /// Waits for a place in the pool of its model or tool.
+    fn line_up(&mut self, address: &Address, effect: EffectId) {
+        let now = self.now;
+        let Some(root) = self.run(address, effect.run).map(|row| row.root) else { return };
+        let Some(live) = self.live(address) else { return };
+        if live.flights.contains_key(&effect) || !live.lined.insert(effect) {
+            return;
+        }
+        if let Some(pool) = self.pool(address, effect) {
+            pool.enter(effect, &address.tenant, root, now);
+        }
+    }
+
+    fn pool(&mut self, address: &Address, effect: EffectId) -> Option<&mut Pool<EffectId>> {
+        match &self.pending(address, effect)?.work {
+            Work::Model { .. } => Some(&mut self.models),
+            Work::Tool { tool, .. } => {
+                let server: Arc<str> = tool.split('.').next().unwrap_or_default().into();
+                let places = self.tool_places(&server);
+                Some(self.tools.entry(server).or_insert_with(|| Pool::new(places)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A place is this effect's: it is done now, or its place given up.
+    pub(super) fn perform(&mut self, effect: EffectId) {
+        let Some(address) = self.shards.get(usize::from(effect.run.shard())).and_then(|s| s.agent_of(effect.run))
+        else {
+            return self.leave_every_pool(effect);
+        };
+        if let Some(live) = self.live(&address) {
+            live.lined.remove(&effect);
+        }
+        let Some(row) = self.pending(&address, effect) else { return self.leave_every_pool(effect) };
+        let tool = matches!(row.work, Work::Tool { .. }).then(|| row.work.object().to_owned());
+        if tool.is_some_and(|tool| self.tool_halted(&tool)) {
+            self.leave_pool(&address, effect);
+            let answer = Answer::Failed { code: Code::RunStopped, why: "an operator stopped this tool".into() };
+            return self.answer(&address, effect, answer, Spend::default(), None);
+        }
+        if self.halted(&address, Some(effect.run)).is_some() {
+            // It lines up again when the stop is lifted.
+            return self.leave_pool(&address, effect);
+        }
+        self.fly(&address, effect, false);
+    }
+
+    /// Hands the effect to the shell, once what led to it is on disk. What must not be sent
+    /// twice is noted beforehand.
+    pub(super) fn fly(&mut self, address: &Address, effect: EffectId, undo: bool) {
+        let Some(row) = self.pending(address, effect) else { return };
+        if !row.class.repeats() && !undo && row.stage != Stage::Attempted {
+            self.record(address, Event::Attempted { effect });
+        }
+        let Some(row) = self.pending(address, effect) else { return };
+        let Some(run) = self.run(address, effect.run) else { return };
+        let redact = match &row.ruling.verdict {
+            Verdict::Redact(paths) => paths.clone(),
+            _ => Vec::new(),
+        };
+        let perform = Perform {
+            effect,
+            address: address.clone(),
+            root: run.root,
+            version: run.version.clone(),
+            work: row.work.clone(),
+            class: row.class,
+            redact,
+            attempt: row.attempts + 1,
+            undo,
+            until: row.until,
+        };
+        let since = self.now;
+        if let Some(live) = self.live(address) {
+            live.flights.insert(effect, Flight { since, undo });
+        }
+        self.once_durable(self.shard_of(&address.tenant), Effect::Perform(Box::new(perform)));
+    }
+
+    /// What came of performing an effect.
+    pub(super) fn report(&mut self, effect: EffectId, address: &Address, report: Report) {
+        let flight = self.live(address).and_then(|live| live.flights.remove(&effect));
+        self.charge(address, effect, &report);
+        self.leave_pool(address, effect);
+        let Some(row) = self.pending(address, effect) else { return };
+        let reserved = row.reserved;
+        let doubtful = matches!(row.stage, Stage::Doubtful { .. });
+        if flight.is_some_and(|flight| flight.undo) {
+            return self.undone(address, effect, report);
+        }
+        match report {
+            Report::Done { answer, used } => {
+                let used = Spend { calls: reserved.calls, ..used };
+                self.answer(address, effect, answer, used, None);
+            }
+            // It was in doubt already, and this says nothing new.
+            _ if doubtful => {}
+            Report::NotDone { code, why, retry_after, counts } => {
+                self.postpone(address, effect, code, why, retry_after, counts);
+            }
+            Report::Lost { code, why } => self.lost(address, effect, code, why),
+        }
+        self.look(address);
+    }
+
+    fn charge(&mut self, address: &Address, effect: EffectId, report: &Report) {
+        let Some(root) = self.run(address, effect.run).map(|row| row.root) else { return };
+        let cost = match report {
+            Report::Done { used, .. } => used.tokens.0.max(1),
+            _ => 1,
+        };
+        if let Some(pool) = self.pool(address, effect) {
+            pool.charge(&address.tenant, root, cost);
+        }
+    }
+
+    /// Tried in vain: again after a pause, as often as the rules allow.
+    fn postpone(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        code: Code,
+        why: Arc<str>,
+        retry_after: Option<Millis>,
+        counts: bool,
+    ) {
+        let Some(row) = self.pending(address, effect) else { return };
+        let tries = row.attempts + u32::from(counts);
+        let pause = self.pause(tries).max(retry_after.unwrap_or(Millis::ZERO));
+        let until = self.now.plus(pause);
+        let given_up = tries >= self.rules.tries_max;
+        let Some(row) = self.pending(address, effect) else { return };
+        if given_up || until >= row.until {
+            return self.answer(address, effect, Answer::Failed { code, why }, Spend::default(), None);
+        }
+        self.record(address, Event::Postponed { effect, until, why, counts });
+    }
+
+    /// Doubles with every try; half of it is chance, so that what failed together does not
+    /// come back together.
+    fn pause(&mut self, tries: u32) -> Millis {
+        let whole = self.rules.pause.0.saturating_mul(1 << tries.saturating_sub(1).min(16));
+        let whole = whole.min(self.rules.pause_max.0);
+        Millis(whole / 2 + self.rng.below(whole / 2 + 1))
+    }
+
+    /// Sent, and nobody knows whether it was done.
+    pub(super) fn lost(&mut self, address: &Address, effect: EffectId, code: Code, why: Arc<str>) {
+        let Some(row) = self.pending(address, effect) else { return };
+        match (row.class, &row.work) {
+            (EffectClass::Read | EffectClass::Idempotent, _) => {
+                self.postpone(address, effect, code, why, None, true);
+            }
+            (EffectClass::Compensable, Work::Tool { undo: Some(_), .. }) => self.fly(address, effect, true),
+            _ => self.doubt(address, effect, why),
+        }
+    }
+
+    fn doubt(&mut self, address: &Address, effect: EffectId, why: Arc<str>) {
+        self.record(address, Event::Doubted { effect, why });
+        let notice = Notice::Doubt { effect, address: address.clone() };
+        self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
+    }
+
+    /// The tool that undoes an effect was called.
+    fn undone(&mut self, address: &Address, effect: EffectId, report: Report) {
+        match report {
+            Report::Done { answer: Answer::Done(_), .. } => {
+                let why = Arc::from("undone, and done again");
+                self.record(address, Event::Postponed { effect, until: self.now, why, counts: true });
+                self.begin_effect(address, effect);
+            }
+            Report::Done { .. } => self.doubt(address, effect, "undoing it failed".into()),
+            Report::NotDone { why, .. } | Report::Lost { why, .. } => {
+                self.doubt(address, effect, format!("undoing it failed: {why}").into());
+            }
+        }
+        self.look(address);
+    }
+
+    /// Records the answer to an effect, and lets the agent see it.
+    pub(super) fn answer(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        answer: Answer,
+        used: Spend,
+        by: Option<Arc<str>>,
+    ) {
+        if self.pending(address, effect).is_some() {
+            self.record(address, Event::Answered { effect, answer, used, by });
+            self.look(address);
+        }
+    }
+
+    /// Done, with nothing to say.
+    pub(super) fn answer_done(&mut self, address: &Address, effect: EffectId, body: Payload) {
+        self.answer(address, effect, Answer::Done(body), Spend::default(), None);
+    }
+
+    /// Not done, and it will not be.
+    pub(super) fn answer_failed(&mut self, address: &Address, effect: EffectId, code: Code, why: impl Into<Arc<str>>) {
+        self.answer(address, effect, Answer::Failed { code, why: why.into() }, Spend::default(), None);
+    }
+
+    fn leave_pool(&mut self, address: &Address, effect: EffectId) {
+        match self.pool(address, effect) {
+            Some(pool) => pool.leave(&effect),
+            None => self.leave_every_pool(effect),
+        }
+    }
+
+    pub(super) fn leave_every_pool(&mut self, effect: EffectId) {
+        self.models.leave(&effect);
+        for pool in self.tools.values_mut() {
+            pool.leave(&effect);
+        }
+    }
+
+    /// Drops what is live of a run that ends or begins again.
+    pub(super) fn drop_live(&mut self, address: &Address, run: RunKey) {
+        let own = self.agent(address).is_some_and(|agent| agent.run == Some(run));
+        let effects = self.agent(address).map_or_else(Vec::new, |agent| {
+            agent.pending.iter().map(|row| row.id).filter(|effect| effect.run == run).collect()
+        });
+        for effect in effects {
+            self.unwait(address, effect);
+        }
+        let Some(live) = self.live(address) else { return };
+        let flying: Vec<EffectId> = live.flights.keys().filter(|effect| effect.run == run).copied().collect();
+        let lined: Vec<EffectId> = live.lined.iter().filter(|effect| effect.run == run).copied().collect();
+        live.flights.retain(|effect, _| effect.run != run);
+        live.lined.retain(|effect| effect.run != run);
+        if own {
+            live.turn = None;
+            live.lined_up = false;
+            self.turns.leave(address);
+        }
+        for effect in flying {
+            // What must not be sent twice is let finish, so that its outcome is known.
+            if self.pending(address, effect).is_some_and(|row| row.class.repeats()) {
+                self.out.push(Effect::Abort(effect));
+            }
+            self.leave_pool(address, effect);
+        }
+        for effect in lined {
+            self.leave_pool(address, effect);
+        }
+    }
+
+    /// What of an agent is due by now.
+    pub(super) fn due(&mut self, address: &Address) {
+        let Some(agent) = self.agent(address) else { return };
+        if let Some(run) = agent.run
+            && self.run(address, run).is_some_and(|row| self.expires(row.began, row.allowance.wall) <= self.now)
+        {
+            return self.fail(address, run, Code::RunExpired, "it took longer than it may".into());
+        }
+        let effects: Vec<EffectId> = agent.pending.iter().map(|row| row.id).collect();
+        for effect in effects {
+            self.effect_due(address, effect);
+        }
+    }
+
+    pub(super) fn expires(&self, began: At, wall: Option<Millis>) -> At {
+        wall.map_or(At::MAX, |wall| began.plus(wall))
+    }
+
+    fn effect_due(&mut self, address: &Address, effect: EffectId) {
+        let Some(row) = self.pending(address, effect) else { return };
+        match (&row.stage, &row.work) {
+            (Stage::Waiting, Work::Timer { at }) if *at <= self.now => {
+                self.answer_done(address, effect, Payload::empty());
+            }
+            (Stage::Approving { until, .. }, _) if *until <= self.now => {
+                self.answer_failed(address, effect, Code::ApprovalDenied, "nobody said yes in time");
+            }
+            (Stage::Doubtful { .. }, _) => {}
+            (stage, _) if row.until <= self.now => {
+                let attempted = *stage == Stage::Attempted;
+                self.give_up(address, effect, attempted);
+            }
+            (Stage::Ready { after }, _) if *after <= self.now => {
+                self.begin_effect(address, effect);
+            }
+            _ => {}
+        }
+    }
+
+    /// Nobody waits for it any longer.
+    fn give_up(&mut self, address: &Address, effect: EffectId, attempted: bool) {
+        self.unwait(address, effect);
+        if let Some(live) = self.live(address) {
+            let flew = live.flights.remove(&effect).is_some();
+            live.lined.remove(&effect);
+            if flew {
+                self.out.push(Effect::Abort(effect));
+            }
+        }
+        self.leave_pool(address, effect);
+        if attempted {
+            return self.doubt(address, effect, "no answer came in time".into());
+        }
+        let child = self.pending(address, effect).and_then(|row| row.child);
+        if let Some(child) = child
+            && let Some(below) = self.agent_of_child(address, child)
+        {
+            let by = Arc::from("the patience of the run above");
+            self.follow(super::Input::Cancel { ticket: 0, run: child, address: below, by });
+        }
+        self.answer_failed(address, effect, Code::DeadlinePassed, "no answer came in time");
+    }
+
+    /// After a crash: what was under way begins again, what may have been done is in doubt.
+    pub(super) fn recover(&mut self, address: &Address) {
+        let Some(agent) = self.agent(address) else { return };
+        let effects: Vec<(EffectId, Stage)> = agent.pending.iter().map(|row| (row.id, row.stage.clone())).collect();
+        for (effect, stage) in effects {
+            match stage {
+                Stage::Attempted => {
+                    let why = Arc::from("Seawall stopped while it was under way");
+                    self.lost(address, effect, Code::Internal, why);
+                }
+                Stage::Ready { .. } => self.begin_effect(address, effect),
+                _ => {}
+            }
+        }
+        self.due(address);
+        self.look(address);
+    }
+}

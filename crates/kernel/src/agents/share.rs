@@ -1,0 +1,291 @@
+//! What agents of a tenant share: leases with fencing tokens, and versioned values.
+
+use std::sync::Arc;
+
+use seawall_model::durable::{Holder, ValueRow};
+use seawall_model::effect::{EffectId, Work};
+use seawall_model::journal::Event;
+use seawall_model::{Address, At, Code, Payload, RunKey, limits};
+
+use super::alarm::Alarm;
+use super::effect::{Effect, Reply};
+use super::input::Input;
+use super::machine::{Agents, ValueSlot, Writer};
+use super::shard::Name;
+
+impl Agents {
+    /// Takes units of a resource, or waits in line for them.
+    pub(super) fn acquire(&mut self, address: &Address, effect: EffectId, resource: Arc<str>) {
+        let name = (address.tenant.clone(), resource);
+        let line = self.acquirers.entry(name.clone()).or_default();
+        if !line.iter().any(|(waiting, _)| *waiting == effect) {
+            if line.len() >= limits::LEASE_WAITERS_MAX {
+                return self.answer_failed(address, effect, Code::MailboxFull, "too many wait for this resource");
+            }
+            line.push_back((effect, address.clone()));
+        }
+        self.serve_line(&name);
+    }
+
+    /// Grants leases to those in line, as long as there are units for the first.
+    fn serve_line(&mut self, name: &Name) {
+        while let Some((effect, address)) = self.acquirers.get(name).and_then(|line| line.front()).cloned() {
+            let Some((units, of, ttl)) = self.wish(&address, effect) else {
+                self.leave_line(name, effect);
+                continue;
+            };
+            let shard = self.shard_of(&name.0);
+            let held = self.shards[shard].leases.get(name);
+            let mine = held.and_then(|row| row.holders.iter().find(|holder| holder.agent == address));
+            let taken: u32 = held.map_or(0, |row| row.holders.iter().filter(|h| h.agent != address).map(|h| h.units).sum());
+            if units > of {
+                self.leave_line(name, effect);
+                self.answer_failed(&address, effect, Code::BadField, "more units are asked for than there are");
+                continue;
+            }
+            if taken.saturating_add(units) > of {
+                break;
+            }
+            // Acquiring again renews: the token stays, so that what holds it goes on.
+            let token = mine.map_or_else(|| held.map_or(0, |row| row.token) + 1, |holder| holder.token);
+            let older = mine.map(|holder| holder.token);
+            let until = self.now.plus(ttl);
+            let holder = Holder { effect, agent: address.clone(), token, units, until };
+            let (tenant, resource) = name.clone();
+            if let Some(token) = older {
+                self.append(shard, None, Event::Freed { tenant: tenant.clone(), resource: resource.clone(), token });
+            }
+            self.append(shard, None, Event::Granted { tenant, resource, of, holder });
+            self.alarms.arm(until, Alarm::Lease(name.clone()));
+            self.leave_line(name, effect);
+            self.answer_done(&address, effect, Payload::text(&format!("{{\"token\":{token}}}")));
+        }
+    }
+
+    fn wish(&self, address: &Address, effect: EffectId) -> Option<(u32, u32, seawall_model::Millis)> {
+        match &self.pending(address, effect)?.work {
+            Work::Acquire { units, of, ttl, .. } => Some((*units, *of, *ttl)),
+            _ => None,
+        }
+    }
+
+    fn leave_line(&mut self, name: &Name, effect: EffectId) {
+        if let Some(line) = self.acquirers.get_mut(name) {
+            line.retain(|(waiting, _)| *waiting != effect);
+            if line.is_empty() {
+                self.acquirers.remove(name);
+            }
+        }
+    }
+
+    /// A lease given back by whoever holds its newest token.
+    pub(super) fn give_back(&mut self, address: &Address, effect: EffectId, resource: Arc<str>, token: u64) {
+        let name = (address.tenant.clone(), resource.clone());
+        let shard = self.shard_of(&address.tenant);
+        let held = self.shards[shard].leases.get(&name);
+        let own = held.is_some_and(|row| row.holders.iter().any(|h| h.token == token && h.agent == *address));
+        if !own {
+            return self.answer_failed(address, effect, Code::LeaseLost, "it is not held with this token");
+        }
+        self.append(shard, None, Event::Freed { tenant: address.tenant.clone(), resource, token });
+        self.answer_done(address, effect, Payload::empty());
+        self.serve_line(&name);
+    }
+
+    /// Leases whose time is over are free.
+    pub(super) fn lease_rings(&mut self, name: &Name) {
+        let now = self.now;
+        self.free_leases(name, |holder| holder.until <= now);
+    }
+
+    /// Leases of a run that is over are free.
+    pub(super) fn free_run(&mut self, address: &Address, run: RunKey) {
+        let shard = self.shard_of(&address.tenant);
+        let held: Vec<Name> = self.shards[shard]
+            .leases
+            .iter()
+            .filter(|(_, row)| row.holders.iter().any(|holder| holder.effect.run == run))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in held {
+            self.free_leases(&name, |holder| holder.effect.run == run);
+        }
+    }
+
+    fn free_leases(&mut self, name: &Name, over: impl Fn(&Holder) -> bool) {
+        let shard = self.shard_of(&name.0);
+        let Some(row) = self.shards[shard].leases.get(name) else { return };
+        let tokens: Vec<u64> = row.holders.iter().filter(|holder| over(holder)).map(|holder| holder.token).collect();
+        for token in tokens {
+            let (tenant, resource) = name.clone();
+            self.append(shard, None, Event::Freed { tenant, resource, token });
+        }
+        self.serve_line(name);
+    }
+
+    pub(super) fn arm_leases(&mut self) {
+        let leases = self.shards.iter().flat_map(|shard| &shard.leases);
+        let ends: Vec<(At, Name)> = leases
+            .flat_map(|(name, row)| row.holders.iter().map(|holder| (holder.until, name.clone())))
+            .collect();
+        for (at, name) in ends {
+            self.alarms.arm(at, Alarm::Lease(name));
+        }
+    }
+
+    /// An effect wants to write a value, whose version must be known first.
+    pub(super) fn want_value(&mut self, address: &Address, effect: EffectId, key: Arc<str>) {
+        let name = (address.tenant.clone(), key);
+        let slot = self.slot_of(&name);
+        let known = slot.writers.iter().any(|writer| matches!(writer, Writer::Effect(of, _) if *of == effect));
+        if !known {
+            slot.writers.push(Writer::Effect(effect, address.clone()));
+        }
+        self.serve_value(&name);
+    }
+
+    /// Somebody outside wants to.
+    pub(super) fn put_from_outside(&mut self, input: Input) {
+        let Input::Put { tenant, key, .. } = &input else { return };
+        let name = (tenant.clone(), key.clone());
+        self.slot_of(&name).writers.push(Writer::Outside(Box::new(input)));
+        self.serve_value(&name);
+    }
+
+    /// An effect waits for a version newer than one it knows.
+    pub(super) fn watch(&mut self, address: &Address, effect: EffectId, key: Arc<str>, version: u64) {
+        let name = (address.tenant.clone(), key);
+        let slot = self.slot_of(&name);
+        if !slot.watchers.iter().any(|(watching, _, _)| *watching == effect) {
+            slot.watchers.push((effect, address.clone(), version));
+        }
+        self.serve_value(&name);
+    }
+
+    fn slot_of(&mut self, name: &Name) -> &mut ValueSlot {
+        if !self.values.contains_key(name) {
+            self.out.push(Effect::LoadValue(name.0.clone(), name.1.clone()));
+        }
+        self.values.entry(name.clone()).or_default()
+    }
+
+    pub(super) fn value_loaded(&mut self, name: Name, row: Option<Box<ValueRow>>) {
+        let Some(slot) = self.values.get_mut(&name).filter(|slot| !slot.here) else { return };
+        slot.here = true;
+        if let Some(row) = row {
+            let shard = self.shard_of(&name.0);
+            self.shards[shard].values.insert(name.clone(), *row);
+        }
+        self.serve_value(&name);
+    }
+
+    fn serve_value(&mut self, name: &Name) {
+        let Some(slot) = self.values.get_mut(name).filter(|slot| slot.here) else { return };
+        for writer in std::mem::take(&mut slot.writers) {
+            match writer {
+                Writer::Effect(effect, address) => self.write_by_effect(name, effect, &address),
+                Writer::Outside(input) => self.write_from_outside(name, *input),
+            }
+        }
+        self.serve_watchers(name);
+        let idle = self.values.get(name).is_some_and(|slot| slot.watchers.is_empty());
+        if idle {
+            let shard = self.shard_of(&name.0);
+            let seq = self.shards[shard].row.seq;
+            self.values_idle.push_back((shard, seq, name.clone()));
+        }
+    }
+
+    fn write_by_effect(&mut self, name: &Name, effect: EffectId, address: &Address) {
+        let Some(row) = self.pending(address, effect) else { return };
+        let Work::Put { value, expect, .. } = row.work.clone() else { return };
+        if let Some(row) = self.value(name).filter(|row| row.by == Some(effect)) {
+            let version = row.version;
+            return self.answer_done(address, effect, version_text(version));
+        }
+        match self.write(name, value, expect, Some(effect)) {
+            Ok(version) => self.answer_done(address, effect, version_text(version)),
+            Err(version) => {
+                let why = format!("its version is {version}");
+                self.answer_failed(address, effect, Code::VersionConflict, why);
+            }
+        }
+    }
+
+    fn write_from_outside(&mut self, name: &Name, input: Input) {
+        let Input::Put { ticket, value, expect, .. } = input else { return };
+        match self.write(name, value, expect, None) {
+            Ok(version) => self.reply(self.shard_of(&name.0), ticket, Reply::Version(version)),
+            Err(version) => self.refuse(ticket, Code::VersionConflict, format!("its version is {version}")),
+        }
+    }
+
+    /// Writes a value if it has the version expected; answers with its version.
+    fn write(
+        &mut self,
+        name: &Name,
+        value: Option<Payload>,
+        expect: Option<u64>,
+        by: Option<EffectId>,
+    ) -> Result<u64, u64> {
+        let row = self.value(name);
+        let newest = row.map_or(0, |row| row.version);
+        // Whoever removed a value expects it to be none afterwards.
+        let present = row.filter(|row| row.value.is_some()).map_or(0, |row| row.version);
+        if expect.is_some_and(|expect| expect != present) {
+            return Err(present);
+        }
+        let (tenant, key) = name.clone();
+        let shard = self.shard_of(&tenant);
+        let version = newest + 1;
+        self.append(shard, None, Event::Put { tenant, key, value, version, by });
+        Ok(version)
+    }
+
+    fn serve_watchers(&mut self, name: &Name) {
+        let row = self.value(name).cloned();
+        let version = row.as_ref().map_or(0, |row| row.version);
+        let Some(slot) = self.values.get_mut(name) else { return };
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut slot.watchers).into_iter().partition(|(_, _, known)| version > *known);
+        slot.watchers = waiting;
+        let value = row.and_then(|row| row.value).unwrap_or_else(Payload::empty);
+        for (effect, address, _) in due {
+            self.answer_done(&address, effect, value.clone());
+        }
+    }
+
+    /// Values that are on disk and that nobody waits for leave memory.
+    pub(super) fn forget_values(&mut self) {
+        while let Some((shard, seq, _)) = self.values_idle.front() {
+            if !self.is_durable(*shard, *seq) {
+                break;
+            }
+            let Some((shard, _, name)) = self.values_idle.pop_front() else { break };
+            let idle = |slot: &ValueSlot| slot.here && slot.writers.is_empty() && slot.watchers.is_empty();
+            let again = self.values_idle.iter().any(|(_, _, other)| *other == name);
+            if !again && self.values.get(&name).is_some_and(idle) {
+                self.values.remove(&name);
+                self.shards[shard].values.remove(&name);
+            }
+        }
+    }
+
+    /// The effect no longer waits for a lease or a value.
+    pub(super) fn unwait(&mut self, address: &Address, effect: EffectId) {
+        let Some(row) = self.pending(address, effect) else { return };
+        match row.work.clone() {
+            Work::Acquire { resource, .. } => self.leave_line(&(address.tenant.clone(), resource), effect),
+            Work::Watch { key, .. } => {
+                if let Some(slot) = self.values.get_mut(&(address.tenant.clone(), key)) {
+                    slot.watchers.retain(|(watching, _, _)| *watching != effect);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn version_text(version: u64) -> Payload {
+    Payload::text(&format!("{{\"version\":{version}}}"))
+}

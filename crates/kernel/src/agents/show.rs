@@ -1,0 +1,261 @@
+//! Looking at agents: what each waits for, figures for metrics, and the checks that tests,
+//! the simulation and a running node make (the reconciler).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use seawall_model::durable::{AgentRow, AgentState, Pending, Rung, RunState, Stage, Standing};
+use seawall_model::effect::{EffectId, Spend, Work};
+use seawall_model::{Address, At, RunKey};
+
+use super::machine::{Agents, Slot};
+use super::pool::Pool;
+use super::turn::wakeful;
+
+/// What an agent waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Its name: one of a closed list, for metrics.
+    pub cause: &'static str,
+    /// The tool, model, child, resource or person waited for.
+    pub on: Arc<str>,
+    /// Since when.
+    pub since: At,
+    /// Until when at most.
+    pub until: Option<At>,
+    /// The effect, if it is one.
+    pub effect: Option<EffectId>,
+}
+
+/// Figures of all agents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// Agents in memory by state.
+    pub states: BTreeMap<&'static str, u64>,
+    /// Agents in memory that wait, by cause.
+    pub needs: BTreeMap<&'static str, u64>,
+    /// Runs that are not over, suspended ones included.
+    pub runs_live: usize,
+    /// Turns under way, and agents that wait for one.
+    pub turns: (u32, usize),
+    /// Model calls under way, and those that wait for a place.
+    pub models: (u32, usize),
+    /// Likewise for each tool server.
+    pub tools: BTreeMap<Arc<str>, (u32, usize)>,
+    /// Records that are not on disk yet.
+    pub undurable: u64,
+    /// Dead letters.
+    pub letters: usize,
+}
+
+impl Agents {
+    /// The state of an agent by its row; live if it is in memory.
+    #[must_use]
+    pub fn state(&self, row: &AgentRow) -> AgentState {
+        match row.standing {
+            Standing::Idle => AgentState::Idle,
+            Standing::Done => AgentState::Done,
+            Standing::Quarantined => AgentState::Quarantined,
+            Standing::Active => match self.slots.get(&row.address) {
+                Some(Slot::Here(live)) if live.turn.is_some() => AgentState::Running,
+                Some(Slot::Here(live)) if live.lined_up => AgentState::Runnable,
+                _ => AgentState::Waiting,
+            },
+        }
+    }
+
+    /// Everything that an agent waits for, the nearest first; empty where it does not.
+    #[must_use]
+    pub fn needs(&self, row: &AgentRow) -> Vec<Need> {
+        let mut needs = Vec::new();
+        let live = match self.slots.get(&row.address) {
+            Some(Slot::Here(live)) => Some(live),
+            _ => None,
+        };
+        let since = live.map_or(At(0), |live| live.since);
+        let mut need = |cause, on: &str, until| {
+            needs.push(Need { cause, on: on.into(), since, until, effect: None });
+        };
+        if row.standing == Standing::Quarantined {
+            need("quarantine", row.why.as_deref().unwrap_or_default(), None);
+        }
+        if let Some(scope) = self.halted(&row.address, row.run) {
+            need("halted", &format!("{scope:?}"), None);
+        }
+        if row.progress.rung == Rung::Paused {
+            need("guard", "a human, after no progress", None);
+        } else if row.rests_until > self.now {
+            need("rest", "", Some(row.rests_until));
+        }
+        if live.is_some_and(|live| live.lined_up) {
+            need("turn_slot", "", None);
+        }
+        for pending in row.pending.iter().filter(|pending| Some(pending.id.run) == row.run) {
+            needs.push(self.need_of(row, pending));
+        }
+        if needs.is_empty() && row.standing == Standing::Active && !wakeful(row) {
+            needs.push(Need { cause: "message", on: "".into(), since, until: None, effect: None });
+        }
+        needs
+    }
+
+    fn need_of(&self, row: &AgentRow, pending: &Pending) -> Need {
+        let flight = match self.slots.get(&row.address) {
+            Some(Slot::Here(live)) => live.flights.get(&pending.id).copied(),
+            _ => None,
+        };
+        let (cause, since, until) = match (&pending.stage, &pending.work) {
+            (Stage::Approving { until, .. }, _) => ("approval", pending.asked, Some(*until)),
+            (Stage::Doubtful { .. }, _) => ("in_doubt", pending.asked, None),
+            (Stage::Ready { after }, _) if *after > self.now => ("retry", pending.asked, Some(*after)),
+            (_, Work::Model { .. }) if flight.is_some() => ("model_call", pending.asked, None),
+            (_, Work::Tool { .. }) if flight.is_some() => ("tool_call", pending.asked, None),
+            (_, Work::Model { .. }) => ("model_slot", pending.asked, None),
+            (_, Work::Tool { .. }) => ("tool_slot", pending.asked, None),
+            (_, Work::Timer { at }) => ("timer", pending.asked, Some(*at)),
+            (_, Work::Acquire { .. }) => ("lease", pending.asked, None),
+            (_, work) => (work.kind(), pending.asked, None),
+        };
+        let since = flight.map_or(since, |flight| flight.since);
+        let on = match pending.child {
+            Some(child) => format!("{} {child}", pending.work.object()).into(),
+            None => pending.work.object().into(),
+        };
+        Need { cause, on, since, until: until.or(Some(pending.until)), effect: Some(pending.id) }
+    }
+
+    /// An agent that is in memory.
+    #[must_use]
+    pub fn row(&self, address: &Address) -> Option<&AgentRow> {
+        self.agent(address)
+    }
+
+    /// A run that is in memory.
+    #[must_use]
+    pub fn run_row(&self, run: RunKey) -> Option<&seawall_model::durable::RunRow> {
+        self.shards.get(usize::from(run.shard()))?.runs.get(&run).map(|row| &**row)
+    }
+
+    /// The shards as they are in memory.
+    #[must_use]
+    pub fn shards(&self) -> &[super::Shard] {
+        &self.shards
+    }
+
+    /// The rules in force.
+    #[must_use]
+    pub fn rules(&self) -> &super::Rules {
+        &self.rules
+    }
+
+    /// Is nothing under way or waiting for its turn?
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let busy = |slot: &Slot| match slot {
+            Slot::Here(live) => {
+                live.turn.is_some() || live.lined_up || !live.flights.is_empty() || !live.lined.is_empty()
+            }
+            Slot::Coming(_) => true,
+        };
+        !self.slots.values().any(busy)
+    }
+
+    /// Figures for metrics.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let mut view = View {
+            runs_live: self.runs_live,
+            turns: figures(&self.turns),
+            models: figures(&self.models),
+            tools: self.tools.iter().map(|(name, line)| (name.clone(), figures(line))).collect(),
+            undurable: self.undurable(),
+            letters: self.shards.iter().map(|shard| shard.letters.len()).sum(),
+            ..View::default()
+        };
+        for row in self.shards.iter().flat_map(|shard| shard.agents.values()) {
+            *view.states.entry(self.state(row).as_str()).or_default() += 1;
+            if let Some(need) = self.needs(row).first() {
+                *view.needs.entry(need.cause).or_default() += 1;
+            }
+        }
+        view
+    }
+
+    /// The reconciler: nothing runs without an owner, no reservation is older than its
+    /// effect, nothing waits without a wake source, and no budget is overspent.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        for shard in &self.shards {
+            for row in shard.agents.values() {
+                self.check_agent(row)?;
+            }
+            for run in shard.runs.values() {
+                let own = shard.agents.get(&run.agent).map_or(Spend::default(), |agent| {
+                    let own = agent.pending.iter().filter(|pending| pending.id.run == run.key);
+                    own.fold(Spend::default(), |sum, pending| sum.plus(pending.reserved))
+                });
+                let below = shard
+                    .runs
+                    .values()
+                    .filter(|child| child.parent.is_some_and(|effect| effect.run == run.key))
+                    .fold(Spend::default(), |sum, child| sum.plus(child.reserved));
+                let all = own.plus(below);
+                if run.reserved.calls < all.calls || run.reserved.tokens < all.tokens {
+                    return Err(format!("{} reserves less than is reserved on it", run.key));
+                }
+                let suspended = run.children.iter().any(|child| !shard.runs.contains_key(child));
+                if !suspended && run.reserved != all {
+                    return Err(format!("{} reserves {:?} for effects of {all:?}", run.key, run.reserved));
+                }
+                if run.state.over() && run.reserved != below {
+                    return Err(format!("{} is over and reserves {:?}", run.key, run.reserved));
+                }
+                let allowed = run.allowance;
+                let over = allowed.calls.is_some_and(|max| run.used.calls + run.reserved.calls > max)
+                    || allowed.steps.is_some_and(|max| run.used.steps > max)
+                    || allowed.tokens.is_some_and(|max| run.used.tokens + run.reserved.tokens > max)
+                    || allowed.money.is_some_and(|max| run.used.money + run.reserved.money > max);
+                if over {
+                    return Err(format!("{} used {:?} of {allowed:?}", run.key, run.used));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_agent(&self, row: &AgentRow) -> Result<(), String> {
+        let Some(Slot::Here(live)) = self.slots.get(&row.address) else {
+            return Err(format!("{} is in memory without a place", row.address));
+        };
+        for effect in live.flights.keys().chain(&live.lined) {
+            if !row.pending.iter().any(|pending| pending.id == *effect) {
+                return Err(format!("{effect} is performed and not under way"));
+            }
+        }
+        if let Some(run) = row.run
+            && !self.run(&row.address, run).is_some_and(|run| run.state == RunState::Active)
+        {
+            return Err(format!("{} works on {run}, which is not active", row.address));
+        }
+        if row.standing == Standing::Active && self.needs(row).is_empty() && live.turn.is_none() {
+            return Err(format!("{} waits without a reason", row.address));
+        }
+        if live.alarm.is_none() {
+            return Err(format!("{} is in memory without an alarm", row.address));
+        }
+        let waits = row.pending.iter().filter(|pending| matches!(pending.stage, Stage::Attempted));
+        for pending in waits {
+            if !live.flights.contains_key(&pending.id) {
+                return Err(format!("{} was attempted and nobody performs it", pending.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Places held, and how many wait for one.
+fn figures<I: Clone + Ord>(pool: &Pool<I>) -> (u32, usize) {
+    (u32::try_from(pool.held()).unwrap_or(u32::MAX), pool.len())
+}

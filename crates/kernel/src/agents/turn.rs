@@ -1,0 +1,391 @@
+//! Turns: who may have one, what it sees, and what is made of its commit.
+
+use std::sync::Arc;
+
+use seawall_model::durable::{AgentRow, Item, Rung, Stage, Standing, Wake};
+use seawall_model::effect::{Ask, EffectId, Spend, Verdict, Work};
+use seawall_model::journal::{Change, Commit, Ending, Event, Next, Planned, Turn};
+use seawall_model::{Address, At, Code, RunKey, limits};
+
+use super::effect::{Effect, Grant, Notice};
+use super::machine::{Agents, Live};
+use super::progress::Judgement;
+use super::rules::Kind;
+use super::{gate, ledger, supervise, watch};
+
+/// One effect's decision, before it is recorded.
+struct Refused(Code, Arc<str>);
+
+impl Agents {
+    /// Looks at an agent after anything about it changed: does it want a turn, and when
+    /// must it be looked at again?
+    pub(super) fn look(&mut self, address: &Address) {
+        self.begin_by_mail(address);
+        let Some(agent) = self.agent(address) else { return };
+        let ready = agent.rests_until <= self.now && wakeful(agent) && self.halted(address, agent.run).is_none();
+        let (tenant, run) = (agent.address.tenant.clone(), agent.run);
+        let (now, tree) = (self.now, run.and_then(|run| self.run(address, run)).map(|run| run.root));
+        if ready && let (Some(tree), Some(live)) = (tree, self.live(address)) {
+            if live.turn.is_none() && !live.lined_up {
+                live.lined_up = true;
+                live.since = now;
+                self.turns.enter(address.clone(), &tenant, tree, now);
+            }
+        }
+        self.set_alarm(address);
+    }
+
+    /// A place for a turn is this agent's.
+    pub(super) fn grant(&mut self, address: &Address) {
+        if let Some(live) = self.live(address) {
+            live.lined_up = false;
+        }
+        if !self.may_turn(address) {
+            self.turns.leave(address);
+            return self.look(address);
+        }
+        self.move_version(address);
+        let Some(agent) = self.agent(address) else { return self.turns.leave(address) };
+        let items = agent.inbox.clone();
+        let Some(run) = agent.run.and_then(|run| self.run(address, run)).cloned() else {
+            return self.turns.leave(address);
+        };
+        self.token += 1;
+        let (token, now) = (self.token, self.now);
+        if let Some(live) = self.live(address) {
+            live.turn = Some(token);
+            live.since = now;
+        }
+        let number = run.turns + 1;
+        let grant = Grant { address: address.clone(), token, number, run, items, at: now };
+        // What it sees is on disk first: nothing it does may rest on what a crash undoes.
+        self.once_durable(self.shard_of(&address.tenant), Effect::Turn(Box::new(grant)));
+    }
+
+    /// Things may have changed while it waited for its place.
+    fn may_turn(&mut self, address: &Address) -> bool {
+        let Some(agent) = self.agent(address) else { return false };
+        let Some(run) = agent.run else { return false };
+        if agent.rests_until > self.now || !wakeful(agent) || self.halted(address, Some(run)).is_some() {
+            return false;
+        }
+        if let Err(spent) = self.room(address, run, Spend { steps: 1, ..Spend::default() }) {
+            let ending = Ending::Failed { code: spent.0, why: spent.1 };
+            self.close(address, run, Event::Ended { run, ending });
+            return false;
+        }
+        true
+    }
+
+    fn move_version(&mut self, address: &Address) {
+        let Some(kind) = self.rules.kind(address.agent.kind()) else { return };
+        let (moves, version) = (kind.moves, kind.version.clone());
+        let Some(run) = self.agent(address).and_then(|agent| agent.run) else { return };
+        if moves && self.run(address, run).is_some_and(|row| row.version != version) {
+            self.record(address, Event::Moved { run, version });
+        }
+    }
+
+    /// A handler took its turn.
+    pub(super) fn commit(&mut self, address: &Address, token: u64, commit: Commit) {
+        let Some(run) = self.end_turn(address, token) else { return };
+        if let Err(why) = self.within_bounds(address, &commit) {
+            return self.stumbled(address, run, why.into());
+        }
+        let Some(agent) = self.agent(address) else { return };
+        let seen = agent.inbox.len().min(limits::INBOX_LEN_MAX * 2);
+        let kind = self.rules.kind(address.agent.kind()).cloned();
+        let (progress, judgement) = self.judge(address, &commit, kind.as_ref());
+        let hop = judgement.hop;
+        let effects = self.plan(address, run, commit.asks, kind.as_ref());
+        let number = self.run(address, run).map_or(1, |row| row.turns + 1);
+        let next = self.supervise(address, run, commit.next);
+        let (note, rests_until) = (judgement.note.clone(), self.rest(&judgement));
+        let changes = commit.changes;
+        #[expect(clippy::cast_possible_truncation, reason = "an inbox has at most twice its bound")]
+        let seen = seen as u32;
+        let turn = Turn { run, number, seen, changes, effects, next, progress, hop, note, rests_until };
+        self.turned(address, turn);
+        self.climb(address, &judgement);
+        self.look(address);
+    }
+
+    /// The turn is over; its run, if it is still the agent's.
+    fn end_turn(&mut self, address: &Address, token: u64) -> Option<RunKey> {
+        let now = self.now;
+        let live = self.live(address)?;
+        if live.turn != Some(token) {
+            return None;
+        }
+        live.turn = None;
+        live.since = now;
+        self.turns.leave(address);
+        self.agent(address).and_then(|agent| agent.run)
+    }
+
+    fn within_bounds(&self, address: &Address, commit: &Commit) -> Result<(), &'static str> {
+        let pending = self.agent(address).map_or(0, |agent| agent.pending.len());
+        if pending + commit.asks.len() > limits::EFFECTS_PENDING_MAX {
+            return Err("the turn asks for more effects than a run may have under way");
+        }
+        if commit.changes.len() > limits::CHANGES_MAX {
+            return Err("the turn changes more of its state than one record may");
+        }
+        let key = |change: &Change| match change {
+            Change::Set { key, .. } | Change::Keep { key, .. } | Change::Drop { key } => key.len(),
+        };
+        let objects = commit.asks.iter().map(|ask| ask.work.object().len());
+        if commit.changes.iter().map(key).chain(objects).any(|len| len > limits::NAME_LEN_MAX) {
+            return Err("the turn uses a name that is too long");
+        }
+        Ok(())
+    }
+
+    fn turned(&mut self, address: &Address, turn: Turn) {
+        let run = turn.run;
+        let before = self.run(address, run).map_or(0, |row| row.effects);
+        let children: Vec<Address> =
+            turn.effects.iter().filter_map(|planned| planned.child.as_ref()).map(|child| child.agent.clone()).collect();
+        let closing = !matches!(turn.next, Next::Wait(_));
+        self.runs_live += children.len();
+        for child in &children {
+            self.make_slot(child);
+        }
+        let event = Event::Turned(Box::new(turn));
+        if closing {
+            return self.close(address, run, event);
+        }
+        self.record(address, event);
+        let Some(agent) = self.agent(address) else { return };
+        let new: Vec<EffectId> = agent
+            .pending
+            .iter()
+            .filter(|pending| pending.id.run == run && pending.id.number > before)
+            .map(|pending| pending.id)
+            .collect();
+        for effect in new {
+            self.begin_effect(address, effect);
+        }
+        for child in &children {
+            self.look(child);
+        }
+    }
+
+    /// Decides on every effect that a turn asks for, in order.
+    fn plan(&self, address: &Address, run: RunKey, asks: Vec<Ask>, kind: Option<&Kind>) -> Vec<Planned> {
+        let mut total = Spend::default();
+        let mut children = 0;
+        let mut planned = Vec::with_capacity(asks.len());
+        for mut ask in asks {
+            let ruling = self.rule(address, &ask, kind);
+            ask.facts = Vec::new();
+            let until = self.now.plus(ask.patience.unwrap_or(self.rules.patience));
+            let decided = self.permit(address, run, &ask, &ruling.verdict, total, children);
+            let mut row = Planned {
+                ask,
+                ruling,
+                stage: None,
+                refused: None,
+                reserved: Spend::default(),
+                until,
+                child: None,
+            };
+            match decided {
+                Err(Refused(code, why)) => row.refused = Some((code, why)),
+                Ok(reserved) => {
+                    total = total.plus(reserved);
+                    row.reserved = reserved;
+                    row.stage = Some(self.first_stage(&row));
+                    if let Work::Child { .. } = row.ask.work {
+                        let number = planned.len() as u32;
+                        row.child = self.child(address, run, &row.ask.work, children, number).map(Box::new);
+                        children += 1;
+                    }
+                }
+            }
+            planned.push(row);
+        }
+        planned
+    }
+
+    fn rule(&self, address: &Address, ask: &Ask, kind: Option<&Kind>) -> seawall_model::effect::Ruling {
+        let own = kind.map_or(&[][..], |kind| &kind.gate);
+        gate::decide_first(own, address, ask).unwrap_or_else(|| gate::decide(&self.rules.gate, address, ask))
+    }
+
+    /// May the effect be done at all, and what is reserved for it?
+    fn permit(
+        &self,
+        address: &Address,
+        run: RunKey,
+        ask: &Ask,
+        verdict: &Verdict,
+        total: Spend,
+        children: u64,
+    ) -> Result<Spend, Refused> {
+        if *verdict == Verdict::Deny {
+            let why = format!("{} `{}` is not allowed", ask.work.kind(), ask.work.object());
+            return Err(Refused(Code::GateDenied, why.into()));
+        }
+        if matches!(ask.work, Work::Tool { .. }) && self.tool_halted(ask.work.object()) {
+            return Err(Refused(Code::RunStopped, "an operator stopped this tool".into()));
+        }
+        if let Work::Child { agent, .. } = &ask.work {
+            self.permit_child(address, run, agent.kind(), children)?;
+        }
+        let mut cost = ask.cost_max;
+        cost.calls = u64::from(matches!(ask.work, Work::Model { .. } | Work::Tool { .. }));
+        self.room(address, run, total.plus(cost)).map_err(|(code, why)| Refused(code, why))?;
+        Ok(cost)
+    }
+
+    fn permit_child(&self, address: &Address, run: RunKey, kind: &str, more: u64) -> Result<(), Refused> {
+        if self.rules.kind(kind).is_none() {
+            return Err(Refused(Code::AgentUnknown, format!("no agent of type `{kind}` is defined").into()));
+        }
+        if self.runs_live as u64 + more >= self.rules.runs_max as u64 {
+            return Err(Refused(Code::AgentsFull, "as many runs are alive as may be".into()));
+        }
+        let Some(row) = self.run(address, run) else {
+            return Err(Refused(Code::RunUnknown, "its run is not known".into()));
+        };
+        let alive = row.children.len() as u64 + more;
+        let widest = row.allowance.children.unwrap_or(limits::CHILDREN_LIVE_MAX);
+        if alive >= u64::from(widest) {
+            return Err(Refused(Code::AllowanceSpent, format!("{widest} children are alive already").into()));
+        }
+        let shard = self.shard(address);
+        let path = shard.path(run);
+        let levels = path.iter().zip(1_u16..).filter_map(|(key, below)| {
+            let depth = shard.runs.get(key)?.allowance.depth?;
+            (below > depth).then_some(depth)
+        });
+        if let Some(depth) = levels.min().or((row.depth + 1 >= limits::TREE_DEPTH_MAX).then_some(row.depth)) {
+            return Err(Refused(Code::AllowanceSpent, format!("runs may be {depth} levels deep").into()));
+        }
+        Ok(())
+    }
+
+    /// Is there room for this on the run and all above it?
+    pub(super) fn room(&self, address: &Address, run: RunKey, cost: Spend) -> Result<(), (Code, Arc<str>)> {
+        let shard = self.shard(address);
+        let path: Vec<_> = shard.path(run).iter().filter_map(|key| shard.runs.get(key)).map(|row| &**row).collect();
+        ledger::room(&path, cost)
+            .map_err(|(run, meter)| (Code::AllowanceSpent, format!("{run} has used its {meter}").into()))
+    }
+
+    fn first_stage(&self, planned: &Planned) -> Stage {
+        if let Verdict::Ask(approval) = &planned.ruling.verdict {
+            return Stage::Approving { yes: Vec::new(), until: self.now.plus(approval.patience).min(planned.until) };
+        }
+        match planned.ask.work {
+            Work::Child { .. } | Work::Timer { .. } | Work::Promise { .. } => Stage::Waiting,
+            _ => Stage::Ready { after: self.now },
+        }
+    }
+
+    /// What the progress guard makes of the turn.
+    fn judge(
+        &self,
+        address: &Address,
+        commit: &Commit,
+        kind: Option<&Kind>,
+    ) -> (seawall_model::durable::Progress, Judgement) {
+        let Some(agent) = self.agent(address) else { return Default::default() };
+        let mut progress = agent.progress.clone();
+        let Some(kind) = kind else { return (progress, Judgement::default()) };
+        let hop = agent.run.and_then(|run| self.run(address, run)).map_or(0, |run| run.hop);
+        let judgement = watch::judge(&mut progress, &kind.guard, agent, commit, hop);
+        (progress, judgement)
+    }
+
+    fn rest(&self, judgement: &Judgement) -> At {
+        match judgement.rung {
+            Rung::Paused if judgement.offence.is_some() => At::MAX,
+            _ => self.now.plus(judgement.rests),
+        }
+    }
+
+    /// Tells operators how far up the ladder the agent is, and takes it out of service at
+    /// its top.
+    fn climb(&mut self, address: &Address, judgement: &Judgement) {
+        if judgement.offence.is_none() {
+            return;
+        }
+        let why = judgement.note.clone().unwrap_or_else(|| "no progress".into());
+        if judgement.rung == Rung::Quarantined {
+            return self.quarantine(address, why);
+        }
+        let notice = Notice::Rung { address: address.clone(), rung: judgement.rung, why };
+        self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
+    }
+
+    pub(super) fn quarantine(&mut self, address: &Address, why: Arc<str>) {
+        if self.agent(address).is_none_or(|agent| agent.standing == Standing::Quarantined) {
+            return;
+        }
+        self.record(address, Event::Quarantined { why: why.clone() });
+        let notice = Notice::Quarantined { address: address.clone(), why };
+        self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
+    }
+
+    /// What supervision makes of an end.
+    fn supervise(&mut self, address: &Address, run: RunKey, next: Next) -> Next {
+        let Next::End(ending) = next else { return next };
+        if matches!(ending, Ending::Cancelled { .. }) {
+            return Next::End(ending);
+        }
+        let Some(after) = self.begins_again(address, run, matches!(ending, Ending::Done(_))) else {
+            return Next::End(ending);
+        };
+        let why = match &ending {
+            Ending::Failed { code, why } => Arc::from(format!("{}: {why}", code.as_str())),
+            _ => Arc::from("its type is permanent"),
+        };
+        Next::Again { rests_until: self.now.plus(after), why }
+    }
+
+    /// A handler failed in its turn.
+    pub(super) fn stumble(&mut self, address: &Address, token: u64, why: Arc<str>) {
+        if let Some(run) = self.end_turn(address, token) {
+            self.stumbled(address, run, why);
+        }
+    }
+
+    fn stumbled(&mut self, address: &Address, run: RunKey, why: Arc<str>) {
+        let strikes = self.agent(address).map_or(0, |agent| agent.strikes) + 1;
+        let jitter = self.rng.next();
+        match supervise::on_stumble(strikes, jitter) {
+            supervise::Stumble::Retry { after } => {
+                let rests_until = self.now.plus(after);
+                self.record(address, Event::Stumbled { run, why, rests_until });
+            }
+            supervise::Stumble::Quarantine => {
+                self.record(address, Event::Stumbled { run, why: why.clone(), rests_until: At::MAX });
+                self.quarantine(address, format!("the same turn failed {strikes} times: {why}").into());
+            }
+        }
+        self.look(address);
+    }
+
+    /// The agent's place in memory.
+    pub(super) fn make_slot(&mut self, address: &Address) {
+        let since = self.now;
+        let slot = || super::machine::Slot::Here(Live { since, ..Live::default() });
+        self.slots.entry(address.clone()).or_insert_with(slot);
+    }
+}
+
+/// Does something in its inbox give it a turn, apart from time and operators?
+pub(super) fn wakeful(agent: &AgentRow) -> bool {
+    if agent.standing != Standing::Active || agent.run.is_none() {
+        return false;
+    }
+    let task = agent.inbox.iter().any(|item| matches!(item, Item::Task { .. }));
+    let some = agent.inbox.iter().any(|item| !matches!(item, Item::Note(_)));
+    let own = agent.pending.iter().any(|pending| Some(pending.id.run) == agent.run);
+    match agent.wake {
+        Wake::Any => some,
+        Wake::All => task || (some && !own),
+    }
+}

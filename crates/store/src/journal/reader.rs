@@ -1,0 +1,416 @@
+//! Questions to the journal's rows: for recovery, for agents that come back into memory,
+//! and for people.
+
+use std::collections::BTreeSet;
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, OptionalExtension, Params, params};
+use seawall_model::durable::{
+    AgentRow, DeadLetter, LeaseRow, Pending, RunRow, ScheduleRow, ShardRow, Stage, TopicRow, ValueRow,
+};
+use seawall_model::effect::Work;
+use seawall_model::{Address, At, Payload, RunKey, Tenant, limits};
+
+use super::codec::{Noun, decode};
+use super::rows::{needs, run_key, tenant_word};
+use super::{Blobs, State, Usage, chain};
+use crate::{Error, column};
+
+/// A connection that looks at the journal. Every answer is bounded by
+/// [`limits::ROWS_MAX`] where it does not say otherwise.
+#[derive(Debug)]
+pub struct Reader {
+    pub(super) conn: Connection,
+    pub(super) blobs: Blobs,
+}
+
+/// Agents that have work, with the runs that they need to go on with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// The agents, in the order in which they first came.
+    pub agents: Vec<AgentRow>,
+    /// Their runs, those that wait for them, and all above these; each once.
+    pub runs: Vec<RunRow>,
+    /// Where to go on, if there may be more.
+    pub next: Option<u64>,
+}
+
+/// Which runs to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Of this tenant and all below it.
+    pub tenant: Option<String>,
+    /// Of agents of this type.
+    pub kind: Option<String>,
+    /// In this state, by [`seawall_model::durable::RunState::as_str`].
+    pub state: Option<String>,
+    /// Begun for this run.
+    pub parent: Option<RunKey>,
+    /// Begun since then.
+    pub since: Option<At>,
+    /// Begun before this one of the last page, or at its time with a smaller key.
+    pub before: Option<(At, RunKey)>,
+}
+
+/// What people are wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To say whether an effect was done: the in-doubt inbox.
+    Doubt,
+    /// To allow an effect.
+    Approval,
+    /// To answer a question.
+    Promise,
+}
+
+/// An effect that wants somebody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Whose.
+    pub agent: Address,
+    /// The effect.
+    pub effect: Pending,
+}
+
+impl Need {
+    const fn bit(self) -> i64 {
+        match self {
+            Self::Doubt => needs::DOUBT,
+            Self::Approval => needs::APPROVAL,
+            Self::Promise => needs::PROMISE,
+        }
+    }
+
+    const fn is_of(self, effect: &Pending) -> bool {
+        match self {
+            Self::Doubt => matches!(effect.stage, Stage::Doubtful { .. }),
+            Self::Approval => matches!(effect.stage, Stage::Approving { .. }),
+            Self::Promise => {
+                matches!((&effect.stage, &effect.work), (Stage::Waiting, Work::Promise { .. }))
+            }
+        }
+    }
+}
+
+/// `tenant` is the path in parameter `?n`, or below it; every tenant, where that is null.
+fn under(n: usize) -> String {
+    // `0` follows `/` in ASCII.
+    format!("(?{n} IS NULL OR tenant = ?{n} OR (tenant > ?{n} || '/' AND tenant < ?{n} || '0'))")
+}
+
+/// As many rows as were asked for, within the limit.
+fn bounded(limit: usize) -> i64 {
+    column::count(limit.min(limits::ROWS_MAX))
+}
+
+impl Reader {
+    /// The rows of all shards there are.
+    ///
+    /// # Errors
+    /// If the disk fails or the row is damaged; so with all below.
+    pub fn shards(&self) -> Result<Vec<ShardRow>, Error> {
+        let sql = "SELECT epoch, seq, body, shard FROM shards ORDER BY shard";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok(chain::row_of(row.get(3)?, row)))?;
+        rows.map(|row| row?).collect()
+    }
+
+    /// One agent.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn agent(&self, address: &Address) -> Result<Option<AgentRow>, Error> {
+        self.one("an agent's row", "SELECT body FROM agents WHERE address = ?1", [address.to_string()])
+    }
+
+    /// One agent with what it needs to work: its run, the runs that wait for it, and all
+    /// above these.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn load_agent(&self, address: &Address) -> Result<Option<(AgentRow, Vec<RunRow>)>, Error> {
+        let Some(agent) = self.agent(address)? else { return Ok(None) };
+        let mut runs = Vec::new();
+        self.add_runs(&agent, &mut BTreeSet::new(), &mut runs)?;
+        Ok(Some((agent, runs)))
+    }
+
+    /// Agents of a shard that have a run or are in quarantine, a page at a time: `after`
+    /// is 0 and then [`Live::next`].
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn live(&self, shard: u8, after: u64, limit: usize) -> Result<Live, Error> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, body FROM agents
+             WHERE shard = ?1 AND standing IN (1, 2) AND id > ?2 ORDER BY id LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![shard, column::amount(after), bounded(limit)])?;
+        let mut live = Live::default();
+        let mut known = BTreeSet::new();
+        let mut last = 0;
+        while let Some(row) = rows.next()? {
+            last = column::unsigned(row.get(0)?);
+            let agent = decode("an agent's row", row.get_ref(1)?.as_blob()?)?;
+            self.add_runs(&agent, &mut known, &mut live.runs)?;
+            live.agents.push(agent);
+        }
+        live.next = (column::count(live.agents.len()) == bounded(limit)).then_some(last);
+        Ok(live)
+    }
+
+    fn add_runs(
+        &self,
+        agent: &AgentRow,
+        known: &mut BTreeSet<RunKey>,
+        runs: &mut Vec<RunRow>,
+    ) -> Result<(), Error> {
+        for first in agent.run.iter().chain(&agent.queue) {
+            let mut next = Some(*first);
+            // Ends at a run that is known, so a loop in damaged rows ends as well.
+            while let Some(key) = next.filter(|key| known.insert(*key)) {
+                let run = self.run(key)?;
+                next = run.as_ref().and_then(|run| run.parent).map(|effect| effect.run);
+                runs.extend(run);
+            }
+        }
+        Ok(())
+    }
+
+    /// Agents of a tenant and all below it by address, after one of the last page.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn agents(
+        &self,
+        tenant: Option<&str>,
+        after: Option<&Address>,
+        limit: usize,
+    ) -> Result<Vec<AgentRow>, Error> {
+        let sql =
+            format!("SELECT body FROM agents WHERE {} AND address > ?2 ORDER BY address LIMIT ?3", under(1));
+        let after = after.map(Address::to_string).unwrap_or_default();
+        self.many("an agent's row", &sql, params![tenant, after, bounded(limit)])
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn run(&self, key: RunKey) -> Result<Option<RunRow>, Error> {
+        self.one("a run's row", "SELECT body FROM runs WHERE key = ?1", [run_key(key)])
+    }
+
+    /// Runs that match, the newest first.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn runs(&self, filter: &RunFilter, limit: usize) -> Result<Vec<RunRow>, Error> {
+        let mut sql = format!("SELECT body FROM runs WHERE {}", under(1));
+        let mut values: Vec<Box<dyn ToSql>> = vec![Box::new(filter.tenant.clone())];
+        let mut also = |clause: &str, value: Option<Box<dyn ToSql>>| {
+            if let Some(value) = value {
+                values.push(value);
+                sql.push_str(&format!(" AND {clause} ?{}", values.len()));
+            }
+        };
+        also("type =", filter.kind.clone().map(|kind| Box::new(kind) as _));
+        also("state =", filter.state.clone().map(|state| Box::new(state) as _));
+        also("parent =", filter.parent.map(|key| Box::new(run_key(key)) as _));
+        also("began >=", filter.since.map(|since| Box::new(column::time(since)) as _));
+        if let Some((at, key)) = filter.before {
+            also("began <=", Some(Box::new(column::time(at))));
+            let n = values.len();
+            values.push(Box::new(run_key(key)));
+            sql.push_str(&format!(" AND (began < ?{n} OR key < ?{})", n + 1));
+        }
+        sql.push_str(&format!(" ORDER BY began DESC, key DESC LIMIT {}", bounded(limit)));
+        self.many("a run's row", &sql, rusqlite::params_from_iter(values.iter()))
+    }
+
+    /// A tree of runs, the oldest first.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn tree(&self, root: RunKey) -> Result<Vec<RunRow>, Error> {
+        let sql = "SELECT body FROM runs WHERE root = ?1 ORDER BY began, key LIMIT ?2";
+        self.many("a run's row", sql, params![run_key(root), bounded(usize::MAX)])
+    }
+
+    /// A run's working state as it is now, by key.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn state(&self, run: RunKey) -> Result<State, Error> {
+        let mut statement =
+            self.conn.prepare_cached("SELECT key, body FROM state WHERE run = ?1 ORDER BY key")?;
+        let mut rows = statement.query([run_key(run)])?;
+        let mut state = State::new();
+        while let Some(row) = rows.next()? {
+            let value = decode("a value of a state", row.get_ref(1)?.as_blob()?)?;
+            state.push((row.get(0)?, value));
+        }
+        Ok(state)
+    }
+
+    /// One value of a tenant's store. One that was removed is there still, for its
+    /// version.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn value(&self, tenant: &Tenant, key: &str) -> Result<Option<ValueRow>, Error> {
+        let sql = "SELECT body FROM vals WHERE tenant = ?1 AND key = ?2";
+        self.one("a value", sql, params![tenant.as_str(), key])
+    }
+
+    /// Values of a tenant whose key begins so, by key, after one of the last page; without
+    /// those that were removed.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn values(
+        &self,
+        tenant: &Tenant,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ValueRow>, Error> {
+        let sql = "SELECT body FROM vals WHERE tenant = ?1 AND key >= ?2 AND key < ?3 AND key > ?4
+                       AND gone = 0 ORDER BY key LIMIT ?5";
+        let last = format!("{prefix}\u{10ffff}");
+        self.many("a value", sql, params![tenant.as_str(), prefix, last, after.unwrap_or(""), bounded(limit)])
+    }
+
+    /// Values of a tenant whose key begins so and whose text holds all of these words, the
+    /// best match first. Looks at the first [`limits::VALUE_INDEXED_BYTES_MAX`] of each,
+    /// and not into blobs.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn search_values(
+        &self,
+        tenant: &Tenant,
+        prefix: &str,
+        words: &str,
+        limit: usize,
+    ) -> Result<Vec<ValueRow>, Error> {
+        let words: Vec<_> = words
+            .split(|char: char| !char.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .take(limits::SEARCH_WORDS_MAX)
+            .map(|word| format!("\"{word}\""))
+            .collect();
+        if words.is_empty() {
+            return self.values(tenant, prefix, None, limit);
+        }
+        let query = format!("tenant : {} AND text : ({})", tenant_word(tenant.as_str()), words.join(" AND "));
+        let sql = "SELECT vals.body FROM vals_words JOIN vals ON vals.id = vals_words.rowid
+                   WHERE vals_words MATCH ?1 AND vals.tenant = ?2 AND vals.key >= ?3 AND vals.key < ?4
+                   ORDER BY vals_words.rank, vals.id LIMIT ?5";
+        let last = format!("{prefix}\u{10ffff}");
+        self.many("a value", sql, params![query, tenant.as_str(), prefix, last, bounded(limit)])
+    }
+
+    /// Leases of a tenant and all below it; of all, for the kernel: without a bound.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn leases(&self, tenant: Option<&str>) -> Result<Vec<LeaseRow>, Error> {
+        let sql = format!("SELECT body FROM leases WHERE {} ORDER BY tenant, resource", under(1));
+        self.many("a lease", &sql, [tenant])
+    }
+
+    /// Topics, likewise.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn topics(&self, tenant: Option<&str>) -> Result<Vec<TopicRow>, Error> {
+        let sql = format!("SELECT body FROM topics WHERE {} ORDER BY tenant, topic", under(1));
+        self.many("a topic", &sql, [tenant])
+    }
+
+    /// When schedules last fired, all of them.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn schedules(&self) -> Result<Vec<ScheduleRow>, Error> {
+        self.many("a schedule", "SELECT body FROM schedules ORDER BY agent", [])
+    }
+
+    /// Dead letters of a tenant and all below it with their shards, the oldest first of
+    /// each. There are at most [`limits::LETTERS_MAX`] per shard.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn letters(&self, tenant: Option<&str>) -> Result<Vec<(u8, DeadLetter)>, Error> {
+        let sql = format!("SELECT shard, body FROM letters WHERE {} ORDER BY shard, number", under(1));
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([tenant])?;
+        let mut letters = Vec::new();
+        while let Some(row) = rows.next()? {
+            let letter = decode("a dead letter", row.get_ref(1)?.as_blob()?)?;
+            letters.push((row.get(0)?, letter));
+        }
+        Ok(letters)
+    }
+
+    /// Effects that want somebody, of a tenant and all below it, the oldest agents' first.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn wanted(&self, need: Need, tenant: Option<&str>, limit: usize) -> Result<Vec<Wanted>, Error> {
+        let sql = format!(
+            "SELECT body FROM agents WHERE needs > 0 AND needs & ?2 <> 0 AND {} ORDER BY id LIMIT ?3",
+            under(1)
+        );
+        let limit = bounded(limit);
+        let agents: Vec<AgentRow> = self.many("an agent's row", &sql, params![tenant, need.bit(), limit])?;
+        let wanted = agents.into_iter().flat_map(|agent| {
+            let AgentRow { address, pending, .. } = agent;
+            let effects = pending.into_iter().filter(move |effect| need.is_of(effect));
+            effects.map(move |effect| Wanted { agent: address.clone(), effect })
+        });
+        Ok(wanted.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
+    }
+
+    /// The bytes of a payload, wherever they are.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if its blob is missing or damaged.
+    pub fn open_payload(&self, payload: &Payload) -> Result<std::sync::Arc<[u8]>, Error> {
+        self.blobs.open(payload)
+    }
+
+    /// What is used on the disk. The first question counts the blobs.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        let pragma = |name| -> Result<u64, Error> {
+            let value = self.conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0))?;
+            Ok(column::unsigned(value))
+        };
+        let (size, count, free) = (pragma("page_size")?, pragma("page_count")?, pragma("freelist_count")?);
+        Ok(Usage {
+            journal_bytes: count.saturating_sub(free) * size,
+            blob_bytes: self.blobs.bytes()?,
+            free_bytes: free * size,
+        })
+    }
+
+    fn one<N: Noun>(&self, what: &'static str, sql: &str, params: impl Params) -> Result<Option<N>, Error> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let body: Option<Vec<u8>> = statement.query_row(params, |row| row.get(0)).optional()?;
+        body.map(|body| decode(what, &body)).transpose()
+    }
+
+    fn many<N: Noun>(&self, what: &'static str, sql: &str, params: impl Params) -> Result<Vec<N>, Error> {
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut nouns = Vec::new();
+        while let Some(row) = rows.next()? {
+            nouns.push(decode(what, row.get_ref(0)?.as_blob()?)?);
+        }
+        Ok(nouns)
+    }
+}

@@ -1,0 +1,797 @@
+//! The whole journal against real files: fencing, recovery, crashes, full disks,
+//! tampering, cutting back and sweeping.
+#![expect(clippy::disallowed_methods, reason = "the tests make, copy and cut files of their own")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+use seawall_model::durable::{
+    DeadLetter, Item, LeaseRow, Message, Pending, Progress, RunState, ScheduleRow, Stage, Standing, TopicRow,
+    ValueRow, Wake,
+};
+use seawall_model::effect::{Allowance, Answer, Ask, Ruling, Spend, Verdict, Work};
+use seawall_model::journal::{Change, Ending, Next, Planned, Turn};
+use seawall_model::{Address, At, Code, EffectClass, EffectId, Payload, Tenant, limits};
+
+use super::*;
+
+/// A folder of its own for each test, gone at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("seawall-journal-{}-{count}", std::process::id()));
+        // Left by an earlier process of the same id that was killed.
+        let _ = fs::remove_dir_all(&dir);
+        Self(dir)
+    }
+
+    fn open(&self) -> Journal {
+        Journal::open(&self.0, Durability::Sync).expect("opens")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn address(name: &str) -> Address {
+    Address::parse(&format!("acme/search/{name}")).expect("valid")
+}
+
+fn effect(run: RunKey, number: u32) -> EffectId {
+    EffectId { run, number }
+}
+
+fn pending(id: EffectId, work: Work, stage: Stage) -> Pending {
+    Pending {
+        id,
+        tag: "call-1".into(),
+        work,
+        class: EffectClass::Idempotent,
+        ruling: Ruling { rule: "default".into(), verdict: Verdict::Allow },
+        reserved: Spend::default(),
+        twin: 7,
+        stage,
+        attempts: 0,
+        asked: At(5),
+        until: At::MAX,
+        child: None,
+    }
+}
+
+fn model_call(id: EffectId) -> Pending {
+    let work = Work::Model { model: "small".into(), recipe: Payload::text("{}") };
+    pending(id, work, Stage::Ready { after: At(0) })
+}
+
+fn agent(name: &str, seq: u64, run: Option<RunKey>) -> AgentRow {
+    AgentRow {
+        address: address(name),
+        shard: 0,
+        seq,
+        standing: if run.is_some() { Standing::Active } else { Standing::Idle },
+        lasting: true,
+        run,
+        queue: Vec::new(),
+        inbox: run.map(|run| Item::Task { run }).into_iter().collect(),
+        pending: run.map(|run| model_call(effect(run, 1))).into_iter().collect(),
+        wake: Wake::All,
+        rests_until: At(0),
+        strikes: 0,
+        progress: Progress::default(),
+        seen: vec![1, 2],
+        why: None,
+    }
+}
+
+fn run(key: RunKey, name: &str, parent: Option<EffectId>, root: RunKey, began: u64) -> RunRow {
+    RunRow {
+        key,
+        agent: address(name),
+        parent,
+        root,
+        depth: u16::from(parent.is_some()),
+        version: "1".into(),
+        task: Payload::text("find it"),
+        allowance: Allowance::default(),
+        used: Spend::default(),
+        reserved: Spend::default(),
+        state: RunState::Active,
+        began: At(began),
+        ended: None,
+        turns: 0,
+        effects: 0,
+        children: Vec::new(),
+        restarts: Vec::new(),
+        hop: 0,
+        seq: 0,
+        by: "laptop".into(),
+    }
+}
+
+fn ended(mut run: RunRow, at: u64) -> RunRow {
+    run.state = RunState::Done { output: Payload::text("found") };
+    run.ended = Some(At(at));
+    run
+}
+
+/// Writes records of one shard, one after the other.
+struct Pen {
+    epoch: u64,
+    seq: u64,
+}
+
+impl Pen {
+    /// Opens shard 0, as a kernel does.
+    fn open(journal: &mut Journal) -> Self {
+        let row = journal.open_shards(2).expect("opened").swap_remove(0);
+        let mut pen = Self { epoch: row.epoch + 1, seq: row.seq };
+        let opened = pen.entry(0, None, Event::Opened);
+        journal.append(&[opened], &[pen.row()]).expect("appended");
+        pen
+    }
+
+    fn entry(&mut self, at: u64, agent: Option<&str>, event: Event) -> Entry {
+        self.seq += 1;
+        let record = Record { at: At(at), agent: agent.map(address), event };
+        Entry { shard: 0, epoch: self.epoch, seq: self.seq, record }
+    }
+
+    fn row(&self) -> Row {
+        Row::Shard(ShardRow { epoch: self.epoch, seq: self.seq, runs: self.seq, ..ShardRow::default() })
+    }
+
+    fn started(&mut self, run: &RunRow) -> Entry {
+        let name = run.agent.agent.as_str().to_owned();
+        let event =
+            Event::Started { run: Box::new(run.clone()), lasting: true, state: Vec::new(), schedule: None };
+        self.entry(run.began.0, Some(&name), event)
+    }
+
+    fn mailed(&mut self, at: u64, name: &str, body: Payload) -> Entry {
+        let message = Message { id: at, from: None, name: None, at: At(at), hop: 0, body };
+        self.entry(at, Some(name), Event::Mailed { message })
+    }
+}
+
+fn turned(run: RunKey, number: u32, changes: Vec<Change>, effects: Vec<Planned>, next: Next) -> Event {
+    Event::Turned(Box::new(Turn {
+        run,
+        number,
+        seen: 1,
+        changes,
+        effects,
+        next,
+        progress: Progress::default(),
+        hop: 0,
+        note: None,
+        rests_until: At(0),
+    }))
+}
+
+fn planned(child: Option<RunRow>) -> Planned {
+    Planned {
+        ask: Ask {
+            tag: "call-1".into(),
+            work: Work::Get { key: "k".into() },
+            class: EffectClass::Read,
+            cost_max: Spend::default(),
+            patience: None,
+            twin: 1,
+            facts: Vec::new(),
+        },
+        ruling: Ruling { rule: "r1".into(), verdict: Verdict::Allow },
+        stage: Some(Stage::Waiting),
+        refused: None,
+        reserved: Spend::default(),
+        until: At::MAX,
+        child: child.map(Box::new),
+    }
+}
+
+fn set(key: &str, value: &str) -> Change {
+    Change::Set { key: key.into(), value: Payload::text(value) }
+}
+
+#[test]
+fn what_is_appended_is_there_after_reopening() {
+    let folder = Folder::new();
+    let mut journal = folder.open();
+    let mut pen = Pen::open(&mut journal);
+    let (root, child) = (RunKey::new(0, 1), RunKey::new(0, 2));
+    let top = run(root, "lead/1", None, root, 10);
+    let below = run(child, "helper/1", Some(effect(root, 1)), root, 11);
+    let waits = run(RunKey::new(0, 3), "helper/1", None, RunKey::new(0, 3), 12);
+    let mut busy = agent("helper/1", 3, Some(child));
+    busy.queue.push(waits.key);
+    let entries = [pen.started(&top), pen.started(&below), pen.started(&waits)];
+    let rows = [
+        pen.row(),
+        Row::Run(Box::new(top.clone())),
+        Row::Run(Box::new(below.clone())),
+        Row::Run(Box::new(waits.clone())),
+        Row::Agent(Box::new(busy.clone())),
+        Row::Agent(Box::new(agent("lead/1", 1, Some(root)))),
+        Row::Agent(Box::new(agent("idle/1", 1, None))),
+        Row::State { run: child, key: "b".into(), value: Some(Payload::text("2")) },
+        Row::State { run: child, key: "a".into(), value: Some(Payload::text("1")) },
+    ];
+    journal.append(&entries, &rows).expect("appended");
+    journal.close().expect("closes");
+
+    let journal = folder.open();
+    let reader = journal.reader();
+    assert_eq!(reader.load_agent(&address("nobody/1")).expect("read"), None);
+    let (loaded, runs) = reader.load_agent(&address("helper/1")).expect("read").expect("known");
+    assert_eq!((loaded, runs), (busy, vec![below.clone(), top.clone(), waits.clone()]));
+    let live = reader.live(0, 0, 1).expect("read");
+    assert_eq!((live.agents.len(), live.runs.len()), (1, 3));
+    let rest = reader.live(0, live.next.expect("there is more"), 10).expect("read");
+    assert_eq!(
+        (rest.agents, rest.next),
+        (vec![agent("lead/1", 1, Some(root))], None),
+        "the idle one has no work"
+    );
+    assert_eq!(reader.tree(root).expect("read"), [top, below]);
+    assert_eq!(
+        reader.state(child).expect("read"),
+        [("a".into(), Payload::text("1")), ("b".into(), Payload::text("2"))]
+    );
+    let shard = &reader.shards().expect("read")[0];
+    assert_eq!((shard.epoch, shard.seq, shard.runs), (1, 4, 4));
+    let kept = reader.history(&Of::Shard(0), 2, 10).expect("read");
+    assert_eq!(kept.into_iter().map(|kept| kept.entry).collect::<Vec<_>>(), entries);
+    let beside = Reader::open(&folder.0).expect("a reader opens beside the owner");
+    assert_eq!(beside.verify(0..=15).expect("read").records, 4);
+    assert!(matches!(Journal::open(&folder.0, Durability::Sync), Err(Error::InUse { .. })));
+}
+
+#[test]
+fn an_older_owner_and_a_gap_are_refused_whole() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let mut old = Pen::open(&mut journal);
+    let mut new = Pen::open(&mut journal);
+    let late = old.mailed(1, "a/1", Payload::empty());
+    let refused = journal.append(&[late], &[Row::Agent(Box::new(agent("a/1", 2, None)))]);
+    assert!(matches!(refused, Err(Error::Fenced { shard: 0, epoch: 1, current: 2 })), "{refused:?}");
+    let again = Entry { epoch: 1, ..new.entry(1, None, Event::Opened) };
+    new.seq -= 1;
+    assert!(matches!(journal.append(&[again], &[]), Err(Error::Fenced { .. })), "an epoch never comes again");
+    let first = new.mailed(2, "a/1", Payload::empty());
+    new.seq += 1;
+    let jumps = new.mailed(3, "a/1", Payload::empty());
+    let refused = journal.append(&[first.clone(), jumps], &[Row::Agent(Box::new(agent("a/1", 3, None)))]);
+    assert!(matches!(refused, Err(Error::Gap { shard: 0, expected: 4, found: 5 })), "{refused:?}");
+    assert_eq!(journal.reader().agent(&address("a/1")).expect("read"), None, "nothing of it happened");
+    journal.append(&[first], &[]).expect("the next is taken");
+    let other =
+        Entry { shard: 9, epoch: 1, seq: 1, record: Record { at: At(1), agent: None, event: Event::Opened } };
+    assert!(matches!(journal.append(&[other], &[]), Err(Error::Fenced { shard: 9, current: 0, .. })));
+}
+
+#[test]
+fn rows_change_and_go() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let mut pen = Pen::open(&mut journal);
+    let key = RunKey::new(0, 1);
+    let mut row = run(key, "a/1", None, key, 5);
+    let letter = DeadLetter {
+        number: 4,
+        to: address("b/1"),
+        message: Message { id: 1, from: None, name: None, at: At(1), hop: 0, body: Payload::text("hm") },
+        why: Code::AgentUnknown,
+    };
+    let lease = LeaseRow {
+        tenant: Tenant::parse("acme").expect("valid"),
+        resource: "printer".into(),
+        token: 3,
+        of: 1,
+        holders: Vec::new(),
+    };
+    let topic = TopicRow { tenant: Tenant::local(), topic: "news".into(), agents: vec![address("a/1")] };
+    let schedule = ScheduleRow { agent: address("a/1"), fired: At(9) };
+    let state = |key: &str, value: Option<&str>| Row::State {
+        run: RunKey::new(0, 1),
+        key: key.into(),
+        value: value.map(Payload::text),
+    };
+    let started = pen.started(&row);
+    let rows = [
+        pen.row(),
+        Row::Run(Box::new(row.clone())),
+        Row::Letter(Box::new(letter.clone())),
+        Row::Lease(LeaseRow { token: 1, ..lease.clone() }),
+        Row::Lease(lease.clone()),
+        Row::Topic(topic.clone()),
+        Row::Schedule(schedule.clone()),
+        state("a", Some("1")),
+        state("b", Some("1")),
+        state("a", None),
+    ];
+    journal.append(&[started], &rows).expect("appended");
+    let reader = journal.reader();
+    assert_eq!(reader.letters(Some("acme")).expect("read"), [(0, letter)]);
+    assert_eq!(reader.letters(Some("acm")).expect("read"), []);
+    assert_eq!(reader.leases(None).expect("read"), [lease]);
+    assert_eq!(reader.topics(None).expect("read"), [topic]);
+    assert_eq!(reader.schedules().expect("read"), [schedule]);
+    assert_eq!(reader.state(key).expect("read"), [("b".into(), Payload::text("1"))]);
+
+    row.turns = 3;
+    let rows =
+        [Row::Run(Box::new(row.clone())), Row::NoLetter { shard: 0, number: 4 }, Row::NoState { run: key }];
+    journal.append(&[], &rows).expect("appended");
+    assert_eq!(journal.reader().run(key).expect("read"), Some(row.clone()));
+    assert!(journal.reader().letters(None).expect("read").is_empty());
+    assert!(journal.reader().state(key).expect("read").is_empty());
+    let over = ended(row, 9);
+    journal.append(&[], &[Row::Run(Box::new(over.clone()))]).expect("appended");
+    assert_eq!(journal.reader().run(key).expect("read"), Some(over));
+}
+
+#[test]
+fn runs_are_listed_by_what_is_asked_for() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let rows: Vec<_> = (1..=6_u64)
+        .map(|number| {
+            let key = RunKey::new((number % 3) as u8, number);
+            let mut row =
+                run(key, if number % 2 == 0 { "lead/1" } else { "helper/1" }, None, key, number / 2);
+            if number == 5 {
+                row.agent = Address::parse("acme/searching/lead/1").expect("valid");
+            }
+            if number == 6 {
+                row.parent = Some(effect(RunKey::new(0, 3), 1));
+                row = ended(row, 9);
+            }
+            Row::Run(Box::new(row))
+        })
+        .collect();
+    journal.append(&[], &rows).expect("appended");
+    let listed = |filter: RunFilter, limit| -> Vec<u64> {
+        let runs = journal.reader().runs(&filter, limit).expect("read");
+        runs.into_iter().map(|run| run.key.0 >> 8).collect()
+    };
+    let all = RunFilter::default;
+    assert_eq!(listed(all(), 10), [6, 5, 4, 3, 2, 1]);
+    assert_eq!(listed(RunFilter { tenant: Some("acme/search".into()), ..all() }, 10), [6, 4, 3, 2, 1]);
+    assert_eq!(listed(RunFilter { kind: Some("lead".into()), ..all() }, 10), [6, 5, 4, 2]);
+    assert_eq!(listed(RunFilter { state: Some("done".into()), ..all() }, 10), [6]);
+    assert_eq!(listed(RunFilter { parent: Some(RunKey::new(0, 3)), ..all() }, 10), [6]);
+    assert_eq!(listed(RunFilter { since: Some(At(2)), ..all() }, 10), [6, 5, 4]);
+    // Page by page the same, where several began at once.
+    let (mut seen, mut filter) = (Vec::new(), all());
+    loop {
+        let page = journal.reader().runs(&filter, 2).expect("read");
+        let Some(last) = page.last() else { break };
+        filter.before = Some((last.began, last.key));
+        seen.extend(page.iter().map(|run| run.key.0 >> 8));
+    }
+    assert_eq!(seen, [6, 5, 4, 3, 2, 1]);
+}
+
+#[test]
+fn values_are_found_by_prefix_and_by_word() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let value = |tenant: &str, key: &str, value: Option<Payload>| {
+        let tenant = Tenant::parse(tenant).expect("valid");
+        Row::Value(ValueRow { tenant, key: key.into(), version: 2, value, by: None, at: At(3) })
+    };
+    let text = |text: &str| Some(Payload::text(text));
+    let rows = [
+        value("acme", "notes/1", text("The tide rises at noon, says the harbour master.")),
+        value("acme", "notes/2", text("Harbour dues are paid monthly.")),
+        value("acme", "notes/2", text("Dues are paid: by the tide of payments.")),
+        value("acme", "other", text("tide")),
+        value("rival", "notes/1", text("tide")),
+        value("acme", "notes/3", text("tide")),
+        value("acme", "notes/3", None),
+        value("acme", "notes/4", Some(vec![0xff, 0xfe].into())),
+    ];
+    journal.append(&[], &rows).expect("appended");
+    let acme = Tenant::parse("acme").expect("valid");
+    let reader = journal.reader();
+    let keys = |rows: Vec<ValueRow>| rows.into_iter().map(|row| row.key.to_string()).collect::<Vec<_>>();
+    assert_eq!(
+        keys(reader.values(&acme, "notes/", None, 10).expect("read")),
+        ["notes/1", "notes/2", "notes/4"]
+    );
+    assert_eq!(keys(reader.values(&acme, "notes/", Some("notes/1"), 1).expect("read")), ["notes/2"]);
+    let mut found = keys(reader.search_values(&acme, "notes/", "TIDE", 10).expect("read"));
+    found.sort();
+    assert_eq!(found, ["notes/1", "notes/2"]);
+    let found = |words: &str| keys(reader.search_values(&acme, "", words, 10).expect("read"));
+    assert_eq!(found("harbour"), ["notes/1"], "what was written over is not found");
+    assert_eq!(found("harbour tide"), ["notes/1"]);
+    assert_eq!(found("NEAR(\" OR * tenant:"), Vec::<String>::new(), "no query language reaches the index");
+    assert_eq!(found("?!").len(), 4, "no words at all: everything under the prefix");
+    let gone = reader.value(&acme, "notes/3").expect("read").expect("kept for its version");
+    assert_eq!((gone.version, gone.value), (2, None));
+}
+
+#[test]
+fn who_is_wanted_is_found_without_looking_at_everybody() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let key = RunKey::new(0, 1);
+    let with = |name: &str, effects: Vec<Pending>| {
+        let mut row = agent(name, 1, Some(key));
+        row.pending = effects;
+        Row::Agent(Box::new(row))
+    };
+    let tool = |number, stage| {
+        let work = Work::Tool { tool: "mail.send".into(), args: Payload::text("{}"), undo: None };
+        pending(effect(key, number), work, stage)
+    };
+    let question = Work::Promise { question: Payload::text("which?") };
+    let doubtful = tool(1, Stage::Doubtful { why: "a crash".into() });
+    let asked = tool(2, Stage::Approving { yes: Vec::new(), until: At(9) });
+    let promise = pending(effect(key, 3), question, Stage::Waiting);
+    let rows = [
+        with("a/1", vec![doubtful.clone(), asked.clone(), model_call(effect(key, 4))]),
+        with("b/1", vec![promise.clone()]),
+        with("c/1", vec![doubtful.clone()]),
+        with("c/1", vec![tool(1, Stage::Attempted)]),
+    ];
+    journal.append(&[], &rows).expect("appended");
+    let wanted = |need, tenant| -> Vec<Pending> {
+        let all = journal.reader().wanted(need, tenant, 10).expect("read");
+        all.into_iter().map(|wanted| wanted.effect).collect()
+    };
+    assert_eq!(wanted(Need::Doubt, None), [doubtful]);
+    assert_eq!(wanted(Need::Approval, Some("acme")), [asked]);
+    assert_eq!(wanted(Need::Promise, Some("acme/search")), [promise]);
+    assert!(wanted(Need::Promise, Some("acm")).is_empty());
+}
+
+/// A run of three turns that keeps an answer and a child's output, and is begun again.
+fn three_turns(journal: &mut Journal, pen: &mut Pen) -> RunKey {
+    let (key, child) = (RunKey::new(0, 1), RunKey::new(0, 2));
+    let top = run(key, "a/1", None, key, 1);
+    let below = run(child, "b/1", Some(effect(key, 2)), key, 3);
+    let wait = || Next::Wait(Wake::Any);
+    let answered = |number, answer| Event::Answered {
+        effect: effect(key, number),
+        answer,
+        used: Spend::default(),
+        by: None,
+    };
+    let failed = Answer::Failed { code: Code::ToolFailed, why: "no".into() };
+    let keep = |key_: &str, number| Change::Keep { key: key_.into(), effect: effect(key, number) };
+    let mut entries = vec![pen.started(&top)];
+    let events = [
+        turned(
+            key,
+            1,
+            vec![set("a", "1"), set("b", "1")],
+            vec![planned(None), planned(Some(below.clone()))],
+            wait(),
+        ),
+        answered(1, Answer::Done(Payload::text("paid"))),
+        turned(
+            key,
+            2,
+            vec![keep("c", 1), keep("d", 2), Change::Drop { key: "a".into() }],
+            vec![planned(None)],
+            wait(),
+        ),
+        answered(3, failed),
+        turned(key, 3, vec![keep("e", 3), set("b", "3")], Vec::new(), wait()),
+        Event::Restarted { run: key, rests_until: At(0), why: "it failed".into() },
+        turned(key, 4, vec![set("z", "4")], Vec::new(), Next::End(Ending::Done(Payload::empty()))),
+    ];
+    entries.extend(events.into_iter().zip(10..).map(|(event, at)| pen.entry(at, Some("a/1"), event)));
+    let rows = [pen.row(), Row::Run(Box::new(ended(top, 16))), Row::Run(Box::new(ended(below, 12)))];
+    journal.append(&entries, &rows).expect("appended");
+    key
+}
+
+#[test]
+fn the_state_after_any_turn_can_be_seen_again() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let mut pen = Pen::open(&mut journal);
+    let key = three_turns(&mut journal, &mut pen);
+    let at = |turn| {
+        let state = journal.reader().state_at(key, turn).expect("read")?;
+        let text = |value: &Payload| String::from_utf8(value.here().expect("small").to_vec()).expect("text");
+        Some(state.iter().map(|(key, value)| format!("{key}={}", text(value))).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(at(0).as_deref(), Some(""));
+    assert_eq!(at(1).as_deref(), Some("a=1 b=1"));
+    assert_eq!(at(2).as_deref(), Some("b=1 c=paid d=found"));
+    assert_eq!(at(3).as_deref(), Some("b=3 c=paid d=found e="));
+    assert_eq!(at(4).as_deref(), Some("z=4"));
+    assert_eq!(at(5), None, "it never took that turn");
+    assert_eq!(journal.reader().state_at(RunKey::new(0, 9), 1).expect("read"), None);
+    let of = |of: &Of| journal.reader().history(of, 0, 100).expect("read").len();
+    assert_eq!((of(&Of::Run(key)), of(&Of::Agent(address("a/1"))), of(&Of::Shard(0))), (8, 8, 9));
+    let mail = pen.mailed(30, "a/1", Payload::empty());
+    journal.append(&[mail], &[]).expect("appended");
+    assert_eq!(journal.reader().history(&Of::Agent(address("a/1")), 0, 100).expect("read").len(), 9);
+    assert_eq!(journal.reader().history(&Of::Run(key), 4, 2).expect("read")[0].entry.seq, 4);
+}
+
+#[test]
+fn whatever_is_done_to_records_shows() {
+    let tampers: [(&str, u64, &str); 8] = [
+        ("UPDATE journal SET body = substr(body, 1, length(body) - 1) WHERE seq = 2", 2, "was changed"),
+        ("DELETE FROM journal WHERE seq = 4", 4, "it is missing"),
+        ("DELETE FROM journal WHERE seq > 6", 7, "so are all after it"),
+        (
+            "UPDATE journal SET seq = -1 WHERE seq = 3; UPDATE journal SET seq = 3 WHERE seq = 4;
+          UPDATE journal SET seq = 4 WHERE seq = -1",
+            3,
+            "was changed",
+        ),
+        ("UPDATE journal SET at = at + 1 WHERE seq = 5", 5, "columns"),
+        ("UPDATE journal SET epoch = 9 WHERE seq = 5", 5, "was changed"),
+        ("UPDATE shards SET hash = zeroblob(32) WHERE shard = 0", 9, "another hash"),
+        (
+            "UPDATE shards SET seq = 8, hash = (SELECT hash FROM journal WHERE shard = 0 AND seq = 8) WHERE shard = 0",
+            9,
+            "after the last",
+        ),
+    ];
+    for (sql, seq, what) in tampers {
+        let mut journal = Journal::in_memory().expect("opens");
+        let mut pen = Pen::open(&mut journal);
+        three_turns(&mut journal, &mut pen);
+        let whole = journal.reader().verify(0..=15).expect("read");
+        assert_eq!((whole.records, whole.first_bad, whole.shards[0].seq), (9, None, 9));
+        journal.reader.conn.execute_batch(sql).expect("tampered");
+        let report = journal.reader().verify(0..=15).expect("read");
+        let bad = report.first_bad.unwrap_or_else(|| panic!("{sql} shows"));
+        assert_eq!((bad.shard, bad.seq), (0, seq), "{sql}: {}", bad.what);
+        assert!(bad.what.contains(what), "{sql}: {}", bad.what);
+    }
+}
+
+#[test]
+fn an_export_has_every_record_and_no_content() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let mut pen = Pen::open(&mut journal);
+    three_turns(&mut journal, &mut pen);
+    let export = |content| {
+        let mut out = Vec::new();
+        assert_eq!(journal.reader().export(0..=15, content, &mut out).expect("written"), 9);
+        String::from_utf8(out).expect("text")
+    };
+    let bare = export(false);
+    assert_eq!(bare.lines().count(), 9);
+    bare.lines().for_each(json::tests::check);
+    assert!(!bare.contains("find it") && !bare.contains("paid"), "{bare}");
+    assert!(bare.contains("\"event\":{\"kind\":\"answered\",\"effect\":\"run-0100.1\""), "{bare}");
+    assert!(export(true).contains("\"text\":\"find it\""));
+    struct Deaf;
+    impl std::io::Write for Deaf {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    assert!(matches!(journal.reader().export(0..=15, false, &mut Deaf), Err(Error::Failed { .. })));
+}
+
+#[test]
+fn what_is_old_is_cut_and_the_chain_is_whole_from_there() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let mut pen = Pen::open(&mut journal);
+    let key = three_turns(&mut journal, &mut pen);
+    let (live, done) = (RunKey::new(0, 3), RunKey::new(0, 4));
+    let entries: Vec<_> = (100..110).map(|at| pen.mailed(at, "c/1", Payload::empty())).collect();
+    let mut over = agent("gone/1", 3, None);
+    over.standing = Standing::Done;
+    let mut young = over.clone();
+    (young.address, young.seq) = (address("young/1"), 15);
+    let rows = [
+        pen.row(),
+        Row::Run(Box::new(run(live, "c/1", Some(effect(done, 1)), done, 5))),
+        Row::Run(Box::new(ended(run(done, "c/1", None, done, 4), 6))),
+        Row::State { run: key, key: "k".into(), value: Some(Payload::empty()) },
+        Row::Agent(Box::new(over)),
+        Row::Agent(Box::new(young)),
+    ];
+    journal.append(&entries, &rows).expect("appended");
+    let retention = Retention { since: At(105), bytes_max: u64::MAX, floor: At(105) };
+    let mut all = Pruned::default();
+    loop {
+        let pruned = journal.prune(&retention).expect("pruned");
+        all.records += pruned.records;
+        all.runs += pruned.runs;
+        all.agents += pruned.agents;
+        if !pruned.more {
+            break;
+        }
+    }
+    assert_eq!((all.records, all.runs, all.agents), (14, 2, 1));
+    let reader = journal.reader();
+    let report = reader.verify(0..=15).expect("read");
+    assert_eq!((report.records, report.first_bad, report.shards[0].cut), (5, None, 14));
+    assert!(reader.run(live).expect("read").is_some() && reader.run(done).expect("read").is_some());
+    assert!(reader.run(key).expect("read").is_none() && reader.state(key).expect("read").is_empty());
+    assert!(reader.agent(&address("young/1")).expect("read").is_some());
+    assert_eq!(reader.state_at(key, 2).expect("read"), None, "its records are gone");
+    let next = pen.mailed(111, "c/1", Payload::empty());
+    journal.append(&[next], &[]).expect("goes on");
+    // Over its budget it cuts what is younger, down to the floor.
+    let tight = Retention { since: At(0), bytes_max: 1, floor: At(108) };
+    while journal.prune(&tight).expect("pruned").more {}
+    assert_eq!(journal.reader().verify(0..=15).expect("read").records, 3);
+}
+
+#[test]
+fn blobs_are_kept_while_anything_names_them() {
+    let folder = Folder::new();
+    let mut journal = folder.open();
+    let mut pen = Pen::open(&mut journal);
+    let large = |byte: u8| vec![byte; limits::PAYLOAD_BYTES_INLINE as usize + 1];
+    let put = |journal: &Journal, byte| journal.blobs().put(large(byte)).expect("put");
+    assert_eq!(journal.blobs().put(vec![1; 10]).expect("put"), vec![1; 10].into(), "small ones stay");
+    let named = [put(&journal, 1), put(&journal, 2), put(&journal, 3)];
+    let forgotten = put(&journal, 9);
+    assert_eq!(put(&journal, 1), named[0], "the same content is the same blob");
+    let mail = pen.mailed(1, "a/1", named[0].clone());
+    let mut holds = agent("a/1", 2, None);
+    holds.inbox.push(Item::Answer {
+        effect: EffectId::default(),
+        tag: "t".into(),
+        kind: "get".into(),
+        twin: 3,
+        answer: Answer::Done(named[1].clone()),
+    });
+    let key = RunKey::new(0, 1);
+    let state = Row::State { run: key, key: "k".into(), value: Some(named[2].clone()) };
+    journal.append(&[mail], &[pen.row(), Row::Agent(Box::new(holds)), state]).expect("appended");
+    let sweep = |journal: &mut Journal| {
+        let mut swept = 0;
+        loop {
+            let step = journal.sweep().expect("swept");
+            swept += step.blobs;
+            if step.done {
+                return swept;
+            }
+        }
+    };
+    assert_eq!(journal.usage().expect("read").blob_bytes, 4 * large(0).len() as u64);
+    assert_eq!(sweep(&mut journal), 0, "what was put lately may be on its way into a record");
+    assert_eq!(sweep(&mut journal), 1);
+    assert!(matches!(journal.blobs().open(&forgotten), Err(Error::Corrupt { .. })));
+    for (payload, byte) in named.iter().zip(1..) {
+        assert_eq!(*journal.blobs().open(payload).expect("there"), large(byte));
+    }
+    // What a row gives up while a sweep is under way, another may take.
+    journal.sweep().expect("begun");
+    let moved = Row::State { run: key, key: "moved".into(), value: Some(named[1].clone()) };
+    let bare = Row::Agent(Box::new(agent("a/1", 3, None)));
+    for _ in 0..4 {
+        journal.sweep().expect("reads");
+    }
+    journal.append(&[], &[moved, bare]).expect("appended");
+    assert_eq!(sweep(&mut journal), 0);
+    journal.blobs().open(&named[1]).expect("still there");
+    assert_eq!(journal.usage().expect("read").blob_bytes, 3 * large(0).len() as u64);
+
+    let Payload::Blob { digest, .. } = &named[0] else { panic!("it is large") };
+    let name = blobs::hex(digest);
+    let path = folder.0.join("blobs").join(&name[..2]).join(&name);
+    let mut harmed = large(1);
+    harmed[7] ^= 1;
+    fs::write(&path, harmed).expect("written");
+    assert!(matches!(journal.blobs().open(&named[0]), Err(Error::Corrupt { .. })), "damage is noticed");
+    fs::write(folder.0.join("blobs/new/half"), "x").expect("written");
+    drop(journal);
+    let journal = folder.open();
+    assert!(!folder.0.join("blobs/new/half").exists(), "what a crash left half written is gone");
+    assert_eq!(journal.usage().expect("read").blob_bytes, 3 * large(0).len() as u64, "counted anew");
+    let over = vec![0; limits::PAYLOAD_BYTES_MAX as usize + 1];
+    assert!(matches!(journal.blobs().put(over), Err(Error::TooLarge { .. })));
+}
+
+#[test]
+fn a_full_disk_is_told_and_nothing_is_half_written() {
+    let folder = Folder::new();
+    let mut journal = folder.open();
+    let mut pen = Pen::open(&mut journal);
+    let pages: i64 =
+        journal.reader.conn.pragma_query_value(None, "page_count", |row| row.get(0)).expect("counted");
+    // Answers with the new bound.
+    let bound = |journal: &Journal, pages: i64| {
+        journal.reader.conn.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("set");
+    };
+    bound(&journal, pages + 20);
+    let mut written = 0;
+    let full = loop {
+        let seq = pen.seq;
+        let body = Payload::from(vec![7; 3_000]);
+        let (mail, row) =
+            (pen.mailed(written, "a/1", body), Row::Agent(Box::new(agent("a/1", seq + 1, None))));
+        match journal.append(&[mail], &[row]) {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Full), "{full:?}");
+    assert!(written > 3);
+    assert_eq!(journal.room(u64::MAX).expect("read"), Room::None);
+    let row = journal.reader().agent(&address("a/1")).expect("read").expect("kept");
+    assert_eq!((row.seq, journal.reader().shards().expect("read")[0].seq), (written + 1, written + 1));
+    assert_eq!(journal.reader().verify(0..=0).expect("read").first_bad, None);
+    // Cutting back makes room in the same file.
+    let retention = Retention { since: At(written - 1), bytes_max: u64::MAX, floor: At(0) };
+    bound(&journal, pages + 24);
+    while journal.prune(&retention).expect("pruned").more {}
+    pen.seq -= 1;
+    let mail = pen.mailed(written, "a/1", Payload::empty());
+    journal.append(&[mail], &[]).expect("there is room again");
+    assert_eq!(journal.room(u64::MAX).expect("read"), Room::Plenty);
+    let used = journal.usage().expect("read").journal_bytes;
+    assert_eq!(journal.room(used).expect("read"), Room::None);
+    assert_eq!(journal.room(used + used / 20).expect("read"), Room::Tight);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A write-ahead log that a crash left torn: some first batches are there, whole, and
+    /// none after them.
+    #[test]
+    fn a_torn_log_leaves_a_prefix_of_whole_batches(cut in 0.0..1.0_f64, sizes in prop::collection::vec(1..6_usize, 2..12)) {
+        let folder = Folder::new();
+        let mut journal = folder.open();
+        let mut pen = Pen::open(&mut journal);
+        let mut ends = vec![pen.seq];
+        for (at, size) in sizes.iter().enumerate() {
+            let entries: Vec<_> = (0..*size).map(|_| pen.mailed(at as u64, "a/1", Payload::text("x"))).collect();
+            let row = Row::Agent(Box::new(agent("a/1", pen.seq, None)));
+            journal.append(&entries, &[pen.row(), row]).expect("appended");
+            ends.push(pen.seq);
+        }
+        // The files as they are in the middle of it all, the log cut short.
+        let torn = Folder::new();
+        fs::create_dir_all(&torn.0).expect("made");
+        fs::copy(folder.0.join("journal.db"), torn.0.join("journal.db")).expect("copied");
+        let log = fs::read(folder.0.join("journal.db-wal")).expect("read");
+        let kept = (log.len() as f64 * cut) as usize;
+        fs::write(torn.0.join("journal.db-wal"), &log[..kept]).expect("written");
+        // Cut before the schema was whole it is an empty file, which opens as new.
+        let mut journal = torn.open();
+        let shards = journal.reader().shards().expect("read");
+        let seq = shards.first().map_or(0, |shard| shard.seq);
+        prop_assert!(seq == 0 || ends.contains(&seq), "{} of {:?}", seq, ends);
+        let row = journal.reader().agent(&address("a/1")).expect("read");
+        prop_assert_eq!(row.map_or(1.min(seq), |row| row.seq), seq, "rows are as of the last record");
+        let report = journal.reader().verify(0..=15).expect("read");
+        prop_assert_eq!((report.first_bad, report.records), (None, seq));
+        let mut pen = Pen::open(&mut journal);
+        let mail = pen.mailed(99, "a/1", Payload::empty());
+        journal.append(&[mail], &[]).expect("goes on");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_or_of_a_later_form_is_refused_with_words() {
+    let folder = Folder::new();
+    assert!(matches!(Reader::open(&folder.0), Err(Error::NotOpen { .. })));
+    let mut journal = folder.open();
+    let mut pen = Pen::open(&mut journal);
+    let mail = pen.mailed(1, "a/1", Payload::empty());
+    journal.append(&[mail], &[]).expect("appended");
+    journal.reader.conn.execute_batch("UPDATE journal SET body = x'02' WHERE seq = 2").expect("tampered");
+    let error = journal.reader().history(&Of::Shard(0), 0, 9).expect_err("a later form");
+    assert!(matches!(error, Error::NewerForm { found: 2, known: 1, .. }), "{error}");
+    journal.reader.conn.pragma_update(None, "user_version", 99).expect("set");
+    drop(journal);
+    assert!(matches!(Journal::open(&folder.0, Durability::Sync), Err(Error::Newer { found: 99, .. })));
+    assert!(matches!(Reader::open(&folder.0), Err(Error::Newer { .. })));
+    let arc: Arc<str> = "x".into();
+    assert!(matches!(decode(arc.as_bytes()), Err(Error::NewerForm { .. })));
+}
