@@ -411,3 +411,9 @@ pub const BLOBS_FRESH_MAX: usize = 100_000;
 /// Blobs that a sweep finds named before it gives up: 1,000,000 digests are 50 MB of
 /// memory for 64 GB of blobs at least.
 pub const BLOBS_NAMED_MAX: usize = 1_000_000;
+/// Bytes of journal and blobs on the disk (default): a month of 10,000 runs a day.
+pub const JOURNAL_BYTES_MAX: u64 = 20 << 30;
+/// Runs that are over are kept for so long (default): a week, within which people ask.
+pub const RETENTION_MS: u64 = 7 * 86_400_000;
+/// Records that a listener of events may lag behind before it must ask again by offset.
+pub const EVENTS_LAG_MAX: usize = 4_096;

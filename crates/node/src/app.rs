@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use seawall_model::{At, EngineId, ReplicaId};
 use tokio::sync::watch;
 
+use crate::agents::Runtime;
 use crate::config::{Config, Routes};
 use crate::disk::Disk;
 use crate::gateway::trace::Traces;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::reach::Reach;
 use crate::seat::Seat;
 use crate::tasks::Tasks;
+use crate::tools::Toolbox;
 use crate::upstream::Client;
 
 /// Handles to every room of a running server.
@@ -41,6 +43,12 @@ pub struct App {
     pub disk: Disk,
     /// Where tasks are spawned.
     pub tasks: Tasks,
+    /// Tools of agents.
+    pub tools: Toolbox,
+    /// Agents that run inside, unless they are turned off.
+    pub agents: Option<Arc<Runtime>>,
+    /// This installation's name: what idempotency keys begin with.
+    pub installation: Arc<str>,
     /// How far the shutdown is.
     pub phase: watch::Receiver<Phase>,
     /// Which replicas cannot be reached.

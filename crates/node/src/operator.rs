@@ -142,6 +142,14 @@ impl Operator {
                 tracing::warn!("`{what}` has changed; it takes effect at the next start");
             }
         }
+        if let Some(agents) = &app.agents {
+            app.tools.reload(&config.tools);
+            if let Err(why) = agents.reload(&config.agents) {
+                tracing::error!(%why, "the definitions of agents were not reloaded; the old ones stay");
+                app.metrics.service.reload("refused");
+                return;
+            }
+        }
         self.put_in_force(app, config);
     }
 
@@ -219,6 +227,7 @@ impl Operator {
         let file = app.live.load().config.file.clone();
         let mut seen = stamp(file.as_deref()).await;
         let mut seen_tls = tls_stamps(&app).await;
+        let mut seen_agents = folder_stamp(&app).await;
         let mut look = tokio::time::interval(LOOK_EVERY);
         // At once for the first time: engines that did not answer at start are asked again.
         let mut ask = tokio::time::interval(ASK_EVERY);
@@ -238,6 +247,9 @@ impl Operator {
                         seen_tls = now;
                         self.renew(&app);
                     }
+                    let now = folder_stamp(&app).await;
+                    reload |= now != seen_agents;
+                    seen_agents = now;
                 }
                 // In a task of its own: an engine that hangs holds up no signal.
                 _ = ask.tick(), if asking.is_none() => {
@@ -291,6 +303,21 @@ impl Wall {
         }
         self.ahead = ahead;
     }
+}
+
+/// As [`stamp`], of every definition of agents: their names, times and lengths.
+async fn folder_stamp(app: &App) -> Vec<(std::path::PathBuf, Option<Stamp>)> {
+    let folder = app.live.load().config.agents.folder.clone();
+    let mut stamps = Vec::new();
+    let Ok(mut entries) = tokio::fs::read_dir(folder).await else { return stamps };
+    while let Ok(Some(entry)) = entries.next_entry().await {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            stamps.push((path.clone(), stamp(Some(&path)).await));
+        }
+    }
+    stamps.sort();
+    stamps
 }
 
 /// As [`stamp`], of the certificate and its key.

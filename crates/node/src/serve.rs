@@ -13,6 +13,7 @@ use seawall_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::agents::{self, Runtime};
 use crate::app::{App, Live, Phase};
 use crate::clock;
 use crate::config::{Config, EngineConfig, Flags, Loaded, LogConfig, LogFormat, Url};
@@ -33,6 +34,11 @@ use crate::seat::{Errand, Seat};
 use crate::server;
 use crate::tasks::{Kind, Tasks};
 use crate::tls::Certificate;
+use crate::tools::Toolbox;
+use crate::upstream;
+
+/// Threads that take agents' turns: they mostly wait for the disk.
+const WORKERS: usize = 2;
 
 /// Why `serve` did not start: the process's exit code and the words for a person.
 #[derive(Debug)]
@@ -148,15 +154,19 @@ async fn serve(config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<()
     let listener = server::bind(config.listen).await.map_err(|why| refused(69, why))?;
     let address = listener.local_addr().map_err(|why| refused(69, why.to_string()))?;
 
+    let agents = open_agents(&config, &tasks)?;
     let (mut operator, plan, live, notices) = prepare(config, flags, &tasks).await?;
     operator.certificate = certificate;
     let (phase_sender, phase) = watch::channel(Phase::Serving);
     let (probe_sender, probes) = mpsc::channel(limits::REPLICAS_MAX);
-    let app = assemble(plan, live, keys, metrics, &tasks, phase, probe_sender, address)?;
+    let app = assemble(plan, live, keys, metrics, &tasks, phase, probe_sender, address, agents)?;
     restore_budgets(&app.seat, &store)?;
     let kept = app.live.load().config.limits.records_kept_max;
     let clerk = app.disk.start(&tasks, store, app.keys.clone(), kept, news(&app));
     let clerk = clerk.map_err(|why| refused(70, format!("cannot start the disk thread: {why}")))?;
+    if let Some(agents) = &app.agents {
+        agents.employ(&app, WORKERS).map_err(|why| refused(70, why))?;
+    }
     tasks.spawn(Kind::Timer, process::vital("timer", app.seat.clone().run_timer()));
     tasks.spawn(Kind::Probe, process::vital("prober", scout::run_probes(app.clone(), probes)));
     tasks.spawn(Kind::Operator, process::vital("operator", operator.watch(app.clone())));
@@ -168,6 +178,23 @@ async fn serve(config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<()
     write_down(&app, clerk).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Opens the journal of agents and reads their definitions.
+fn open_agents(config: &Config, tasks: &Tasks) -> Result<Option<Arc<Runtime>>, Refused> {
+    if !config.agents.enabled {
+        return Ok(None);
+    }
+    let (agents, found) = Runtime::open(&config.agents, &config.data, tasks).map_err(|why| refused(73, why))?;
+    if found.kinds > 0 || found.agents > 0 {
+        tracing::info!(
+            types = found.kinds,
+            agents = found.agents,
+            runs = found.runs,
+            "agents: exactly-once state, effectively-once for idempotent tools, at-most-once for irreversible ones"
+        );
+    }
+    Ok(Some(agents))
 }
 
 /// Finds engines and makes the first configuration ready.
@@ -193,10 +220,19 @@ fn assemble(
     phase: watch::Receiver<Phase>,
     probes: mpsc::Sender<ReplicaId>,
     listening: SocketAddr,
+    agents: Option<Arc<Runtime>>,
 ) -> Result<Arc<App>, Refused> {
     let started = clock::now();
     let disk = Disk::new();
     let seat = Seat::new(Kernel::new(started, plan), Box::new(errands(disk.clone(), probes)));
+    let installation = agents::installation(&live.config.data).map_err(|why| refused(73, why))?;
+    let net = upstream::Options {
+        connect: live.config.limits.connect_ms_max,
+        extra_roots: None,
+        window: live.config.limits.stream_window_bytes,
+        proxy_from_env: live.config.proxy.use_env,
+    };
+    let tools = Toolbox::start(&live.config.tools, net, tasks).map_err(|why| refused(70, why))?;
     let log = if live.config.log.access { AccessLog::start(tasks) } else { Ok(AccessLog::off()) };
     Ok(Arc::new(App {
         memory: Memory::new(live.config.limits.memory_bytes_max),
@@ -207,6 +243,9 @@ fn assemble(
         log: log.map_err(|why| refused(70, why.to_string()))?,
         disk,
         tasks: tasks.clone(),
+        tools,
+        agents,
+        installation,
         phase,
         reach: Reach::default(),
         uploads: Arc::new(Uploads::default()),
@@ -237,6 +276,15 @@ async fn write_down(app: &App, clerk: std::thread::JoinHandle<()>) {
     });
     if waiter.is_ok() && tokio::time::timeout(Duration::from_secs(5), ended).await.is_err() {
         tracing::error!("the disk did not answer in time; budgets count as spent up to their slices");
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let mut look = tokio::time::interval(Duration::from_millis(5));
+    while app.agents.as_ref().is_some_and(|agents| !agents.is_closed()) {
+        if tokio::time::Instant::now() > deadline {
+            tracing::error!("the journal did not close in time; what was durable is");
+            break;
+        }
+        look.tick().await;
     }
 }
 
@@ -356,6 +404,9 @@ async fn leave(app: &Arc<App>, phase: &watch::Sender<Phase>) {
     tracing::info!(calls = app.seat.view().calls, "draining: calls in flight may finish");
     phase.send_replace(Phase::Draining);
     app.seat.tell(Input::Drain);
+    if let Some(agents) = &app.agents {
+        agents.desk.drain();
+    }
     let deadline = tokio::time::Instant::now() + Duration::from_millis(limits.drain_ms_max.0);
     let mut look = tokio::time::interval(Duration::from_millis(20));
     let connections = || app.tasks.count(Kind::Connection);
@@ -369,6 +420,10 @@ async fn leave(app: &Arc<App>, phase: &watch::Sender<Phase>) {
         tracing::warn!(connections = connections(), "the drain deadline has passed: what is left is cut");
     }
     phase.send_replace(Phase::Cutting);
+    if let Some(agents) = &app.agents {
+        agents.desk.close();
+    }
+    app.tools.close().await;
     // Dropped connections settle their calls; a moment for them to do so.
     while !app.seat.idle() && tokio::time::Instant::now() < deadline + Duration::from_secs(1) {
         look.tick().await;

@@ -48,6 +48,12 @@ kinds! {
     Pulse "pulse"
     /// Keeps a tool server up, or empties its standard error.
     ToolServer "tool_server"
+    /// Performs one effect of an agent.
+    Effect "effect"
+    /// Takes turns of agents.
+    Worker "worker"
+    /// The thread that owns the journal.
+    Scribe "scribe"
     /// Belongs to the simulated engine.
     SimEngine "sim_engine"
     /// The thread that owns the store.

@@ -177,7 +177,8 @@ impl Journal {
     }
 
     /// Appends records to their shards and keeps the rows as they are after them: all of
-    /// it, durably, or nothing. The rows of a shard follow the shard's own row.
+    /// it, durably, or nothing. The rows of a shard stand together, and a dead letter follows
+    /// its shard's own row.
     ///
     /// # Errors
     /// [`Error::Fenced`] if somebody opened a shard since, [`Error::Gap`] if a record is

@@ -15,7 +15,7 @@ use seawall_model::{Address, At, Code, Payload, RunKey, limits};
 use super::shard::{Dirty, Shard, pending};
 
 /// Beginnings of a run that supervision can look back on.
-const RESTARTS_KEPT: usize = 32;
+const RESTARTS_KEPT: usize = limits::RESTARTS_MAX;
 
 impl Shard {
     /// Folds one entry into the state.
@@ -303,7 +303,7 @@ impl Shard {
         agent.why = None;
         agent.strikes = 0;
         agent.rests_until = At(0);
-        agent.progress = Progress::default();
+        super::progress::resume(&mut agent.progress);
     }
 
     /// A run is over: what it reserved is free, who waits for it is told, and the next

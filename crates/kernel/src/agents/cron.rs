@@ -359,7 +359,7 @@ mod tests {
     fn next_slowly(cron: &Cron, after: At, minutes: u64) -> Option<At> {
         let (mut day, mut year, mut month, mut date) = (0, 1970, 1_u64, 1_u64);
         let length = |year: u64, month: u64| match month {
-            2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+            2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
             2 => 28,
             4 | 6 | 9 | 11 => 30,
             _ => 31,

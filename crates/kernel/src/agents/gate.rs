@@ -580,7 +580,7 @@ mod tests {
         let wide = Rule { when: when("f", Op::In(many), ""), ..good.clone() };
         assert_eq!(check(&[wide]), Err(Error::Conditions("a".into())));
         let nobody = Approval { quorum: 0, approvers: Vec::new(), patience: Millis(1) };
-        let asks = Rule { then: Verdict::Ask(nobody), ..good.clone() };
+        let asks = Rule { then: Verdict::Ask(nobody), ..good };
         assert_eq!(check(&[asks]), Err(Error::Quorum("a".into(), 0)));
         let many: Vec<Rule> =
             (0..=limits::GATE_RULES_MAX).map(|at| rule(&at.to_string(), "x", Verdict::Allow)).collect();

@@ -7,7 +7,7 @@
 //! that folding the journal does it again to the same end.
 
 use seawall_model::durable::RunRow;
-use seawall_model::effect::{Allowance, Spend};
+use seawall_model::effect::Spend;
 use seawall_model::{At, MicroUsd, RunKey, Tokens, limits};
 
 /// What has no room: the run of the path that has none, and its meter.
@@ -97,27 +97,6 @@ pub(crate) fn release(path: &mut [&mut RunRow], reserved: Spend) {
     settle(path, reserved, Spend::default());
 }
 
-/// An allowance as it may be given to a child: no more of anything than `own`. What the
-/// runs above have left is theirs to say when it is used.
-pub(crate) fn narrowed(wanted: Allowance, own: Allowance) -> Allowance {
-    Allowance {
-        tokens: least(wanted.tokens, own.tokens),
-        money: least(wanted.money, own.money),
-        calls: least(wanted.calls, own.calls),
-        steps: least(wanted.steps, own.steps),
-        wall: least(wanted.wall, own.wall),
-        children: least(wanted.children, own.children),
-        depth: least(wanted.depth, own.depth),
-    }
-}
-
-fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
 /// Name, cost, allowance, used and reserved of each meter.
 fn meters(row: &RunRow, cost: Spend) -> [(&'static str, u64, Option<u64>, u64, u64); 4] {
     let (allowance, used, reserved) = (&row.allowance, &row.used, &row.reserved);
@@ -137,6 +116,7 @@ fn covers(all: Spend, part: Spend) -> bool {
 mod tests {
     use proptest::prelude::*;
     use seawall_model::durable::RunState;
+    use seawall_model::effect::Allowance;
     use seawall_model::{Address, Millis, Payload};
 
     use super::*;
@@ -233,14 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn the_earliest_end_holds_and_a_child_gets_no_more() {
+    fn the_earliest_end_holds() {
         let root = run(1, 0, Allowance { wall: Some(Millis(500)), ..Allowance::default() });
         let child = run(2, 1, Allowance { wall: Some(Millis(900)), ..Allowance::default() });
         assert_eq!(until(&[&child, &root]), At(1_500_000));
         assert_eq!(until(&[&run(3, 0, Allowance::default())]), At::MAX);
-        assert_eq!(narrowed(allow(7), allow(5)), allow(5));
-        assert_eq!(narrowed(Allowance::default(), allow(5)), allow(5));
-        assert_eq!(narrowed(allow(3), Allowance::default()), allow(3));
     }
 
     proptest! {

@@ -629,7 +629,7 @@ mod tests {
                 let now = At(at as u64 * 1_000_000);
                 match what {
                     0..=3 => {
-                        let deadline = if cost % 3 == 0 { At(cost) } else { At::MAX };
+                        let deadline = if cost.is_multiple_of(3) { At(cost) } else { At::MAX };
                         pool.enter_by(id, &tenant(of), RunKey(tree), now, deadline);
                         if !holds.contains(&id) {
                             waits.insert(id);

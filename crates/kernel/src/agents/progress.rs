@@ -10,10 +10,11 @@
 //! again. Models always have something new to say, so that nothing they say counts as news.
 //!
 //! Honest patterns that look alike are told apart so: where time passed between (a timer
-//! rang) or known work was answered otherwise, asking again is polling, which has a much
-//! larger bound; where new work was answered, everything before it is forgiven; what is
+//! rang), asking again is polling, which has a much larger bound; where new work was
+//! answered, or known work otherwise than before, everything before it is forgiven; what is
 //! asked for in one turn counts once; and a message that no message led to begins a new
-//! conversation.
+//! conversation. So an agent that learns something each round is never stopped here: its
+//! allowance of turns does that.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ const RESTS_MAX: u32 = 3;
 pub struct GuardRule {
     /// The same work may be answered the same so often; asking once more is an offence.
     pub repeats: u32,
-    /// So often where time or news lie between.
+    /// So often where time lies between.
     pub polls: u32,
     /// So many cycles of the same messages are a loop, and stopped at once.
     pub cycles: u32,
@@ -152,9 +153,11 @@ pub(crate) fn too_far(hop: u16, rule: &GuardRule) -> bool {
 enum News {
     /// Nothing that was not known.
     None,
-    /// Time passed, or known work was answered otherwise: what is asked for again is polled.
-    Some,
-    /// New work was answered: what lies before it is forgiven.
+    /// Time passed: what is asked for again is polled.
+    Time,
+    /// Known work was answered otherwise: what lies before it is forgiven.
+    Other,
+    /// New work was answered: likewise, and the agent is one rung down.
     New,
 }
 
@@ -200,10 +203,16 @@ fn hop_after(seen: &Seen<'_>) -> u16 {
     }
 }
 
-/// A human let the agent go on: it begins with a clean memory, but the next offence takes it
-/// out of service unless it has done something new by then.
+/// A human let the agent go on: what it did is known and no longer counted, and the next
+/// offence takes it out of service unless it has done something new by then.
 pub(crate) fn resume(progress: &mut Progress) {
-    *progress = Progress { rung: Rung::Cooled, rests: RESTS_MAX + 1, ..Progress::default() };
+    for twin in &mut progress.twins {
+        (twin.count, twin.quick) = (0, 0);
+    }
+    progress.letters.clear();
+    progress.still = 0;
+    progress.rung = Rung::Cooled;
+    progress.rests = RESTS_MAX + 1;
 }
 
 /// Work of which asking again for the same is worth nothing. Messages have rules of their
@@ -220,9 +229,9 @@ fn hear(progress: &mut Progress, heard: &[Heard]) -> News {
         for twin in &mut progress.twins {
             match brings {
                 News::None => break,
-                News::Some => twin.quick = 0,
-                News::New if twin.work == answer.twin => {}
-                News::New => (twin.count, twin.quick) = (twin.count.min(1), twin.quick.min(1)),
+                News::Time => twin.quick = 0,
+                _ if twin.work == answer.twin => {}
+                News::Other | News::New => (twin.count, twin.quick) = (twin.count.min(1), twin.quick.min(1)),
             }
         }
         news = news.max(brings);
@@ -235,7 +244,7 @@ fn hear(progress: &mut Progress, heard: &[Heard]) -> News {
 
 fn hear_one(progress: &mut Progress, heard: Heard) -> News {
     if heard.kind == "timer" {
-        return News::Some;
+        return News::Time;
     }
     if !guarded(heard.kind) {
         return News::None;
@@ -252,7 +261,7 @@ fn hear_one(progress: &mut Progress, heard: Heard) -> News {
     }
     match (heard.kind, known) {
         ("model", _) => News::None,
-        (_, true) => News::Some,
+        (_, true) => News::Other,
         (_, false) => News::New,
     }
 }
@@ -519,10 +528,9 @@ mod tests {
             actor.ask("timer", 0);
             actor.hear("timer", 0, 0, false);
         };
-        for _ in 0..100 {
+        for _ in 0..99 {
             poll(&mut actor, 1);
         }
-        assert_eq!(actor.offences, []);
         // It is done: the other answer begins anew.
         for _ in 0..100 {
             poll(&mut actor, 2);
@@ -542,7 +550,7 @@ mod tests {
             actor.work("tool", 7, percent);
             actor.work("get", 8, 3);
         }
-        assert!(!actor.stopped(), "{:?}", actor.offences);
+        assert_eq!(actor.offences, []);
         let mut actor = Actor::default();
         for percent in 0..5_000 {
             actor.work("tool", 7, percent);
@@ -710,11 +718,17 @@ mod tests {
     #[test]
     fn a_human_gives_one_more_chance() {
         let mut actor = Actor::default();
+        for _ in 0..8 {
+            actor.ask("tool", 7);
+            actor.hear("tool", 7, 1, true);
+        }
+        assert_eq!(actor.progress.rung, Rung::Paused);
         resume(&mut actor.progress);
+        actor.offences.clear();
         for _ in 0..3 {
             actor.work("tool", 7, 1);
         }
-        assert_eq!(actor.offences, [], "a clean memory");
+        assert_eq!(actor.offences, [], "what it did is no longer counted");
         assert_eq!(actor.ask("tool", 7).rung, Rung::Quarantined);
         resume(&mut actor.progress);
         actor.work("tool", 8, 1);

@@ -82,7 +82,7 @@ impl Agents {
         if let Some(scope) = self.halted(&row.address, row.run) {
             need("halted", &format!("{scope:?}"), None);
         }
-        if row.progress.rung == Rung::Paused {
+        if row.rests_until == At::MAX && row.progress.rung >= Rung::Paused {
             need("guard", "a human, after no progress", None);
         } else if row.rests_until > self.now {
             need("rest", "", Some(row.rests_until));
@@ -134,6 +134,13 @@ impl Agents {
     #[must_use]
     pub fn run_row(&self, run: RunKey) -> Option<&seawall_model::durable::RunRow> {
         self.shards.get(usize::from(run.shard()))?.runs.get(&run).map(|row| &**row)
+    }
+
+    /// How a run ended, if it is in memory, over, and on disk so.
+    #[must_use]
+    pub fn ended(&self, run: RunKey) -> Option<RunState> {
+        let row = self.run_row(run).filter(|row| row.state.over())?;
+        self.is_durable(usize::from(run.shard()), row.seq).then(|| row.state.clone())
     }
 
     /// The shards as they are in memory.

@@ -136,6 +136,22 @@ impl Definition {
     pub fn from_json(body: &[u8]) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         read::json(body)
     }
+
+    /// The TOML file that says what a JSON object says, to be kept beside the others.
+    ///
+    /// # Errors
+    /// What keeps the body from being a definition at all; its keys are not looked at.
+    pub fn toml_of_json(body: &[u8]) -> Result<String, Vec<Problem>> {
+        read::json_as_toml(body)
+    }
+}
+
+/// Reads gate rules for all types, from `permissions` of this section.
+pub(crate) fn read_rules(
+    r: &mut crate::config::raw::Reading<'_>,
+    section: &mut crate::config::raw::Section<'_>,
+) -> Vec<Rule> {
+    permit::read(r, section, "*", "*")
 }
 
 /// All definitions there are, by type, each with its problems and warnings told by file.

@@ -33,7 +33,9 @@ use seawall_model::{At, Code, Fault, Payload, Tokens};
 use super::define::Definition;
 
 pub use builtin::{NAMES as BUILTINS, rules_of};
-pub use kit::{Catalogue, Kit, Tool};
+pub use kit::{Catalogue, Kit};
+
+pub use crate::tools::ToolCard as Tool;
 
 /// What is known of the model that an agent thinks with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

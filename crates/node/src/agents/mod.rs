@@ -1,8 +1,289 @@
 //! Durable agents on this node: the desk that the kernel's decisions pass through, the
-//! handlers that take turns, and the doors by which people and programs reach them.
+//! scribe that owns the journal, the workers that take turns, and the doors by which
+//! people and programs reach agents.
 
-pub mod schema;
-pub mod template;
-pub mod notes;
 pub mod define;
+pub mod template;
+pub mod schema;
+pub mod notes;
 pub mod handler;
+pub mod library;
+pub mod desk;
+pub mod scribe;
+pub mod worker;
+pub mod perform;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use seawall_kernel::agents::effect::Notice;
+use seawall_kernel::agents::{Agents, Input, Rules, Shard, shard_of};
+use seawall_model::{RunKey, limits};
+use seawall_store::Error;
+use seawall_store::journal::{Blobs, Journal, Reader};
+use tokio::sync::broadcast;
+
+use crate::app::App;
+use crate::clock;
+use crate::config::agents::AgentsConfig;
+use crate::process;
+use crate::tasks::{Kind, Tasks};
+
+use desk::{Desk, Job, Look};
+use handler::Tool;
+use library::Library;
+use scribe::{Events, Kept, Scribe};
+use worker::Worker;
+
+/// Agents that the journal gives at once when it is opened.
+const PAGE: usize = 1_000;
+
+/// Everything that runs agents.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The kernel's agents.
+    pub desk: Arc<Desk>,
+    /// Definitions.
+    pub library: Arc<Library>,
+    /// Records as they become durable.
+    pub events: Events,
+    /// Where large payloads lie.
+    pub blobs: Blobs,
+    data: PathBuf,
+    scribe: OnceLock<std::thread::JoinHandle<()>>,
+}
+
+/// What was found when the runtime was opened, for a line in the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    /// Types of agents.
+    pub kinds: usize,
+    /// Agents with work.
+    pub agents: usize,
+    /// Runs that are not over.
+    pub runs: usize,
+}
+
+impl Runtime {
+    /// Opens the journal in the data folder, reads the definitions, and goes on with
+    /// whatever was under way. Agents take turns once [`Runtime::employ`] has been called.
+    ///
+    /// # Errors
+    /// In words: journal or definitions cannot be read.
+    pub fn open(config: &AgentsConfig, data: &Path, tasks: &Tasks) -> Result<(Arc<Self>, Found), String> {
+        let mut journal = Journal::open(data, config.durability).map_err(in_words)?;
+        let library = Arc::new(Library::new(data.join("definitions")));
+        read_definitions(&library, &config.folder)?;
+        let rows = journal.open_shards(limits::SHARDS).map_err(in_words)?;
+        let mut shards: Vec<Shard> = rows.into_iter().map(|row| Shard { row, ..Shard::default() }).collect();
+        share(&mut shards, journal.reader()).map_err(in_words)?;
+        let live = live(journal.reader(), shards.len()).map_err(in_words)?;
+        let keys: BTreeSet<RunKey> = live
+            .iter()
+            .flat_map(|(_, runs)| runs)
+            .filter(|run| !run.state.over())
+            .map(|run| run.key)
+            .collect();
+        let agents = Agents::open(clock::wall(clock::now()), rules(config, &library), shards, keys.len());
+        let found = Found {
+            kinds: library.newest().len(),
+            agents: live.iter().map(|(agents, _)| agents.len()).sum(),
+            runs: keys.len(),
+        };
+        let desk = Desk::new(agents, Box::new(tell_operators));
+        let (events, _) = broadcast::channel(limits::EVENTS_LAG_MAX);
+        let blobs = journal.blobs().clone();
+        let kept = Kept { bytes_max: config.disk_bytes_max, span: config.retention };
+        let scribe = Scribe::new(journal, desk.clone(), events.clone(), kept);
+        let thread = tasks.thread(Kind::Scribe, move || process::vital_work("scribe", || scribe.work()));
+        let thread = thread.map_err(|why| format!("cannot start the journal's thread: {why}"))?;
+        for (agents, runs) in live {
+            desk.restore(agents, runs);
+        }
+        let scribe = OnceLock::from(thread);
+        Ok((Arc::new(Self { desk, library, events, blobs, data: data.to_owned(), scribe }), found))
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    /// In words: the system has no threads to give, or the journal cannot be read beside
+    /// its owner.
+    pub fn employ(&self, app: &Arc<App>, workers: usize) -> Result<(), String> {
+        for _ in 0..workers {
+            let worker = Worker {
+                desk: self.desk.clone(),
+                reader: Reader::open(&self.data).map_err(in_words)?,
+                blobs: self.blobs.clone(),
+                library: self.library.clone(),
+                app: app.clone(),
+            };
+            let work = move || process::vital_work("worker", || worker.work());
+            app.tasks.thread(Kind::Worker, work).map_err(|why| format!("cannot start a worker: {why}"))?;
+        }
+        app.tasks.spawn(Kind::Timer, process::vital("agents' timer", self.desk.clone().run_timer()));
+        app.tasks.spawn(Kind::Operator, keep_stock(app.clone(), self.library.clone()));
+        Ok(())
+    }
+
+    /// Reads definitions and rules anew. What is wrong leaves everything as it was.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn reload(&self, config: &AgentsConfig) -> Result<(), String> {
+        read_definitions(&self.library, &config.folder)?;
+        self.configure(config);
+        Ok(())
+    }
+
+    /// Tells the kernel of the definitions and rules in force.
+    pub fn configure(&self, config: &AgentsConfig) {
+        self.desk.tell(Input::Configure(Box::new(rules(config, &self.library))));
+    }
+
+    /// Reads from the journal on a worker's thread, where waiting for the disk is no harm.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let look = Look(Box::new(move |reader| drop(sender.send(read(reader)))));
+        self.desk.put(Job::Read(look));
+        receiver.await.unwrap_or_else(|_| Err(Error::Busy))
+    }
+
+    /// The scribe has written everything and gone home.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.scribe.get().is_none_or(std::thread::JoinHandle::is_finished)
+    }
+}
+
+fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
+    let (reading, files) = Library::read(folder)?;
+    for (file, warning) in &reading.warnings {
+        tracing::warn!("{file}: {warning}");
+    }
+    if !reading.problems.is_empty() {
+        let lines: Vec<String> = reading.problems.iter().map(|(file, what)| format!("{file}: {what}")).collect();
+        return Err(lines.join("\n"));
+    }
+    library.shelve(reading, &files)
+}
+
+fn rules(config: &AgentsConfig, library: &Library) -> Rules {
+    Rules {
+        kinds: library.kinds(),
+        gate: config.permissions.clone(),
+        turns_max: config.turns_max,
+        models_max: config.models_max,
+        tool_max: config.tool_calls_max,
+        runs_max: config.runs_max,
+        suspend_after: config.suspend_after,
+        seed: u64::from(std::process::id()),
+        ..Rules::default()
+    }
+}
+
+/// Puts what a tenant's agents share into its shard.
+fn share(shards: &mut [Shard], reader: &Reader) -> Result<(), Error> {
+    let count = shards.len();
+    for row in reader.leases(None)? {
+        let name = (row.tenant.clone(), row.resource.clone());
+        shards[shard_of(&row.tenant, count)].leases.insert(name, row);
+    }
+    for row in reader.topics(None)? {
+        let name = (row.tenant.clone(), row.topic.clone());
+        shards[shard_of(&row.tenant, count)].topics.insert(name, row);
+    }
+    for row in reader.schedules()? {
+        shards[shard_of(&row.agent.tenant, count)].schedules.insert(row.agent.clone(), row);
+    }
+    for (shard, letter) in reader.letters(None)? {
+        if let Some(shard) = shards.get_mut(usize::from(shard)) {
+            shard.letters.insert(letter.number, letter);
+        }
+    }
+    Ok(())
+}
+
+type Rows = (Vec<seawall_model::durable::AgentRow>, Vec<seawall_model::durable::RunRow>);
+
+/// Agents that have work and their runs, shard by shard: a tree is never split.
+fn live(reader: &Reader, shards: usize) -> Result<Vec<Rows>, Error> {
+    let mut all = Vec::with_capacity(shards);
+    for shard in 0..u8::try_from(shards).unwrap_or(u8::MAX) {
+        let mut rows = Rows::default();
+        let mut known = BTreeSet::new();
+        let mut after = Some(0);
+        while let Some(from) = after {
+            let page = reader.live(shard, from, PAGE)?;
+            rows.0.extend(page.agents);
+            rows.1.extend(page.runs.into_iter().filter(|run| known.insert(run.key)));
+            after = page.next;
+        }
+        all.push(rows);
+    }
+    Ok(all)
+}
+
+/// What operators should know of, in the log. No content.
+fn tell_operators(notice: &Notice) {
+    match notice {
+        Notice::Rung { address, rung, why } => {
+            tracing::warn!(agent = %address, rung = rung.as_str(), %why, "an agent makes no progress");
+        }
+        Notice::Quarantined { address, why } => {
+            tracing::error!(agent = %address, %why, "an agent was taken out of service: `seawall agent release`");
+        }
+        Notice::Doubt { effect, address } => {
+            tracing::error!(%effect, agent = %address, "nobody knows whether an effect was done: `seawall inbox`");
+        }
+        Notice::Asked { effect, address } => {
+            tracing::info!(%effect, agent = %address, "an agent asks for approval: `seawall inbox`");
+        }
+        Notice::Letter { to, why } => {
+            tracing::warn!(%to, why = why.as_str(), "a message could not be delivered: `seawall letters`");
+        }
+    }
+}
+
+/// Tool servers come and go: the kits of agents follow.
+async fn keep_stock(app: Arc<App>, library: Arc<Library>) {
+    let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
+    loop {
+        look.tick().await;
+        let cards = app.tools.list().await;
+        let tools = cards.into_iter().map(|card| Tool {
+            name: card.name,
+            about: card.about.into(),
+            schema: card.schema,
+            class: card.class,
+            undo: card.undo,
+        });
+        library.stock(tools.collect());
+    }
+}
+
+/// This installation's name, made at its first start: what idempotency keys begin with.
+///
+/// # Errors
+/// In words: it cannot be kept.
+#[expect(clippy::disallowed_methods, reason = "at start, before anything is served")]
+pub fn installation(data: &Path) -> Result<Arc<str>, String> {
+    let path = data.join("installation");
+    if let Ok(name) = std::fs::read_to_string(&path)
+        && !name.trim().is_empty()
+    {
+        return Ok(name.trim().into());
+    }
+    let name = uuid::Uuid::new_v4().simple().to_string();
+    std::fs::write(&path, &name).map_err(|why| format!("{}: {why}", path.display()))?;
+    Ok(name[..16].into())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]
+fn in_words(why: Error) -> String {
+    why.to_string()
+}

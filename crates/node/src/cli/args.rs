@@ -240,14 +240,15 @@ pub struct RunArgs {
     pub command: Option<RunCommand>,
     /// The run to show.
     #[command(flatten)]
-    pub show: Option<RunShowArgs>,
+    pub show: RunShowArgs,
 }
 
 /// Flags of `run NAME`.
 #[derive(Args, Clone, Debug)]
 pub struct RunShowArgs {
     /// The run's name, as sent in x-seawall-run
-    pub name: String,
+    #[arg(required = true)]
+    pub name: Option<String>,
     /// Whose run it is
     #[arg(long, short, value_name = "PATH", default_value = "local")]
     pub tenant: String,

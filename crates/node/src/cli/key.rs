@@ -56,7 +56,8 @@ impl From<Error> for Failed {
             Error::InUse { .. } | Error::Busy => code::UNAVAILABLE,
             Error::KeysFull { .. } | Error::BadName { .. } => code::USAGE,
             Error::KeyExists { .. } => code::INTERNAL,
-            Error::Full | Error::Corrupt { .. } | Error::Failed { .. } => code::IO,
+            // What is left is the disk, or of no concern to keys.
+            _ => code::IO,
         };
         Self { code, what: error.to_string(), hint: "" }
     }
@@ -355,9 +356,9 @@ mod tests {
         files.pass_through = true;
         files.agent = Agent::parse("indexer/1").ok();
         insta::assert_snapshot!(print::plain(&table(&[sample("k-1"), key, files], NOW).render()), @r"
-        id   tenant  name            class  models     created           expires  last used  state
-        k-1  acme                    -      all        2023-11-14 22:13  -        -          active
-        k-2  acme    ci (admin)      -      fast slow  2023-11-14 22:13  -        -          active
+        id   tenant  name                        class  models     created           expires  last used  state
+        k-1  acme                                -      all        2023-11-14 22:13  -        -          active
+        k-2  acme    ci (admin)                  -      fast slow  2023-11-14 22:13  -        -          active
         k-3  acme    [indexer/1] (pass-through)  -      all        2023-11-14 22:13  -        -          active
         ");
     }

@@ -45,8 +45,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Command::Models(args) => models::run(&args),
         Command::Runs(args) => runs::list(&args),
         Command::Run(RunArgs { command: Some(command), .. }) => run::run(&command),
-        Command::Run(RunArgs { show: Some(args), .. }) => runs::show(&args),
-        Command::Run(_) => no_run(),
+        Command::Run(RunArgs { show, .. }) => runs::show(&show),
         Command::Sim(args) => sim(&args),
         Command::Version(args) => version(args.json),
         Command::Completions { shell } => {
@@ -56,12 +55,6 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
             code::OK
         }
     }
-}
-
-/// `run` with neither a name nor an order.
-fn no_run() -> i32 {
-    print::failure("which run?", "seawall run NAME, or seawall run --help");
-    code::USAGE
 }
 
 fn sim(args: &SimArgs) -> i32 {

@@ -20,9 +20,11 @@ pub(crate) fn list(args: &RunsArgs) -> i32 {
 }
 
 pub(crate) fn show(args: &RunShowArgs) -> i32 {
-    let path = format!("/seawall/runs?tenant={}&tree={}", escaped(&args.tenant), escaped(&args.name));
+    // Without a subcommand there is a name: it is required then.
+    let name = args.name.as_deref().unwrap_or_default();
+    let path = format!("/seawall/runs?tenant={}&tree={}", escaped(&args.tenant), escaped(name));
     let none =
-        format!("No call of the run {:?} of {} is over yet, nor of any below it.\n", args.name, args.tenant);
+        format!("No call of the run {:?} of {} is over yet, nor of any below it.\n", name, args.tenant);
     tell(
         ask(&args.server, &path),
         args.json.json,

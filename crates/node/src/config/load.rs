@@ -8,7 +8,7 @@ use toml::de::DeTable;
 
 use super::problem::{Origin, Problem};
 use super::raw::{Reading, Section};
-use super::{Config, check, engine, server, tenant, tool};
+use super::{Config, agents, check, engine, server, tenant, tool};
 
 /// The file that is read if it is there and nothing names another.
 pub const FILE: &str = "seawall.toml";
@@ -155,6 +155,7 @@ fn read_all(r: &mut Reading<'_>, mut root: Section<'_>) -> Config {
     config.models = tenant::read_models(r, &mut root, &config.engines);
     config.tenants = tenant::read_tenants(r, &mut root);
     config.tools = tool::read_tools(r, &mut root);
+    config.agents = agents::read_agents(r, &mut root);
     config.sim = server::read_sim(r, &mut root);
     config.metrics = server::read_metrics(r, &mut root);
     config.proxy = server::read_proxy(r, &mut root);

@@ -16,6 +16,7 @@ pub mod secret;
 pub mod server;
 pub mod tenant;
 pub mod tool;
+pub mod agents;
 mod typed;
 pub mod url;
 
@@ -69,6 +70,8 @@ pub struct Config {
     pub tenants: Vec<TenantConfig>,
     /// Tools of agents.
     pub tools: tool::ToolsConfig,
+    /// Agents that run inside.
+    pub agents: agents::AgentsConfig,
     /// The built-in simulated engine.
     pub sim: sim_engine::Options,
     /// The metrics page.
@@ -403,6 +406,7 @@ impl Config {
             models: Vec::new(),
             tenants: Vec::new(),
             tools: tool::ToolsConfig::default(),
+            agents: agents::AgentsConfig::default(),
             sim: sim_engine::Options::default(),
             metrics: MetricsConfig::default(),
             proxy: ProxyConfig::default(),

@@ -5,6 +5,7 @@ pub mod ask;
 pub mod attempt;
 pub mod call;
 pub mod catalogue;
+pub mod inside;
 pub mod journey;
 pub mod memo;
 pub mod ops;

@@ -37,28 +37,33 @@ pub async fn list(app: &App, parts: &Parts, now: At) -> Result<Response<Reply>, 
 }
 
 fn which(query: &str) -> Result<Which, Fault> {
-    let bad = |name: &str, what: &str| Fault::new(Code::BadField, what.to_owned()).at(name);
+    let bad = |what: String| Fault::new(Code::BadField, what).at("query");
     let (mut tenant, mut tree, mut count) = (None, None, COUNT);
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = decoded(value).ok_or_else(|| bad(name, "A value of the query is broken."))?;
+        let value =
+            decoded(value).ok_or_else(|| bad(format!("The value of `{}` is broken.", shortened(name))))?;
         match name {
             "tenant" => tenant = Some(value),
             "tree" => tree = Some(value),
             "limit" => {
-                count =
-                    value.parse().ok().filter(|count| (1..=limits::ROWS_MAX).contains(count)).ok_or_else(
-                        || bad("limit", &format!("The limit is a number from 1 to {}.", limits::ROWS_MAX)),
-                    )?;
+                let most = limits::ROWS_MAX;
+                let asked = value.parse().ok().filter(|count| (1..=most).contains(count));
+                count = asked.ok_or_else(|| bad(format!("`limit` is a number from 1 to {most}.")))?;
             }
-            _ => return Err(bad(name, "The query knows `tenant`, `limit` and `tree`.")),
+            _ => return Err(bad("The query knows `tenant`, `limit` and `tree`.".to_owned())),
         }
     }
     match (tenant, tree) {
         (Some(tenant), Some(name)) => Ok(Which::Tree { tenant, name }),
-        (None, Some(_)) => Err(bad("tenant", "A tree belongs to a tenant: name it as well.")),
+        (None, Some(_)) => Err(bad("A `tree` belongs to a tenant: name it as well.".to_owned())),
         (tenant, None) => Ok(Which::Last { tenant, count }),
     }
+}
+
+/// The client's own text, short enough for a line.
+fn shortened(text: &str) -> String {
+    text.chars().take(100).collect()
 }
 
 fn shown(run: &Run, (live, stopped): (u32, bool)) -> Value {

@@ -161,13 +161,21 @@ impl Blobs {
             sync_dir(folder)?;
         }
         let unfinished = folder.join(UNFINISHED).join(format!("{name}.{number}"));
-        let written = write_synced(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, &path));
+        let written = write_synced(&unfinished, bytes).and_then(|()| {
+            // Under the lock: two who put the same content at once are counted once.
+            let mut books = self.books();
+            let known = path.exists();
+            fs::rename(&unfinished, &path)?;
+            if !known {
+                books.grow(bytes.len() as u64);
+            }
+            Ok(())
+        });
         if let Err(error) = written {
             // Its room is wanted; if even this fails, the next start removes it.
             let _ = fs::remove_file(&unfinished);
             return Err(failed(&path, &error));
         }
-        self.books().grow(bytes.len() as u64);
         sync_dir(&shelf)
     }
 

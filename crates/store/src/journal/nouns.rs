@@ -125,7 +125,8 @@ fields!(RunRow {
     children,
     restarts,
     hop,
-    by, seq
+    by,
+    seq
 });
 
 fields!(ValueRow { tenant, key, version, value, by, at });

@@ -42,8 +42,8 @@ const fn standing(standing: Standing) -> i64 {
     }
 }
 
-/// Keeps one row, and adds the blobs that it names to `named`. `of` is the shard whose row
-/// was last kept: a dead letter does not say by itself which it is in.
+/// Keeps one row, and adds the blobs that it names to `named`. `of` is the shard of the
+/// row before: a dead letter does not say by itself which it is in.
 pub(super) fn keep(
     transaction: &Transaction<'_>,
     row: &Row,
@@ -59,8 +59,14 @@ pub(super) fn keep(
                 return Err(Error::Fenced { shard: shard.shard, epoch: shard.epoch, current: 0 });
             }
         }
-        Row::Agent(agent) => keep_agent(transaction, agent, sink)?,
-        Row::Run(run) => keep_run(transaction, run, sink)?,
+        Row::Agent(agent) => {
+            *of = Some(agent.shard);
+            keep_agent(transaction, agent, sink)?;
+        }
+        Row::Run(run) => {
+            *of = Some(run.key.shard());
+            keep_run(transaction, run, sink)?;
+        }
         Row::State { run, key, value: Some(value) } => keep_state(transaction, *run, key, value, sink)?,
         Row::State { run, key, value: None } => {
             let mut delete = transaction.prepare_cached("DELETE FROM state WHERE run = ?1 AND key = ?2")?;
@@ -92,7 +98,7 @@ pub(super) fn keep(
             upsert.execute(params![schedule.agent.to_string(), sink.hold(schedule)])?;
         }
         Row::Letter(letter) => {
-            let shard = of.expect("the rows of a shard follow its own");
+            let shard = of.expect("the rows of a shard stand together, its own among the first");
             keep_letter(transaction, shard, letter, sink)?;
         }
         Row::NoLetter { shard, number } => {

@@ -109,7 +109,7 @@ pub(super) fn read_guard(r: &mut Reading<'_>, root: &mut Section<'_>) -> GuardRu
         repeats: section.count(r, "repeats", 0..=GUARD_MAX, usual.repeats),
         polls: section.count(r, "polls", 0..=GUARD_MAX, usual.polls),
         cycles: section.count(r, "cycles", 0..=GUARD_MAX, usual.cycles),
-        hop_max: u16::try_from(section.count(r, "hops", 0..=10_000, u32::from(usual.hop_max)))
+        hops: u16::try_from(section.count(r, "hops", 0..=10_000, u32::from(usual.hops)))
             .expect("the range is of u16"),
         still: section.count(r, "still", 0..=GUARD_MAX, usual.still),
     };

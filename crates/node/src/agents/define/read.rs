@@ -40,31 +40,32 @@ pub(super) fn toml(stem: Option<&str>, text: &str) -> Read {
 /// JSON is checked as the TOML that says the same; lines of that mean nothing to whoever
 /// sent it.
 pub(super) fn json(body: &[u8]) -> Read {
-    let refuse = |what: String| Err(vec![plain("", what, "")]);
-    if body.len() > limits::DEFINITION_BYTES_MAX {
-        return refuse(format!("the definition is longer than {} bytes", limits::DEFINITION_BYTES_MAX));
-    }
-    let mut value: Value = match serde_json::from_slice(body) {
-        Ok(value) => value,
-        Err(error) => return refuse(format!("not JSON: {error}")),
+    let lineless = |mut problems: Vec<Problem>| {
+        problems.iter_mut().for_each(|problem| problem.line = None);
+        problems
     };
+    toml(None, &json_as_toml(body)?)
+        .map(|(definition, warnings)| (definition, lineless(warnings)))
+        .map_err(lineless)
+}
+
+/// The TOML that says what a JSON object says.
+pub(super) fn json_as_toml(body: &[u8]) -> Result<String, Vec<Problem>> {
+    let refuse = |what: String| vec![plain("", what, "")];
+    if body.len() > limits::DEFINITION_BYTES_MAX {
+        return Err(refuse(format!("the definition is longer than {} bytes", limits::DEFINITION_BYTES_MAX)));
+    }
+    let mut value: Value =
+        serde_json::from_slice(body).map_err(|error| refuse(format!("not JSON: {error}")))?;
     if !value.is_object() {
-        return refuse("a definition is a JSON object".to_owned());
+        return Err(refuse("a definition is a JSON object".to_owned()));
     }
     // A schema may hold nulls, which TOML has none of: it is carried as text.
     if let Some(schema) = value.pointer_mut("/output/schema").filter(|schema| schema.is_object()) {
         *schema = Value::String(schema.to_string());
     }
-    let text = match toml::Value::try_from(without_nulls(value)).map(|value| toml::to_string(&value)) {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => return refuse(error.to_string()),
-        Err(error) => return refuse(error.to_string()),
-    };
-    let lineless = |mut problems: Vec<Problem>| {
-        problems.iter_mut().for_each(|problem| problem.line = None);
-        problems
-    };
-    toml(None, &text).map(|(definition, warnings)| (definition, lineless(warnings))).map_err(lineless)
+    let value = toml::Value::try_from(without_nulls(value)).map_err(|error| refuse(error.to_string()))?;
+    toml::to_string(&value).map_err(|error| refuse(error.to_string()))
 }
 
 /// A field that is null is a field that is not there.

@@ -44,7 +44,7 @@ impl Draft<'_> {
     /// The effect of one call; the error is for the model.
     fn made(&self, call: &ToolCall, nth: usize, cut: bool) -> Result<Ask, String> {
         let Some(tool) = self.kit.find(&call.name) else {
-            let known: Vec<&str> = self.kit.names().map(|name| &**name).take(50).collect();
+            let known: Vec<&str> = self.kit.called().take(50).collect();
             let (name, _) = first_bytes(&call.name, 100);
             return Err(format!("there is no tool named {name}; there are: {}", known.join(", ")));
         };

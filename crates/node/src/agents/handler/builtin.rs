@@ -152,7 +152,7 @@ impl Builtin {
                 vec!["question"],
             ),
         };
-        object(fields, &required)
+        object(&fields, &required)
     }
 
     /// The work of a call whose arguments fit the schema.
@@ -218,10 +218,10 @@ pub(super) fn recall(task: &str, namespace: &str) -> Work {
 pub(super) fn agent_schema() -> Value {
     let about = "What it is to do, with all it needs to know: it sees nothing else.";
     let key = json!({"type": "string", "description": "The same key is the same agent; leave it out for a new one."});
-    object(json!({"task": {"type": "string", "minLength": 1, "description": about}, "key": key}), &["task"])
+    object(&json!({"task": {"type": "string", "minLength": 1, "description": about}, "key": key}), &["task"])
 }
 
-fn object(fields: Value, required: &[&str]) -> Value {
+fn object(fields: &Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": fields, "required": required, "additionalProperties": false})
 }
 

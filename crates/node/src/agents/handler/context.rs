@@ -11,6 +11,17 @@ use super::log::Entry;
 /// Outputs as short as what is said in their place stay.
 const OUTPUT_BYTES_MIN: u64 = 200;
 
+/// What it takes for a conversation to fit its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// Nothing.
+    Fits,
+    /// Old messages were forgotten.
+    Forgot,
+    /// Messages before this one are to be summarised.
+    Summarise(u32),
+}
+
 /// Messages that must stay or leave together.
 struct Group {
     /// The number of its first message.
@@ -28,24 +39,25 @@ impl Draft<'_> {
     }
 
     /// Makes the conversation fit its window, given the estimate of the prompt as it is and
-    /// the longest answer. Some messages may have to be summarised first: those before the
-    /// answer.
-    pub(super) fn fit(&mut self, prompt: Tokens, output: Tokens) -> Option<u32> {
+    /// the longest answer, or says what must be summarised first.
+    pub(super) fn fit(&mut self, prompt: Tokens, output: Tokens) -> Fit {
         let window = self.window();
         // Where the answer may fill the window, the prompt still has a quarter of it.
         let room = window.saturating_sub(output).max(Tokens(window.0 / 4));
         if prompt <= room {
-            return None;
+            return Fit::Fits;
         }
         let groups = groups(&self.log.entries());
         // Well below the room, so that it is not done again with the next message.
         let goal = Tokens(room.0 / 4 * 3);
-        let until = leaving(&groups, self.definition.context.keep_last, prompt, goal)?;
+        let Some(until) = leaving(&groups, self.definition.context.keep_last, prompt, goal) else {
+            return Fit::Fits;
+        };
         if self.definition.context.summarise {
-            return Some(until);
+            return Fit::Summarise(until);
         }
         self.forget(until);
-        None
+        Fit::Forgot
     }
 
     /// Messages before this one are no more, but for instructions and task.
@@ -66,7 +78,7 @@ impl Draft<'_> {
         for entry in self.log.entries().iter().rev() {
             match entry.role() {
                 Role::Assistant => answers += 1,
-                Role::Tool if answers > after && entry.len() > OUTPUT_BYTES_MIN => {
+                Role::Tool if answers >= after && entry.len() > OUTPUT_BYTES_MIN => {
                     let call = entry.message().map(|message| message.call).unwrap_or_default();
                     let told = format!("[{} bytes of output left out; call again if needed]", entry.len());
                     self.log.replace(entry, &Message::outcome(call, told));

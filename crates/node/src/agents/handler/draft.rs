@@ -1,17 +1,17 @@
 //! One turn in the making: what woke the agent is taken in, then it thinks, waits or ends.
 
 use seawall_model::durable::{Item, Message as Mail, Wake};
-use seawall_model::effect::{Answer, Ask, Fact};
+use seawall_model::effect::{Answer, Ask, Fact, Spend, Work};
 use seawall_model::journal::{Commit, Ending, Next};
 use seawall_model::{Code, EffectClass, EffectId, Finish, Payload};
 use seawall_wire::talk::{self, Message, Role};
 
-use super::log::{Log, META, NOTES, SUMMARY};
+use super::log::{Entry, Log, META, NOTES, SUMMARY};
 use super::memo::{Doing, Memo};
 use super::{Kit, Stop, View, builtin, first_bytes, text};
 use crate::agents::define::Definition;
 use crate::agents::notes;
-use crate::agents::template::Filling;
+use crate::agents::template::{Filling, Template};
 
 /// The first message after instructions and task.
 pub(super) const FIRST: u32 = 2;
@@ -113,7 +113,7 @@ impl<'a> Draft<'a> {
         (*self.definition.version).clone_into(&mut self.memo.version);
     }
 
-    fn filled(&self, template: &crate::agents::template::Template) -> String {
+    fn filled(&self, template: &Template) -> String {
         let run = self.view.run;
         let notes = self.log.find(NOTES).map(text).unwrap_or_default();
         template.fill(&Filling {
@@ -127,12 +127,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Asks for an effect of the loop's own, which costs nothing that is counted.
-    fn ask(&mut self, tag: &str, work: seawall_model::effect::Work, class: EffectClass) {
+    fn ask(&mut self, tag: &str, work: Work, class: EffectClass) {
         self.asks.push(Ask {
             tag: tag.into(),
             work,
             class,
-            cost_max: seawall_model::effect::Spend::default(),
+            cost_max: Spend::default(),
             patience: None,
             twin: 0,
             facts: self.labels(),
@@ -191,8 +191,7 @@ impl<'a> Draft<'a> {
         let body = match answer {
             Answer::Done(body) => body,
             Answer::Error(said) => {
-                let (said, _) = (text(said), ());
-                return Err(Stop::new(Code::EngineFailed, first_bytes(&said, 1 << 10).0));
+                return Err(Stop::new(Code::EngineFailed, first_bytes(&text(said), 1 << 10).0));
             }
             Answer::Failed { code: Code::ContextTooLong, .. } if self.memo.squeezed < SQUEEZED_MAX => {
                 self.memo.squeezed += 1;
@@ -281,10 +280,9 @@ impl<'a> Draft<'a> {
     /// The text of the last answer with the pieces before it.
     fn last_answer(&self) -> String {
         let entries = self.log.entries();
-        let messages = entries.iter().rev().filter_map(super::log::Entry::message);
-        let said = messages.filter(|message| message.role == Role::Assistant);
-        let mut pieces: Vec<String> =
-            said.take(self.memo.pieces as usize + 1).map(|message| message.text).collect();
+        let answers = entries.iter().rev().filter(|entry| entry.role() == Role::Assistant);
+        let said = answers.take(self.memo.pieces as usize + 1).filter_map(Entry::message);
+        let mut pieces: Vec<String> = said.map(|message| message.text).collect();
         pieces.reverse();
         pieces.concat()
     }

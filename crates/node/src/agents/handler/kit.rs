@@ -12,30 +12,16 @@ use serde_json::{Value, json};
 use super::builtin::{self, Builtin};
 use crate::agents::define::Definition;
 use crate::agents::schema::Schema;
+use crate::tools::ToolCard;
 
 /// Longest name of a function that engines take.
 const CALLED_LEN_MAX: usize = 64;
 
-/// A tool outside of the runtime: of an MCP server or an HTTP endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tool {
-    /// `server.tool`, or the name of an HTTP tool.
-    pub name: Arc<str>,
-    /// What it is for.
-    pub about: Arc<str>,
-    /// JSON Schema of its arguments, as JSON text.
-    pub schema: Arc<str>,
-    /// How it may be repeated.
-    pub class: EffectClass,
-    /// The tool that undoes it, for [`EffectClass::Compensable`].
-    pub undo: Option<Arc<str>>,
-}
-
 /// All there is to be offered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
-    /// Tools outside.
-    pub tools: Vec<Tool>,
+    /// Tools outside: of MCP servers and HTTP endpoints.
+    pub tools: Vec<ToolCard>,
     /// Types of agents, each with what it is for.
     pub agents: Vec<(Arc<str>, Arc<str>)>,
 }
@@ -114,6 +100,11 @@ impl Kit {
         self.offered.iter().map(|one| &one.name)
     }
 
+    /// Names of all tools on offer, as the model calls them.
+    pub(super) fn called(&self) -> impl Iterator<Item = &str> {
+        self.offered.iter().map(|one| one.called.as_str())
+    }
+
     /// As they are told to the model.
     pub(super) fn functions(&self) -> Vec<Function<'_>> {
         self.offered
@@ -140,7 +131,7 @@ impl Kit {
     }
 }
 
-fn outside(tool: &Tool) -> Offered {
+fn outside(tool: &ToolCard) -> Offered {
     // A schema that cannot be checked is the server's to check; what is no object at all
     // would be refused by engines.
     let object = serde_json::from_str::<Value>(&tool.schema).ok().filter(Value::is_object);

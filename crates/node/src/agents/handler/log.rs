@@ -51,12 +51,19 @@ impl Entry {
         talk::kept(&self.json()).ok()
     }
 
-    /// Who speaks.
+    /// Who speaks. Told by how the value begins: a turn looks at every message, and none is
+    /// to be read whole for it. What [`Message::json`] did not write is a model's answer.
     pub(super) fn role(&self) -> Role {
         if self.call.is_some() {
             return Role::Tool;
         }
-        self.message().map_or(Role::User, |message| message.role)
+        let bytes = self.value.here().unwrap_or_default();
+        let Some(rest) = bytes.strip_prefix(b"{\"role\":\"") else {
+            return Role::Assistant;
+        };
+        let roles = [Role::System, Role::User, Role::Tool];
+        let found = roles.into_iter().find(|role| rest.starts_with(role.as_str().as_bytes()));
+        found.unwrap_or(Role::Assistant)
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -44,19 +44,19 @@ pub(super) struct Memo {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) calls: Vec<Waiting>,
     /// How often an output was to be mended.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) repairs: u32,
     /// Pieces that the present answer has, but for its last.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) pieces: u32,
     /// Answers in a row in which not one call was sound.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) blunders: u32,
     /// How often the engine found the prompt too long.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) squeezed: u32,
     /// Messages from the third to before this one are being summarised.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub(super) until: u32,
     /// The version of the definition that the instructions are from.
     #[serde(default)]
@@ -85,4 +85,10 @@ impl Memo {
     pub(super) fn payload(&self) -> Payload {
         serde_json::to_vec(self).expect("numbers and texts are JSON").into()
     }
+}
+
+/// The memo is written with every turn: what says nothing is left out.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -141,7 +141,9 @@ impl Play {
                 }
                 Change::Keep { key, effect } => {
                     let found = self.items.iter().find_map(|item| match item {
-                        Item::Answer { effect: id, answer: Answer::Done(value), .. } if id == effect => Some(value),
+                        Item::Answer { effect: id, answer: Answer::Done(value), .. } if id == effect => {
+                            Some(value)
+                        }
                         _ => None,
                     });
                     let _ = writeln!(self.told, "  keep {key} {effect}");
@@ -158,14 +160,16 @@ impl Play {
     fn tell_ask(&mut self, ask: &Ask) {
         let what = match &ask.work {
             Work::Model { recipe, .. } => {
-                let body = request(&self.definition, &self.kit, &self.state, recipe.here().unwrap_or_default());
+                let body =
+                    request(&self.definition, &self.kit, &self.state, recipe.here().unwrap_or_default());
                 let body: Value = serde_json::from_slice(&body.expect("a request")).expect("JSON");
                 let mut told = format!("max {} ", body["max_tokens"]);
                 if body.get("tool_choice").is_some() {
                     told.push_str("without tools ");
                 }
                 for message in body["messages"].as_array().expect("a list") {
-                    let called = message.get("tool_calls").map(|calls| format!(" {calls}")).unwrap_or_default();
+                    let called =
+                        message.get("tool_calls").map(|calls| format!(" {calls}")).unwrap_or_default();
                     let _ = write!(told, "\n      {}: {}{called}", message["role"], message["content"]);
                 }
                 told
@@ -178,18 +182,25 @@ impl Play {
             other => format!("{other:?}"),
         };
         let kind = ask.work.kind();
-        let _ = writeln!(self.told, "  ask {} {kind} {} {} {what}", ask.tag, ask.work.object(), ask.class.as_str());
+        let _ = writeln!(
+            self.told,
+            "  ask {} {kind} {} {} {what}",
+            ask.tag,
+            ask.work.object(),
+            ask.class.as_str()
+        );
     }
 
     fn answer(&mut self, tag: &str, answer: Answer) {
-        let (effect, ask) = self.under_way.remove(tag).unwrap_or_else(|| panic!("{tag} is not under way\n{}", self.told));
+        let (effect, ask) =
+            self.under_way.remove(tag).unwrap_or_else(|| panic!("{tag} is not under way\n{}", self.told));
         self.run.used = self.run.used.plus(Spend { calls: ask.cost_max.calls, ..Spend::default() });
         let (kind, twin) = (ask.work.kind().into(), ask.twin);
         self.items.push(Item::Answer { effect, tag: tag.into(), kind, twin, answer });
     }
 
     /// The model answers.
-    fn says(&mut self, message: Value, finish: &str) -> &mut Self {
+    fn says(&mut self, message: &Value, finish: &str) -> &mut Self {
         let body = json!({"choices": [{"message": message, "finish_reason": finish}]});
         self.answer("model", Answer::Done(body.to_string().into()));
         self.turn();
@@ -197,7 +208,7 @@ impl Play {
     }
 
     fn said(&mut self, content: &str) -> &mut Self {
-        self.says(json!({"role": "assistant", "content": content}), "stop")
+        self.says(&json!({"role": "assistant", "content": content}), "stop")
     }
 
     fn calls(&mut self, calls: &[(&str, &str, &str)]) -> &mut Self {
@@ -205,7 +216,7 @@ impl Play {
             .iter()
             .map(|(id, name, args)| json!({"id": id, "type": "function", "function": {"name": name, "arguments": args}}))
             .collect();
-        self.says(json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
+        self.says(&json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
     }
 
     fn mail(&mut self, body: &str) {
@@ -298,12 +309,12 @@ fn a_cut_answer_is_continued_and_joined() {
     let mut play = Play::new(PLAIN, "Write.");
     play.turn();
     let part = |text: &str| json!({"role": "assistant", "content": text});
-    play.says(part("one "), "length").says(part("two "), "length").said("three");
+    play.says(&part("one "), "length").says(&part("two "), "length").said("three");
     assert_eq!(play.over, Some(Ending::Done(Payload::text("one two three"))));
     let mut play = Play::new(PLAIN, "Write.");
     play.turn();
     for _ in 0..4 {
-        play.says(part("on and on "), "length");
+        play.says(&part("on and on "), "length");
     }
     assert!(play.told.ends_with("raise output_tokens.\n"), "{}", play.told);
 }
@@ -352,7 +363,11 @@ fn a_model_that_never_calls_a_tool_rightly_is_stopped() {
     for _ in 0..5 {
         play.calls(&[("a", "nothing", "{}")]);
     }
-    assert!(play.told.ends_with("failed run_failed: The model called tools wrongly 5 times in a row.\n"), "{}", play.told);
+    assert!(
+        play.told.ends_with("failed run_failed: The model called tools wrongly 5 times in a row.\n"),
+        "{}",
+        play.told
+    );
 }
 
 #[test]
@@ -401,8 +416,7 @@ fn long(play: &mut Play, rounds: usize) {
 
 #[test]
 fn outputs_of_tools_leave_after_so_many_answers() {
-    let definition =
-        format!("{PLAIN}tools = [\"docs.search\"]\n[context]\ndrop_tool_output_after = 1\n");
+    let definition = format!("{PLAIN}tools = [\"docs.search\"]\n[context]\ndrop_tool_output_after = 1\n");
     let mut play = Play::new(&definition, "Look.");
     long(&mut play, 4);
     let whole = play.state.values().filter(|value| text(value).contains("word word")).count();
@@ -435,7 +449,10 @@ fn old_messages_are_forgotten_or_summarised_and_calls_keep_their_outputs() {
 
 #[test]
 fn a_prompt_that_the_engine_finds_too_long_is_made_shorter() {
-    let mut play = Play::new(&format!("{PLAIN}tools = [\"docs.search\"]\n[context]\nwindow_tokens = 4000\nkeep_last = 1\n"), "Look.");
+    let mut play = Play::new(
+        &format!("{PLAIN}tools = [\"docs.search\"]\n[context]\nwindow_tokens = 4000\nkeep_last = 1\n"),
+        "Look.",
+    );
     long(&mut play, 5);
     let before = play.state.len();
     for _ in 0..2 {
@@ -454,8 +471,12 @@ fn a_run_that_moves_to_a_new_version_has_its_instructions() {
     let (definition, _) = Definition::from_toml("tester", text).expect("a definition");
     assert_ne!(definition.version, play.definition.version);
     play.definition = definition;
-    play.says(json!({"content": ""}), "stop");
-    assert!(play.told.contains("set m/00000000 {\"role\":\"system\",\"content\":\"Be new.\"}"), "{}", play.told);
+    play.says(&json!({"content": ""}), "stop");
+    assert!(
+        play.told.contains("set m/00000000 {\"role\":\"system\",\"content\":\"Be new.\"}"),
+        "{}",
+        play.told
+    );
 }
 
 #[test]
@@ -492,7 +513,10 @@ fn names_that_engines_cannot_take_are_replaced_and_found_again() {
     assert_eq!(functions.len(), 5 + BUILTINS.len());
     let mut names: Vec<&str> = functions.iter().map(|function| function.name).collect();
     for name in &names {
-        assert!(name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)), "{name}");
+        assert!(
+            name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)),
+            "{name}"
+        );
     }
     names.sort_unstable();
     names.dedup();
@@ -502,7 +526,9 @@ fn names_that_engines_cannot_take_are_replaced_and_found_again() {
 
 #[test]
 fn patterns_become_rules_in_the_gates_words() {
-    let rules = |pattern: &str| rules_of(pattern, "ns").into_iter().map(|(what, on)| format!("{what} {on}")).collect::<Vec<_>>();
+    let rules = |pattern: &str| {
+        rules_of(pattern, "ns").into_iter().map(|(what, on)| format!("{what} {on}")).collect::<Vec<_>>()
+    };
     assert_eq!(rules("github.*"), ["tool github.*"]);
     assert_eq!(rules("agent:helper"), ["child helper", "child helper/*"]);
     assert_eq!(rules("model:fast"), ["model fast"]);
@@ -527,9 +553,8 @@ fn arbitrary_answer() -> impl Strategy<Value = Answer> {
 }
 
 fn arbitrary_item() -> impl Strategy<Value = Item> {
-    let tags = prop_oneof![
-        Just("model"), Just("summary"), Just("recall"), Just("t/a"), Just("t/call_1"), Just("?")
-    ];
+    let tags =
+        prop_oneof![Just("model"), Just("summary"), Just("recall"), Just("t/a"), Just("t/call_1"), Just("?")];
     prop_oneof![
         (tags, 0_u32..20, arbitrary_answer()).prop_map(|(tag, number, answer)| Item::Answer {
             effect: EffectId { run: RunKey::new(1, 1), number },

@@ -11,6 +11,7 @@ use seawall_model::{Code, EffectClass, Fault, Payload, Tokens, Usage};
 use seawall_wire::talk::{self, Format, Message, Pick, Request, Role};
 use serde::{Deserialize, Serialize};
 
+use super::context::Fit;
 use super::draft::{Draft, FIRST};
 use super::log::{Entry, SUMMARY, entries};
 use super::memo::Doing;
@@ -71,17 +72,24 @@ impl Draft<'_> {
             last,
             told: told(left),
         };
-        let prompt = self.prompt(&recipe)?.likely;
-        if let Some(until) = self.fit(prompt, Tokens(recipe.max)) {
-            recipe.aim = Aim::Summarise;
-            recipe.until = until;
-            recipe.max = recipe.max.min(SUMMARY_TOKENS_MAX).min((self.window().0 / 4).max(1));
-            self.memo.until = until;
-            self.memo.doing = Doing::Summarising;
-            return self.ask_model("summary", recipe);
+        let mut prompt = self.prompt(&recipe)?;
+        match self.fit(prompt.likely, Tokens(recipe.max)) {
+            Fit::Fits => {}
+            Fit::Forgot => prompt = self.prompt(&recipe)?,
+            Fit::Summarise(until) => {
+                recipe.aim = Aim::Summarise;
+                recipe.until = until;
+                recipe.max = recipe.max.min(SUMMARY_TOKENS_MAX).min((self.window().0 / 4).max(1));
+                self.memo.until = until;
+                self.memo.doing = Doing::Summarising;
+                let prompt = self.prompt(&recipe)?;
+                self.ask_model("summary", recipe, prompt);
+                return Ok(());
+            }
         }
         self.memo.doing = Doing::Thinking;
-        self.ask_model("model", recipe)
+        self.ask_model("model", recipe, prompt);
+        Ok(())
     }
 
     fn output_max(&self) -> u64 {
@@ -94,8 +102,7 @@ impl Draft<'_> {
         Ok(talk::estimate(&[&body]))
     }
 
-    fn ask_model(&mut self, tag: &str, mut recipe: Recipe) -> Result<(), Stop> {
-        let prompt = self.prompt(&recipe)?;
+    fn ask_model(&mut self, tag: &str, mut recipe: Recipe, prompt: talk::Estimate) {
         recipe.max = self.affordable(prompt, recipe.max);
         let used = |input: Tokens, output: u64| {
             // The dearest that a prompt token can be: some engines ask more for filling their cache.
@@ -118,7 +125,6 @@ impl Draft<'_> {
             twin: 0,
             facts: self.labels(),
         });
-        Ok(())
     }
 
     /// The longest answer that what is left still pays for; as wanted where that is not worth
@@ -224,10 +230,11 @@ fn conversation<'e>(entries: &'e [Entry], summary: &str, told: &str) -> Vec<Cow<
             messages.push(Message::said(Role::System, system).json().into());
             continue;
         }
-        if let Some(message) = entry.message().filter(|message| message.role == Role::User) {
+        if entry.role() == Role::User {
+            let text = entry.message().map(|message| message.text).unwrap_or_default();
             said = Some(match said.take() {
-                Some(before) => format!("{before}\n\n{}", message.text),
-                None => message.text,
+                Some(before) => format!("{before}\n\n{text}"),
+                None => text,
             });
             continue;
         }

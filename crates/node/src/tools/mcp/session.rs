@@ -153,7 +153,13 @@ impl Session {
         };
         let running = match (greeted, &mut child) {
             (Ok(running), _) => running,
-            (Err(ClientInitializeError::ConnectionClosed(_)), Some(child)) => return Err(child.why().await),
+            // A process that ends closes its pipes: which of the two is met first is chance.
+            (
+                Err(
+                    ClientInitializeError::ConnectionClosed(_) | ClientInitializeError::TransportError { .. },
+                ),
+                Some(child),
+            ) => return Err(child.why().await),
             (Err(why), _) => return Err(ungreeted(&why)),
         };
         let peer = running.peer().clone();

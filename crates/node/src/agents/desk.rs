@@ -1,0 +1,355 @@
+//! The desk: one lock around the kernel's agents, and what waits for their word. Whoever
+//! has news takes the lock and steps; what is to be written is taken by the scribe, what is
+//! to be done by the workers.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use seawall_kernel::agents::effect::{Grant, Notice, Perform, Reply};
+use seawall_kernel::agents::input::Ticket;
+use seawall_kernel::agents::{Agents, Batch, Effect, Input, Need, View};
+use seawall_model::durable::{AgentRow, AgentState, RunRow, RunState};
+use seawall_model::effect::EffectId;
+use seawall_model::{Address, At, RunKey, Tenant};
+use seawall_store::journal::Reader;
+use tokio::sync::{Notify, oneshot};
+
+use crate::clock;
+use crate::process;
+
+/// A unit of work for a worker thread: each reads the journal first.
+#[derive(Debug)]
+pub enum Job {
+    /// Take a turn.
+    Turn(Box<Grant>),
+    /// Perform an effect.
+    Perform(Box<Perform>),
+    /// Read something for somebody.
+    Read(Look),
+}
+
+/// Reads from the journal and tells whoever asked.
+pub struct Look(pub Box<dyn FnOnce(&Reader) + Send>);
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Look").finish_non_exhaustive()
+    }
+}
+
+/// What the scribe finds on the desk.
+#[derive(Debug, Default)]
+pub struct Pile {
+    /// To be written in one transaction.
+    pub batch: Batch,
+    /// To be read.
+    pub loads: Vec<Address>,
+    /// Likewise.
+    pub values: Vec<(Tenant, Arc<str>)>,
+    /// Nothing more will come.
+    pub over: bool,
+}
+
+/// The desk.
+pub struct Desk {
+    inner: Mutex<Inner>,
+    /// Rings for the scribe.
+    written: Condvar,
+    jobs: Mutex<Jobs>,
+    work: Condvar,
+    /// When the timer task means to wake; 0 while it must look again.
+    alarm: AtomicU64,
+    ring: Notify,
+    notices: Box<dyn Fn(&Notice) + Send + Sync>,
+}
+
+struct Inner {
+    agents: Agents,
+    next_ticket: Ticket,
+    waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+    over: HashMap<RunKey, Vec<oneshot::Sender<RunState>>>,
+    flights: HashMap<EffectId, oneshot::Sender<()>>,
+    loads: Vec<Address>,
+    values: Vec<(Tenant, Arc<str>)>,
+    effects: Vec<Effect>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Jobs {
+    queue: VecDeque<Job>,
+    closed: bool,
+}
+
+/// How an agent stands, as people are shown it.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Its state.
+    pub state: AgentState,
+    /// What it waits for.
+    pub needs: Vec<Need>,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    /// A desk for these agents. `notices` hears what operators should know of; it is called
+    /// under the lock and must not block.
+    #[must_use]
+    pub fn new(agents: Agents, notices: Box<dyn Fn(&Notice) + Send + Sync>) -> Arc<Self> {
+        let inner = Inner {
+            agents,
+            next_ticket: 1,
+            waiting: HashMap::new(),
+            over: HashMap::new(),
+            flights: HashMap::new(),
+            loads: Vec::new(),
+            values: Vec::new(),
+            effects: Vec::new(),
+            closed: false,
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            written: Condvar::new(),
+            jobs: Mutex::default(),
+            work: Condvar::new(),
+            alarm: AtomicU64::new(0),
+            ring: Notify::new(),
+            notices,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nobody finds it poisoned: a panic inside ends the process.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the agents something.
+    pub fn tell(&self, input: Input) {
+        self.tell_all([input]);
+    }
+
+    /// Tells the agents several things.
+    pub fn tell_all(&self, inputs: impl IntoIterator<Item = Input>) {
+        let mut inner = self.lock();
+        for input in inputs {
+            self.step(&mut inner, |agents, now, effects| agents.step(now, input, effects));
+        }
+        self.after(&inner);
+    }
+
+    /// Rows of agents that have work, as found at start.
+    pub fn restore(&self, agents: Vec<AgentRow>, runs: Vec<RunRow>) {
+        let mut inner = self.lock();
+        self.step(&mut inner, |machine, now, effects| machine.restore(now, agents, runs, effects));
+        self.after(&inner);
+    }
+
+    /// Asks for something that is replied to; the reply comes once it is durable.
+    pub fn ask(&self, input: impl FnOnce(Ticket) -> Input) -> oneshot::Receiver<Reply> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = self.lock();
+        let ticket = inner.next_ticket;
+        inner.next_ticket += 1;
+        inner.waiting.insert(ticket, sender);
+        let input = input(ticket);
+        self.step(&mut inner, |agents, now, effects| agents.step(now, input, effects));
+        self.after(&inner);
+        receiver
+    }
+
+    /// Comes when the run is over; at once if it is.
+    pub fn over(&self, run: RunKey) -> oneshot::Receiver<RunState> {
+        let (sender, receiver) = oneshot::channel();
+        let mut inner = self.lock();
+        match inner.agents.ended(run) {
+            Some(state) => drop(sender.send(state)),
+            None => {
+                let waiting = inner.over.entry(run).or_default();
+                waiting.retain(|waiter| !waiter.is_closed());
+                waiting.push(sender);
+            }
+        }
+        receiver
+    }
+
+    /// Looks at an agent by its row: the one in memory, if it is, else the one given.
+    pub fn look(&self, address: &Address, row: Option<AgentRow>) -> Option<(AgentRow, Standing)> {
+        let inner = self.lock();
+        let row = inner.agents.row(address).cloned().or(row)?;
+        let standing = Standing { state: inner.agents.state(&row), needs: inner.agents.needs(&row) };
+        Some((row, standing))
+    }
+
+    /// A run that is in memory.
+    #[must_use]
+    pub fn run(&self, run: RunKey) -> Option<RunRow> {
+        self.lock().agents.run_row(run).cloned()
+    }
+
+    /// Figures for metrics, and what the reconciler says.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.lock().agents.view()
+    }
+
+    /// The reconciler: does anything run, wait or reserve without a reason?
+    ///
+    /// # Errors
+    /// Says what.
+    pub fn check(&self) -> Result<(), String> {
+        self.lock().agents.check()
+    }
+
+    /// What is stopped.
+    #[must_use]
+    pub fn halts(&self) -> Vec<seawall_model::durable::Scope> {
+        self.lock().agents.shards().first().map_or_else(Vec::new, |shard| shard.row.halts.clone())
+    }
+
+    /// Registers a flight; what is given back comes when it is to be dropped.
+    pub fn fly(&self, effect: EffectId) -> oneshot::Receiver<()> {
+        let (sender, receiver) = oneshot::channel();
+        self.lock().flights.insert(effect, sender);
+        receiver
+    }
+
+    /// The flight is over.
+    pub fn land(&self, effect: EffectId) {
+        self.lock().flights.remove(&effect);
+    }
+
+    fn step(&self, inner: &mut Inner, work: impl FnOnce(&mut Agents, At, &mut Vec<Effect>)) {
+        let mut effects = std::mem::take(&mut inner.effects);
+        let now = clock::wall(clock::now());
+        // A broken invariant has lost effects, and with them runs that would wait for ever.
+        process::vital_work("agents", || work(&mut inner.agents, now, &mut effects));
+        let mut jobs = Vec::new();
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Turn(grant) => jobs.push(Job::Turn(grant)),
+                Effect::Perform(perform) => jobs.push(Job::Perform(perform)),
+                Effect::Abort(effect) => drop(inner.flights.remove(&effect)),
+                Effect::Reply(ticket, reply) => {
+                    // Whoever has stopped waiting does not hear it.
+                    let _ = inner.waiting.remove(&ticket).map(|waiter| waiter.send(reply));
+                }
+                Effect::Load(address) => inner.loads.push(address),
+                Effect::LoadValue(tenant, key) => inner.values.push((tenant, key)),
+                Effect::Over { run, state } => {
+                    for waiter in inner.over.remove(&run).into_iter().flatten() {
+                        let _ = waiter.send(state.clone());
+                    }
+                }
+                Effect::Notice(notice) => (self.notices)(&notice),
+            }
+        }
+        inner.effects = effects;
+        if !jobs.is_empty() {
+            let mut queue = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.queue.extend(jobs);
+            self.work.notify_all();
+        }
+    }
+
+    /// Wakes whoever has something to do now.
+    fn after(&self, inner: &Inner) {
+        if inner.agents.has_batch() || !inner.loads.is_empty() || !inner.values.is_empty() {
+            self.written.notify_one();
+        }
+        let wake = inner.agents.wake_at().unwrap_or(At::MAX);
+        if wake.0 < self.alarm.load(Ordering::Relaxed) {
+            self.alarm.store(0, Ordering::Relaxed);
+            self.ring.notify_one();
+        }
+    }
+
+    /// Wakes the agents whenever they asked to be. Runs for ever.
+    pub async fn run_timer(self: Arc<Self>) {
+        loop {
+            let wake = {
+                let inner = self.lock();
+                let wake = inner.agents.wake_at().unwrap_or(At::MAX);
+                self.alarm.store(wake.0, Ordering::Relaxed);
+                wake
+            };
+            let now = clock::wall(clock::now());
+            let pause = Duration::from_micros(wake.0.saturating_sub(now.0).min(3_600_000_000));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => self.tell(Input::Tick),
+                () = self.ring.notified() => {}
+            }
+        }
+    }
+
+    /// What the scribe is to write and read next; waits until there is something, or for
+    /// `patience`.
+    #[must_use]
+    pub fn pile(&self, patience: Duration) -> Pile {
+        let mut inner = self.lock();
+        let empty = |inner: &mut Inner| {
+            !inner.closed && !inner.agents.has_batch() && inner.loads.is_empty() && inner.values.is_empty()
+        };
+        if empty(&mut inner) {
+            let waited = self.written.wait_timeout_while(inner, patience, empty);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Pile {
+            batch: inner.agents.batch(),
+            loads: std::mem::take(&mut inner.loads),
+            values: std::mem::take(&mut inner.values),
+            over: inner.closed,
+        }
+    }
+
+    /// Leaves a job for the workers.
+    pub fn put(&self, job: Job) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        // A job that is dropped tells whoever waits for it.
+        if !jobs.closed {
+            // People wait for it; turns do not.
+            jobs.queue.push_front(job);
+            self.work.notify_one();
+        }
+    }
+
+    /// The next job for a worker; `None` when it may go home.
+    #[must_use]
+    pub fn job(&self) -> Option<Job> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = |jobs: &mut Jobs| jobs.queue.is_empty() && !jobs.closed;
+        let mut jobs = self.work.wait_while(jobs, waiting).unwrap_or_else(PoisonError::into_inner);
+        if jobs.closed { None } else { jobs.queue.pop_front() }
+    }
+
+    /// No new turns or runs from now on; what is under way is recorded.
+    pub fn drain(&self) {
+        self.tell(Input::Drain);
+    }
+
+    /// Is nothing under way?
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.lock().agents.is_quiet()
+    }
+
+    /// Everybody may go home: what is written by then is what remains.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.written.notify_all();
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.work.notify_all();
+    }
+
+    /// Counts by state, from rows in memory.
+    #[must_use]
+    pub fn states(&self) -> BTreeMap<&'static str, u64> {
+        self.view().states
+    }
+}

@@ -1,0 +1,177 @@
+//! The definitions of agents: those in force, and older versions that runs still are on.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use seawall_kernel::agents::rules::Kind;
+
+use super::define::{self, Definition, Reading};
+use super::handler::{Catalogue, Kit, Tool};
+
+/// Older versions kept in memory.
+const OLD_MAX: usize = 256;
+
+/// All definitions. Readers never wait for a reload.
+#[derive(Debug)]
+pub struct Library {
+    /// Where every version that was ever in force is kept.
+    archive: PathBuf,
+    shelf: Mutex<Shelf>,
+}
+
+#[derive(Debug, Default)]
+struct Shelf {
+    newest: BTreeMap<Arc<str>, Arc<Definition>>,
+    old: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
+    tools: Vec<Tool>,
+    kits: HashMap<(Arc<str>, Arc<str>), Arc<Kit>>,
+}
+
+impl Library {
+    /// An empty library that keeps versions in this folder.
+    #[must_use]
+    pub fn new(archive: PathBuf) -> Self {
+        Self { archive, shelf: Mutex::default() }
+    }
+
+    /// Reads every definition in a folder; a folder that is not there holds none.
+    ///
+    /// # Errors
+    /// In words: the folder cannot be read.
+    #[expect(clippy::disallowed_methods, reason = "at start and on reload, on a thread that may wait")]
+    pub fn read(folder: &Path) -> Result<(Reading, Vec<(String, String)>), String> {
+        let failed = |why: std::io::Error| format!("{}: {why}", folder.display());
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
+            Err(why) => return Err(failed(why)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((name, std::fs::read_to_string(&path).map_err(failed)?));
+        }
+        files.sort();
+        Ok((define::read_all(&files), files))
+    }
+
+    /// Puts definitions into force in place of those before, and keeps their texts.
+    ///
+    /// # Errors
+    /// In words: a version cannot be kept, and so no run could go on with it later.
+    pub fn shelve(&self, reading: Reading, files: &[(String, String)]) -> Result<(), String> {
+        for (name, text) in files {
+            let stem = name.strip_suffix(".toml").unwrap_or(name);
+            let known = reading.definitions.values();
+            let Ok((definition, _)) = Definition::from_toml(stem, text) else { continue };
+            if known.clone().any(|known| known.version == definition.version && known.kind == definition.kind) {
+                self.keep(&definition, stem, text)?;
+            }
+        }
+        let mut shelf = self.lock();
+        shelf.newest = reading.definitions;
+        shelf.kits.clear();
+        Ok(())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "at start and on reload, on a thread that may wait")]
+    fn keep(&self, definition: &Definition, stem: &str, text: &str) -> Result<(), String> {
+        let path = self.path(&definition.kind, &definition.version);
+        if path.exists() {
+            return Ok(());
+        }
+        let failed = |why: std::io::Error| format!("{}: {why}", path.display());
+        std::fs::create_dir_all(&self.archive).map_err(failed)?;
+        // The stem comes first: it names the type where the text does not.
+        let whole = format!("{stem}\n{text}");
+        let unfinished = path.with_extension("part");
+        std::fs::write(&unfinished, whole).map_err(failed)?;
+        std::fs::rename(&unfinished, &path).map_err(failed)
+    }
+
+    fn path(&self, kind: &str, version: &str) -> PathBuf {
+        self.archive.join(format!("{kind}-{version}.toml"))
+    }
+
+    /// The tools there are, for all kits.
+    pub fn stock(&self, tools: Vec<Tool>) {
+        let mut shelf = self.lock();
+        if shelf.tools != tools {
+            shelf.tools = tools;
+            shelf.kits.clear();
+        }
+    }
+
+    /// Every definition in force.
+    #[must_use]
+    pub fn newest(&self) -> Vec<Arc<Definition>> {
+        self.lock().newest.values().cloned().collect()
+    }
+
+    /// The definition in force of a type.
+    #[must_use]
+    pub fn of(&self, kind: &str) -> Option<Arc<Definition>> {
+        self.lock().newest.get(kind).cloned()
+    }
+
+    /// The types as the kernel knows them.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<Kind> {
+        self.lock().newest.values().map(|definition| definition.rules()).collect()
+    }
+
+    /// One version of a type, from the archive where it is not in force any more.
+    #[must_use]
+    pub fn version(&self, kind: &str, version: &str) -> Option<Arc<Definition>> {
+        let key = (Arc::from(kind), Arc::from(version));
+        {
+            let shelf = self.lock();
+            let newest = shelf.newest.get(kind).filter(|definition| &*definition.version == version);
+            if let Some(found) = newest.or_else(|| shelf.old.get(&key)) {
+                return Some(found.clone());
+            }
+        }
+        let found = Arc::new(self.from_archive(kind, version)?);
+        let mut shelf = self.lock();
+        if shelf.old.len() >= OLD_MAX {
+            shelf.old.clear();
+        }
+        shelf.old.insert(key, found.clone());
+        Some(found)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
+    fn from_archive(&self, kind: &str, version: &str) -> Option<Definition> {
+        let text = std::fs::read_to_string(self.path(kind, version)).ok()?;
+        let (stem, text) = text.split_once('\n')?;
+        let (definition, _) = Definition::from_toml(stem, text).ok()?;
+        Some(definition)
+    }
+
+    /// What a definition offers its agents, of the tools there are.
+    #[must_use]
+    pub fn kit(&self, definition: &Definition) -> Arc<Kit> {
+        let key = (definition.kind.clone(), definition.version.clone());
+        let mut shelf = self.lock();
+        if let Some(kit) = shelf.kits.get(&key) {
+            return kit.clone();
+        }
+        let agents = shelf.newest.values().map(|one| (one.kind.clone(), one.about.clone())).collect();
+        let catalogue = Catalogue { tools: shelf.tools.clone(), agents };
+        let kit = Arc::new(Kit::new(definition, &catalogue));
+        if shelf.kits.len() >= OLD_MAX {
+            shelf.kits.clear();
+        }
+        shelf.kits.insert(key, kit.clone());
+        kit
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,214 @@
+//! The thread that owns the journal. While one transaction is on its way to the disk, the
+//! next gathers on the desk: a group commit, without a timer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use seawall_kernel::agents::{Batch, Input};
+use seawall_model::durable::{AgentRow, RunRow};
+use seawall_model::journal::Entry;
+use seawall_model::{Address, At, Millis};
+use seawall_store::Error;
+use seawall_store::journal::{Journal, Retention, Room};
+use tokio::sync::broadcast;
+
+use crate::clock;
+
+use super::desk::{Desk, Pile};
+
+/// How long the scribe waits for something to write before it tidies up.
+const IDLE: Duration = Duration::from_millis(500);
+/// Between two tries to write to a disk that fails.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often the disk budget is looked at.
+const ROOM_EVERY: Millis = Millis(1_000);
+/// How often records that need not be kept are looked for.
+const PRUNE_EVERY: Millis = Millis(10_000);
+
+/// Records as they become durable, for whoever listens.
+pub type Events = broadcast::Sender<Arc<Entry>>;
+
+/// How often payloads that nothing names any more are looked for. One that is being named
+/// at that moment must be safe: a record is never on its way for so long.
+const SWEEP_EVERY: Millis = Millis(3_600_000);
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Bytes of journal and blobs.
+    pub bytes_max: u64,
+    /// Runs that are over, and their records, for so long.
+    pub span: Millis,
+}
+
+/// Beyond the disk budget older records go sooner, but none that is younger than this.
+const SPAN_MIN: Millis = Millis(3_600_000);
+
+/// The journal's owner.
+pub struct Scribe {
+    journal: Journal,
+    desk: Arc<Desk>,
+    events: Events,
+    kept: Kept,
+    has_room: bool,
+    room_at: At,
+    pruned_at: At,
+    swept_at: At,
+}
+
+impl std::fmt::Debug for Scribe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scribe").finish_non_exhaustive()
+    }
+}
+
+impl Scribe {
+    /// A scribe for this journal.
+    #[must_use]
+    pub fn new(journal: Journal, desk: Arc<Desk>, events: Events, kept: Kept) -> Self {
+        let now = clock::now();
+        Self { journal, desk, events, kept, has_room: true, room_at: now, pruned_at: now, swept_at: now }
+    }
+
+    /// Writes until the desk is closed.
+    pub fn work(mut self) {
+        loop {
+            let Pile { batch, loads, values, over } = self.desk.pile(IDLE);
+            let quiet = batch.is_empty() && loads.is_empty() && values.is_empty();
+            let mut inputs = self.write(batch, over);
+            inputs.extend(loads.into_iter().map(|address| self.load(address)));
+            inputs.extend(values.into_iter().map(|(tenant, key)| {
+                let row = self.read("a value", |journal| journal.reader().value(&tenant, &key)).flatten();
+                Input::ValueLoaded { tenant, key, row: row.map(Box::new) }
+            }));
+            if !inputs.is_empty() {
+                self.desk.tell_all(inputs);
+            }
+            if over && quiet {
+                break;
+            }
+            self.look_after_room();
+            if quiet {
+                self.prune();
+            }
+        }
+        if let Err(why) = self.journal.close() {
+            tracing::error!(%why, "the journal was not closed; what was durable is");
+        }
+    }
+
+    /// Makes a batch durable, however often that takes: agents go on only from what is on
+    /// the disk.
+    fn write(&mut self, batch: Batch, over: bool) -> Vec<Input> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let mut tries = 0_u32;
+        while let Err(why) = self.journal.append(&batch.entries, &batch.rows) {
+            if matches!(why, Error::Fenced { .. } | Error::Gap { .. }) {
+                tracing::error!(%why, "another process writes this journal; this one ends");
+                std::process::exit(74);
+            }
+            if tries == 0 {
+                tracing::error!(%why, "the journal cannot be written; agents wait until it can");
+                self.has_room = false;
+                self.desk.tell(Input::Room(false));
+            }
+            tries += 1;
+            if over && tries > 10 {
+                return Vec::new();
+            }
+            // sleeps because the disk has no bell to ring when it works again
+            std::thread::sleep(PAUSE);
+        }
+        if tries > 0 {
+            tracing::info!(tries, "the journal can be written again");
+        }
+        let mut newest: BTreeMap<u8, u64> = BTreeMap::new();
+        for entry in batch.entries {
+            newest.insert(entry.shard, entry.seq);
+            // Nobody may be listening.
+            let _ = self.events.send(Arc::new(entry));
+        }
+        newest.into_iter().map(|(shard, seq)| Input::Durable { shard, seq }).collect()
+    }
+
+    /// An agent and all it needs: its runs, those above them, and their agents.
+    fn load(&self, address: Address) -> Input {
+        let mut agents: Vec<AgentRow> = Vec::new();
+        let mut runs: Vec<RunRow> = Vec::new();
+        let mut wanted = vec![address.clone()];
+        while let Some(next) = wanted.pop() {
+            if agents.iter().any(|row| row.address == next) {
+                continue;
+            }
+            let found = self.read("an agent", |journal| journal.reader().load_agent(&next)).flatten();
+            let Some((row, above)) = found else { continue };
+            agents.push(row);
+            for run in above {
+                if !runs.iter().any(|known| known.key == run.key) {
+                    wanted.push(run.agent.clone());
+                    runs.push(run);
+                }
+            }
+        }
+        Input::Loaded { address, agents, runs }
+    }
+
+    fn read<T>(&self, what: &str, read: impl Fn(&Journal) -> Result<T, Error>) -> Option<T> {
+        loop {
+            match read(&self.journal) {
+                Ok(found) => return Some(found),
+                Err(why @ (Error::Corrupt { .. } | Error::Newer { .. })) => {
+                    // Going on without it would make it anew, over what is there.
+                    tracing::error!(%why, "{what} cannot be read; `seawall audit verify` says more");
+                    std::process::exit(74);
+                }
+                Err(why) => {
+                    tracing::error!(%why, "{what} cannot be read; it is tried again");
+                    // sleeps because the disk has no bell to ring when it works again
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }
+    }
+
+    fn look_after_room(&mut self) {
+        let now = clock::now();
+        if now.since(self.room_at) < ROOM_EVERY {
+            return;
+        }
+        self.room_at = now;
+        let room = self.journal.room(self.kept.bytes_max).unwrap_or(Room::None);
+        let has_room = room == Room::Plenty;
+        if has_room != self.has_room {
+            self.has_room = has_room;
+            tracing::warn!(has_room, "the journal's disk budget: new runs begin only while there is room");
+            self.desk.tell(Input::Room(has_room));
+        }
+    }
+
+    fn prune(&mut self) {
+        let now = clock::now();
+        if now.since(self.pruned_at) < PRUNE_EVERY {
+            return;
+        }
+        self.pruned_at = now;
+        let before = |span: Millis| At(clock::wall(now).0.saturating_sub(span.micros()));
+        let retention = Retention {
+            since: before(self.kept.span),
+            bytes_max: self.kept.bytes_max / 2,
+            floor: before(SPAN_MIN),
+        };
+        if let Err(why) = self.journal.prune(&retention) {
+            tracing::warn!(%why, "old records were not removed");
+        }
+        if now.since(self.swept_at) >= SWEEP_EVERY {
+            self.swept_at = now;
+            if let Err(why) = self.journal.sweep() {
+                tracing::warn!(%why, "old payloads were not removed");
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! The threads that take agents' turns and make effects ready: they read the journal, which
+//! may wait for the disk, and so must not be done by the threads that serve calls.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use seawall_kernel::agents::Input;
+use seawall_kernel::agents::effect::{Grant, Perform};
+use seawall_kernel::agents::input::Report;
+use seawall_model::durable::Item;
+use seawall_model::effect::{Answer, Spend, Work};
+use seawall_model::journal::{Change, Commit, Ending, Next};
+use seawall_model::{Code, Payload, RunKey, Tokens};
+use seawall_store::Error;
+use seawall_store::journal::{Blobs, Reader};
+
+use crate::app::App;
+
+use super::desk::{Desk, Job};
+use super::handler::{self, Terms, View};
+use super::library::Library;
+use super::notes::Query;
+use super::perform;
+
+/// Values that a search looks at.
+const SEARCHED_MAX: usize = 2_000;
+
+/// One worker.
+pub struct Worker {
+    /// Where its jobs are.
+    pub desk: Arc<Desk>,
+    /// What it reads from.
+    pub reader: Reader,
+    /// Where it leaves large payloads.
+    pub blobs: Blobs,
+    /// The definitions.
+    pub library: Arc<Library>,
+    /// Everything else.
+    pub app: Arc<App>,
+}
+
+type State = BTreeMap<Arc<str>, Payload>;
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Works until the desk is closed.
+    pub fn work(self) {
+        while let Some(job) = self.desk.job() {
+            match job {
+                Job::Turn(grant) => self.turn(*grant),
+                Job::Perform(perform) => self.perform(*perform),
+                Job::Read(look) => (look.0)(&self.reader),
+            }
+        }
+    }
+
+    fn turn(&self, grant: Grant) {
+        let (address, token) = (grant.address.clone(), grant.token);
+        let input = match self.take_turn(grant) {
+            Ok(commit) => Input::Commit { address, token, commit: Box::new(commit) },
+            Err(why) => {
+                tracing::warn!(agent = %address, %why, "a turn failed");
+                Input::Stumble { address, token, why: why.into() }
+            }
+        };
+        self.desk.tell(input);
+    }
+
+    fn take_turn(&self, grant: Grant) -> Result<Commit, String> {
+        let kind = grant.address.agent.kind();
+        let definition = self
+            .library
+            .version(kind, &grant.run.version)
+            .ok_or_else(|| format!("version {} of `{kind}` is not known any more", grant.run.version))?;
+        let kit = self.library.kit(&definition);
+        let state = self.state(grant.run.key).map_err(in_words)?;
+        let mut run = grant.run;
+        run.task = self.open(&run.task).map_err(in_words)?;
+        let items = grant.items.into_iter().map(|item| self.open_item(item)).collect::<Result<Vec<_>, _>>();
+        let items = items.map_err(in_words)?;
+        let view = View { run: &run, now: grant.at, items: &items, state: &state, terms: self.terms(&definition.model) };
+        // A mistake in a handler is one agent's failure, not the process's.
+        let turn = catch_unwind(AssertUnwindSafe(|| handler::turn(&definition, &kit, &view)));
+        let commit = turn.map_err(|_| "the handler panicked (above)".to_owned())?;
+        self.stow(commit).map_err(in_words)
+    }
+
+    fn terms(&self, model: &str) -> Terms {
+        let live = self.app.live.load();
+        match crate::gateway::ask::resolve(&live, model) {
+            Ok(route) => Terms {
+                output_tokens_max: route.output_tokens_max,
+                context_tokens_max: route.context_tokens_max,
+                price: route.price,
+            },
+            // The call itself will say that there is no such model.
+            Err(_) => Terms { output_tokens_max: Tokens(4_096), context_tokens_max: None, price: Default::default() },
+        }
+    }
+
+    fn state(&self, run: RunKey) -> Result<State, Error> {
+        let rows = self.reader.state(run)?;
+        rows.into_iter().map(|(key, value)| Ok((key, self.open(&value)?))).collect()
+    }
+
+    fn open(&self, payload: &Payload) -> Result<Payload, Error> {
+        match payload {
+            Payload::Here(_) => Ok(payload.clone()),
+            Payload::Blob { .. } => Ok(Payload::Here(self.reader.open_payload(payload)?)),
+        }
+    }
+
+    fn open_item(&self, item: Item) -> Result<Item, Error> {
+        Ok(match item {
+            Item::Answer { effect, tag, kind, twin, answer } => {
+                let answer = match answer {
+                    Answer::Done(body) => Answer::Done(self.open(&body)?),
+                    Answer::Error(body) => Answer::Error(self.open(&body)?),
+                    failed @ Answer::Failed { .. } => failed,
+                };
+                Item::Answer { effect, tag, kind, twin, answer }
+            }
+            Item::Mail(mut message) => {
+                message.body = self.open(&message.body)?;
+                Item::Mail(message)
+            }
+            other => other,
+        })
+    }
+
+    /// Large payloads of a commit go to the blob store before a record names them.
+    fn stow(&self, mut commit: Commit) -> Result<Commit, Error> {
+        for change in &mut commit.changes {
+            if let Change::Set { value, .. } = change {
+                self.put(value)?;
+            }
+        }
+        for ask in &mut commit.asks {
+            match &mut ask.work {
+                Work::Model { recipe: body, .. }
+                | Work::Tool { args: body, .. }
+                | Work::Child { task: body, .. }
+                | Work::Message { body, .. }
+                | Work::Promise { question: body }
+                | Work::Put { value: Some(body), .. }
+                | Work::Publish { body, .. } => self.put(body)?,
+                _ => {}
+            }
+        }
+        if let Next::End(Ending::Done(output)) = &mut commit.next {
+            self.put(output)?;
+        }
+        Ok(commit)
+    }
+
+    fn put(&self, payload: &mut Payload) -> Result<(), Error> {
+        if let Payload::Here(bytes) = payload
+            && bytes.len() as u64 > seawall_model::limits::PAYLOAD_BYTES_INLINE
+        {
+            *payload = self.blobs.put(bytes.to_vec())?;
+        }
+        Ok(())
+    }
+
+    fn perform(&self, perform: Perform) {
+        let (effect, address) = (perform.effect, perform.address.clone());
+        let ready = match &perform.work {
+            Work::Model { recipe, .. } => self.request(&perform, recipe).map(Some),
+            Work::Tool { tool, args, .. } if is_ours(tool) => Err(self.look(&perform, tool, args)),
+            Work::Tool { args, .. } => self.open(args).map(Some).map_err(unread),
+            Work::Get { key } => Err(self.get(&perform, key)),
+            _ => Err(failed(Code::Internal, "there is nothing to perform")),
+        };
+        match ready {
+            Ok(Some(Payload::Here(body))) => {
+                perform::begin(&self.app, &self.desk, &self.blobs, perform, &body);
+            }
+            Ok(_) => self.desk.tell(Input::Report { effect, address, report: failed(Code::Internal, "unread") }),
+            Err(report) => self.desk.tell(Input::Report { effect, address, report }),
+        }
+    }
+
+    /// The request for a model, from the state as it is.
+    fn request(&self, perform: &Perform, recipe: &Payload) -> Result<Payload, Report> {
+        let kind = perform.address.agent.kind();
+        let definition = self.library.version(kind, &perform.version);
+        let definition = definition.ok_or_else(|| failed(Code::AgentUnknown, "its version is not known any more"))?;
+        let kit = self.library.kit(&definition);
+        let state = self.state(perform.effect.run).map_err(unread)?;
+        let recipe = self.open(recipe).map_err(unread)?;
+        let made = catch_unwind(AssertUnwindSafe(|| {
+            handler::request(&definition, &kit, &state, recipe.here().unwrap_or_default())
+        }));
+        match made {
+            Ok(Ok(body)) => Ok(body.into()),
+            Ok(Err(fault)) => Err(failed(fault.code, &fault.message)),
+            Err(_) => Err(failed(Code::Internal, "the request could not be made")),
+        }
+    }
+
+    fn get(&self, perform: &Perform, key: &str) -> Report {
+        let found = match self.reader.value(&perform.address.tenant, key) {
+            Ok(found) => found,
+            Err(why) => return unread(why),
+        };
+        let opened = found.and_then(|row| Some((row.version, row.value?)));
+        let body = match opened {
+            None => serde_json::json!({"version": 0, "value": null}),
+            Some((version, value)) => match self.open(&value) {
+                Ok(value) => serde_json::json!({"version": version, "value": read(&value)}),
+                Err(why) => return unread(why),
+            },
+        };
+        self.done(body.to_string().into())
+    }
+
+    /// Looking through the tenant's values.
+    fn look(&self, perform: &Perform, tool: &str, args: &Payload) -> Report {
+        let args = match self.open(args) {
+            Ok(args) => args,
+            Err(why) => return unread(why),
+        };
+        let query = Query::read(args.here().unwrap_or_default());
+        let rows = match self.reader.values(&perform.address.tenant, &query.prefix, None, SEARCHED_MAX) {
+            Ok(rows) => rows,
+            Err(why) => return unread(why),
+        };
+        let values: Vec<_> = rows
+            .iter()
+            .filter_map(|row| Some((&*row.key, row.value.as_ref()?.here()?)))
+            // Notes are looked for by their own tool, under their own namespace.
+            .filter(|(key, _)| tool == "notes.search" || !key.starts_with("notes/"))
+            .collect();
+        self.done(query.answer(values.into_iter()).into())
+    }
+
+    fn done(&self, body: Payload) -> Report {
+        let mut body = body;
+        match self.put(&mut body) {
+            Ok(()) => Report::Done { answer: Answer::Done(body), used: Spend::default() },
+            Err(why) => unread(why),
+        }
+    }
+}
+
+/// Is it a tool that the worker performs itself?
+fn is_ours(tool: &str) -> bool {
+    matches!(tool, "store.list" | "store.search" | "notes.search")
+}
+
+/// A value as JSON: itself, where it is, else its text.
+fn read(value: &Payload) -> serde_json::Value {
+    let bytes = value.here().unwrap_or_default();
+    serde_json::from_slice(bytes).unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into())
+}
+
+fn failed(code: Code, why: &str) -> Report {
+    Report::Done { answer: Answer::Failed { code, why: why.into() }, used: Spend::default() }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]
+fn unread(why: Error) -> Report {
+    Report::NotDone { code: Code::Internal, why: why.to_string().into(), retry_after: None, counts: true }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]
+fn in_words(why: Error) -> String {
+    why.to_string()
+}

@@ -1,0 +1,149 @@
+//! What a world of agents is made of: who is started when, what goes wrong, and what
+//! people do. Every choice is drawn from one seed, within a kind of world that has a name.
+
+use seawall_load::rng::Rng;
+use seawall_model::{At, Millis};
+
+use super::lie::Lie;
+use crate::scenario::NEW_YEARS_EVE;
+
+/// The kinds of worlds. `agents` draws one of the others by its seed.
+pub const NAMES: &[&str] = &[
+    "agents", "agents-calm", "agents-faults", "agents-crash", "agents-people", "agents-disk", "agents-storm",
+];
+
+/// What goes wrong, in percent of all occasions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Tool calls that fail, one way or another.
+    pub tools: u64,
+    /// Model calls that are refused for want of room, hang or fail.
+    pub models: u64,
+    /// Answers that come although the call was aborted.
+    pub crossing: u64,
+    /// Writes that take a hundred times as long.
+    pub slow_disk: u64,
+    /// Reads that take a thousand times as long.
+    pub slow_reads: u64,
+}
+
+/// One world.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The kind of world.
+    pub name: String,
+    /// Decides everything.
+    pub seed: u64,
+    /// When it begins.
+    pub begin: At,
+    /// For how long runs are started, things go wrong and people meddle.
+    pub length: Millis,
+    /// Then everything that can end must end within this time.
+    pub calm: Millis,
+    /// Shards of the journal.
+    pub shards: u8,
+    /// Tenants, in order of size.
+    pub tenants: u64,
+    /// Runs started from outside.
+    pub starts: u64,
+    /// Only this type of agent; else all.
+    pub only: Option<&'static str>,
+    /// What goes wrong.
+    pub faults: Faults,
+    /// Crashes at random times.
+    pub crashes: u64,
+    /// A crash around this commit, counted from 1: before the machine hears of it, or after.
+    pub crash_at: Option<(u64, bool)>,
+    /// Jumps of the clock.
+    pub jumps: u64,
+    /// Times at which the disk is full.
+    pub full: u64,
+    /// Do operators stop, cancel, release, redrive and reload?
+    pub meddling: bool,
+    /// A schedule of every minute.
+    pub cron: bool,
+    /// Turns, model calls and calls on each tool at once.
+    pub places: (u32, u32, u32),
+    /// After how long agents leave memory.
+    pub suspend_after: Millis,
+    /// Everything is compared at every commit; else now and then.
+    pub thorough: bool,
+    /// `Agents::check` after every so many steps.
+    pub check_every: u64,
+    /// What the machine is told falsely.
+    pub lie: Option<Lie>,
+}
+
+/// A calm world of this name and seed.
+#[must_use]
+pub fn calm(name: &str, seed: u64) -> Plan {
+    Plan {
+        name: name.into(),
+        seed,
+        begin: NEW_YEARS_EVE,
+        length: Millis::from_secs(60),
+        calm: Millis::from_secs(4 * 3_600),
+        shards: 4,
+        tenants: 3,
+        starts: 30,
+        only: None,
+        faults: Faults::default(),
+        crashes: 0,
+        crash_at: None,
+        jumps: 0,
+        full: 0,
+        meddling: false,
+        cron: false,
+        places: (4, 4, 2),
+        suspend_after: Millis(2_000),
+        thorough: true,
+        check_every: 1,
+        lie: None,
+    }
+}
+
+/// The world of this name and seed; `None` when there is no such name. `length` replaces
+/// the time in which runs are started.
+#[must_use]
+pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Plan> {
+    if !NAMES.contains(&name) {
+        return None;
+    }
+    let mut rng = Rng::branch(seed, 1);
+    let name = if name == "agents" { NAMES[1 + rng.below(NAMES.len() as u64 - 1) as usize] } else { name };
+    let large = rng.chance(0.15);
+    let mut plan = calm(name, seed);
+    plan.starts = if large { 100 + rng.below(150) } else { 5 + rng.below(40) };
+    plan.thorough = !large;
+    plan.check_every = if large { 7 } else { 1 };
+    plan.length = length.unwrap_or(Millis::from_secs(20 + rng.below(100)));
+    plan.shards = [1, 2, 4, 16][rng.below(4) as usize];
+    plan.tenants = 1 + rng.below(6);
+    plan.places = (1 + rng.below(8) as u32, 1 + rng.below(8) as u32, 1 + rng.below(4) as u32);
+    plan.suspend_after = Millis([1, 100, 2_000, 20_000][rng.below(4) as usize]);
+    plan.cron = rng.chance(0.3);
+    let (faults, crashes, people, disk) = match name {
+        "agents-faults" => (true, false, false, false),
+        "agents-crash" => (rng.chance(0.5), true, false, rng.chance(0.3)),
+        "agents-people" => (rng.chance(0.3), false, true, false),
+        "agents-disk" => (false, rng.chance(0.3), false, true),
+        "agents-storm" => (true, true, true, true),
+        _ => (false, false, false, false),
+    };
+    if faults {
+        plan.faults.tools = 5 + rng.below(40);
+        plan.faults.models = 5 + rng.below(30);
+        plan.faults.crossing = rng.below(50);
+        plan.jumps = rng.below(3);
+    }
+    if crashes {
+        plan.crashes = 1 + rng.below(6);
+    }
+    if disk {
+        plan.faults.slow_disk = rng.below(30);
+        plan.faults.slow_reads = rng.below(20);
+        plan.full = rng.below(3);
+    }
+    plan.meddling = people;
+    Some(plan)
+}
