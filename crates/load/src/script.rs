@@ -17,6 +17,17 @@
 //!
 //! `& call` joins the turn above it (parallel calls); `repeat` as the last line starts
 //! over; without it the conversation goes on as if there were no script.
+//!
+//! A task can bring its own script, on one line of the first user message, so that a
+//! caller drives an agent through as many steps as it likes without touching the engine:
+//!
+//! ```text
+//! script: call status {"name":"api"} & call logs; 300 x call put {"name":"v$n"}; say Done.
+//! ```
+//!
+//! `N x` gives a turn out N times, `$n` is the number of the answer in the conversation, from
+//! one, and `$$` a `$` (for a script inside the arguments of a call). A line that is not
+//! wholly of this form is words like any other.
 
 use seawall_model::limits;
 
@@ -158,6 +169,9 @@ impl Script {
         if let Some(turn) = self.turn(ask) {
             return turn.clone();
         }
+        if let Some(turn) = brought(ask) {
+            return turn;
+        }
         let asked = if ask.after_tool { None } else { asked_for(ask) };
         let call = match ask.choice {
             Choice::None => None,
@@ -205,6 +219,99 @@ fn asked_for(ask: &Ask<'_>) -> Option<Call> {
         }
     }
     None
+}
+
+/// What the script in the first user message has for this answer.
+fn brought(ask: &Ask<'_>) -> Option<Answer> {
+    let (_, rest) = ask.first.split_once("script: ")?;
+    let mut rest = rest.lines().next()?.trim();
+    let mut before = 0;
+    let mut found = None;
+    while !rest.is_empty() {
+        let (times, turn, after) = step(rest)?;
+        if found.is_none() && ask.answers < before + times {
+            found = Some(turn);
+        }
+        before += times;
+        rest = after;
+    }
+    let number = (ask.answers + 1).to_string();
+    Some(match found? {
+        Answer::Text(text) => Answer::Text(filled(&text, &number)),
+        Answer::Calls(calls) => {
+            let fill = |call: Call| Call { arguments: filled(&call.arguments, &number), ..call };
+            Answer::Calls(calls.into_iter().map(fill).collect())
+        }
+        Answer::Words => Answer::Words,
+    })
+}
+
+/// How often the first turn of a script is given out, the turn, and the rest of the script.
+fn step(text: &str) -> Option<(usize, Answer, &str)> {
+    let (times, text) = match text.split_once(" x ") {
+        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            (number.parse().ok()?, rest)
+        }
+        _ => (1, text),
+    };
+    let text = text.trim_start();
+    if let Some(said) = text.strip_prefix("say ") {
+        let said = said.trim_start();
+        let (said, rest) = match object(said) {
+            Some(object) => (object, said[object.len()..].trim_start()),
+            None => said.find(';').map_or((said, ""), |at| said.split_at(at)),
+        };
+        return Some((times, Answer::Text(said.trim_end().into()), next(rest)?));
+    }
+    let mut calls = Vec::new();
+    let mut rest = text;
+    loop {
+        let named = rest.strip_prefix("call ")?.trim_start();
+        let end = named.find(|byte: char| byte.is_whitespace() || ";&".contains(byte)).unwrap_or(named.len());
+        let (name, after) = named.split_at(end);
+        let after = after.trim_start();
+        let arguments = object(after).unwrap_or("");
+        if name.is_empty() {
+            return None;
+        }
+        let given = if arguments.is_empty() { "{}" } else { arguments };
+        calls.push(Call { name: name.into(), arguments: given.into() });
+        rest = after[arguments.len()..].trim_start();
+        match rest.strip_prefix('&') {
+            Some(joined) => rest = joined.trim_start(),
+            None => return Some((times, Answer::Calls(calls), next(rest)?)),
+        }
+    }
+}
+
+/// What follows a turn: nothing, or another after a semicolon.
+fn next(rest: &str) -> Option<&str> {
+    if rest.is_empty() { Some("") } else { rest.strip_prefix(';').map(str::trim_start) }
+}
+
+/// Puts the number of the answer where `$n` stands.
+fn filled(text: &str, number: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut parts = text.split('$');
+    out.push_str(parts.next().unwrap_or_default());
+    while let Some(part) = parts.next() {
+        match part.strip_prefix('n') {
+            Some(rest) => {
+                out.push_str(number);
+                out.push_str(rest);
+            }
+            None if part.is_empty() => {
+                // Two in a row: the second one stays, with what follows it.
+                out.push('$');
+                out.push_str(parts.next().unwrap_or_default());
+            }
+            None => {
+                out.push('$');
+                out.push_str(part);
+            }
+        }
+    }
+    out
 }
 
 /// The balanced `{...}` at the start of a text, if there is one.
@@ -259,6 +366,36 @@ mod tests {
         assert_eq!(Script::parse("[*]\nrepeat"), Err(Error::Line(2)));
         assert_eq!(Script::parse("[*]\ncall b [1]"), Err(Error::Line(2)));
         assert_eq!(Script::parse(&"\n".repeat(limits::SCRIPT_LINES_MAX + 1)), Err(Error::Long));
+    }
+
+    #[test]
+    fn a_task_brings_its_own_script() {
+        let first = "A customer wrote:\nscript: call a {\"q\":\"x; y\"} & call b; 3 x call put \
+                     {\"k\":\"v$n\",\"t\":\"script: say $$n\"}; say {\"ok\":[1]}; say Bye $n.\nThanks";
+        let ask =
+            |answers| Script::default().answer(&Ask { first, answers, after_tool: true, ..Ask::default() });
+        assert_eq!(ask(0), calls(&[("a", r#"{"q":"x; y"}"#), ("b", "{}")]));
+        assert_eq!(ask(1), calls(&[("put", r#"{"k":"v2","t":"script: say $n"}"#)]));
+        assert_eq!(ask(3), calls(&[("put", r#"{"k":"v4","t":"script: say $n"}"#)]));
+        assert_eq!(ask(4), Answer::Text(r#"{"ok":[1]}"#.into()));
+        assert_eq!(ask(5), Answer::Text("Bye 6.".into()));
+        assert_eq!(ask(6), Answer::Words);
+    }
+
+    #[test]
+    fn words_that_only_look_like_a_script_are_words() {
+        for first in [
+            "script: ",
+            "script: write one",
+            "my script: call",
+            "script: call a {} b",
+            "script: 2 x",
+            "script: call ;",
+        ] {
+            let answer = Script::default().answer(&Ask { first, ..Ask::default() });
+            assert_eq!(answer, Answer::Words, "{first}");
+        }
+        assert_eq!(filled("$ $$ $$n $n $x", "7"), "$ $ $n 7 $x");
     }
 
     #[test]

@@ -59,8 +59,13 @@ impl Agents {
                     Verdict::Ask(approval) => usize::from(approval.quorum.max(1)),
                     _ => 1,
                 };
-                let enough = said.len() >= quorum;
-                Some(if enough { Stage::Ready { after: self.now } } else { Stage::Approving { yes: said, until: *until } })
+                // Time and people answer by themselves; everything else is to be done now.
+                let waits = matches!(row.work, Work::Timer { .. } | Work::Promise { .. });
+                Some(match said.len() >= quorum {
+                    true if waits => Stage::Waiting,
+                    true => Stage::Ready { after: self.now },
+                    false => Stage::Approving { yes: said, until: *until },
+                })
             }
             (Stage::Doubtful { .. }, true) => Some(Stage::Ready { after: self.now }),
             (Stage::Approving { .. } | Stage::Doubtful { .. }, false) => None,

@@ -173,8 +173,19 @@ impl Shard {
         {
             above.children.push(run.key);
             dirty.run(parent.run);
+            let address = above.agent.clone();
+            self.bind_child(&address, parent, run.key, dirty);
         }
         self.runs.insert(run.key, run);
+    }
+
+    /// An effect that people were asked about has its run now.
+    fn bind_child(&mut self, address: &Address, effect: EffectId, child: RunKey, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let Some(at) = pending(agent, effect) else { return };
+        agent.pending[at].child = Some(child);
+        agent.pending[at].stage = Stage::Waiting;
+        dirty.agent(address);
     }
 
     fn turned(&mut self, address: &Address, at: At, turn: &Turn, dirty: &mut Dirty) {
@@ -269,10 +280,11 @@ impl Shard {
         let Some(agent) = self.agents.get_mut(address) else { return };
         let Some(at) = pending(agent, effect) else { return };
         let pending = agent.pending.remove(at);
+        // What was in doubt when its run ended was settled then.
         if agent.run == Some(effect.run) {
             agent.inbox.push(answer_to(&pending, answer.clone()));
+            self.settle(effect.run, pending.reserved, used, dirty);
         }
-        self.settle(effect.run, pending.reserved, used, dirty);
     }
 
     fn mailed(&mut self, address: &Address, message: &Message) {

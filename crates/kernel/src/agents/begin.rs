@@ -105,6 +105,22 @@ impl Agents {
         })
     }
 
+    /// A child that people said yes to begins.
+    pub(super) fn begin_child(&mut self, address: &Address, effect: EffectId) {
+        let Some(work) = self.pending(address, effect).map(|row| row.work.clone()) else { return };
+        let Work::Child { agent, .. } = &work else { return };
+        let keyed = agent.as_str().contains('/');
+        let known = Address { tenant: address.tenant.clone(), agent: agent.clone() };
+        if keyed && !self.bring(&known, Input::Nudge { address: address.clone() }) {
+            return;
+        }
+        let Some(mut run) = self.child(address, effect.run, &work, 0, 0) else {
+            return self.answer_failed(address, effect, Code::AgentUnknown, "its type is not defined any more");
+        };
+        run.parent = Some(effect);
+        self.begin(run, keyed, Vec::new(), None);
+    }
+
     /// An idle agent whose type wants it begins a run when it has mail.
     pub(super) fn begin_by_mail(&mut self, address: &Address) {
         let Some(agent) = self.agent(address) else { return };
@@ -203,6 +219,9 @@ impl Agents {
                 live.over.push(run);
             }
             self.free_run(address, run);
+            if parent.is_none() {
+                self.forget_tree(&address.tenant, run);
+            }
             self.once_durable(shard, Effect::Over { run, state });
             if let Some(parent) = parent.and_then(|effect| self.shards[shard].agent_of(effect.run)) {
                 self.look(&parent);

@@ -112,6 +112,8 @@ pub enum Notice {
         address: Address,
         /// How far.
         rung: seawall_model::durable::Rung,
+        /// What it did: `repeats`, `cycle`, `hops` or `still`.
+        offence: &'static str,
         /// In words.
         why: Arc<str>,
     },

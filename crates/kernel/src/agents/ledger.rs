@@ -2,13 +2,13 @@
 //! run above it, so that delegation cannot multiply what there is (I12).
 //!
 //! A path is a run and all above it, the run itself first. What an effect may cost at most
-//! is reserved on the whole path before it is done ([`room`], then [`reserve`]), and
-//! replaced by what it used when it is answered ([`settle`]). Plain arithmetic on rows, so
-//! that folding the journal does it again to the same end.
+//! is reserved on the whole path before it is done, where [`room`] finds that there is, and
+//! replaced by what it used when it is answered. Plain arithmetic on rows, so that folding
+//! the journal does it again to the same end.
 
 use seawall_model::durable::RunRow;
 use seawall_model::effect::Spend;
-use seawall_model::{At, MicroUsd, RunKey, Tokens, limits};
+use seawall_model::{RunKey, limits};
 
 /// What has no room: the run of the path that has none, and its meter.
 pub(crate) type Short = (RunKey, &'static str);
@@ -36,65 +36,35 @@ pub(crate) fn room(path: &[&RunRow], cost: Spend) -> Result<(), Short> {
     Ok(())
 }
 
-/// What the path has left, of each meter the least of all runs on it; `u64::MAX` is no limit.
-pub(crate) fn left(path: &[&RunRow]) -> Spend {
-    let mut left = [u64::MAX; 4];
-    for row in path {
-        for (left, (_, _, allowed, used, reserved)) in left.iter_mut().zip(meters(row, Spend::default())) {
-            let taken = used.saturating_add(reserved);
-            *left = (*left).min(allowed.map_or(u64::MAX, |allowed| allowed.saturating_sub(taken)));
-        }
-    }
-    let [tokens, money, calls, steps] = left;
-    Spend { tokens: Tokens(tokens), money: MicroUsd(money), calls, steps }
-}
-
-/// Is there room for one more child, `levels` levels of runs included (1 is the child
-/// alone)?
+/// Is there room for one more child beside `more` others that the same turn begins?
 ///
 /// # Errors
 /// The lowest run without room, and whether it is `children` or `depth`.
-pub(crate) fn room_for_child(path: &[&RunRow], levels: u16) -> Result<(), Short> {
+pub(crate) fn room_for_child(path: &[&RunRow], more: usize) -> Result<(), Short> {
     let Some(parent) = path.first() else { return Ok(()) };
     let children_max = parent.allowance.children.unwrap_or(limits::CHILDREN_LIVE_MAX);
-    if parent.children.len() >= children_max.min(limits::CHILDREN_LIVE_MAX) as usize {
+    if parent.children.len() + more >= children_max.min(limits::CHILDREN_LIVE_MAX) as usize {
         return Err((parent.key, "children"));
     }
-    if parent.depth.saturating_add(levels) > limits::TREE_DEPTH_MAX {
+    if parent.depth >= limits::TREE_DEPTH_MAX {
         return Err((parent.key, "depth"));
     }
     let deep = |row: &&&RunRow| {
-        let below = (parent.depth.saturating_sub(row.depth)).saturating_add(levels);
+        let below = parent.depth.saturating_sub(row.depth) + 1;
         row.allowance.depth.is_some_and(|depth| below > depth)
     };
     path.iter().find(deep).map_or(Ok(()), |row| Err((row.key, "depth")))
 }
 
-/// When the path's time is over: the earliest end of all runs on it.
-pub(crate) fn until(path: &[&RunRow]) -> At {
-    let ends = path.iter().filter_map(|row| row.allowance.wall.map(|wall| row.began.plus(wall)));
-    ends.min().unwrap_or(At::MAX)
+/// Sets a cost aside on one run of the path.
+pub(crate) fn reserve(row: &mut RunRow, cost: Spend) {
+    row.reserved = row.reserved.plus(cost);
 }
 
-/// Sets a cost aside on all of the path.
-pub(crate) fn reserve(path: &mut [&mut RunRow], cost: Spend) {
-    for row in path {
-        row.reserved = row.reserved.plus(cost);
-    }
-}
-
-/// Replaces what was set aside by what was used, on all of the path.
-pub(crate) fn settle(path: &mut [&mut RunRow], reserved: Spend, used: Spend) {
-    for row in path {
-        debug_assert!(covers(row.reserved, reserved), "only what was reserved is settled");
-        row.reserved = row.reserved.minus(reserved);
-        row.used = row.used.plus(used);
-    }
-}
-
-/// Gives back what was set aside for an effect that will not be done.
-pub(crate) fn release(path: &mut [&mut RunRow], reserved: Spend) {
-    settle(path, reserved, Spend::default());
+/// Replaces what was set aside by what was used, on one run of the path.
+pub(crate) fn settle(row: &mut RunRow, reserved: Spend, used: Spend) {
+    row.reserved = row.reserved.minus(reserved);
+    row.used = row.used.plus(used);
 }
 
 /// Name, cost, allowance, used and reserved of each meter.
@@ -108,16 +78,12 @@ fn meters(row: &RunRow, cost: Spend) -> [(&'static str, u64, Option<u64>, u64, u
     ]
 }
 
-fn covers(all: Spend, part: Spend) -> bool {
-    all.tokens >= part.tokens && all.money >= part.money && all.calls >= part.calls && all.steps >= part.steps
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use seawall_model::durable::RunState;
     use seawall_model::effect::Allowance;
-    use seawall_model::{Address, Millis, Payload};
+    use seawall_model::{Address, At, MicroUsd, Payload, Tokens};
 
     use super::*;
 
@@ -161,17 +127,12 @@ mod tests {
         assert_eq!(room(&[&child, &root], tokens(101)), Err((RunKey(1), "tokens")));
         assert_eq!(room(&[&child, &root], tokens(1_001)), Err((RunKey(2), "tokens")), "the lowest is named");
         assert_eq!(room(&[&child, &root], tokens(100)), Ok(()));
-        reserve(&mut [&mut child, &mut root], tokens(60));
+        reserve(&mut child, tokens(60)); reserve(&mut root, tokens(60));
         assert_eq!(room(&[&child, &root], tokens(41)), Err((RunKey(1), "tokens")));
-        assert_eq!(left(&[&child, &root]).tokens, Tokens(40));
-        settle(&mut [&mut child, &mut root], tokens(60), tokens(10));
+        settle(&mut child, tokens(60), tokens(10)); settle(&mut root, tokens(60), tokens(10));
         assert_eq!((root.used, root.reserved), (tokens(10), Spend::default()));
-        assert_eq!(
-            left(&[&child, &root]),
-            Spend { tokens: Tokens(90), money: MicroUsd::MAX, calls: u64::MAX, steps: u64::MAX }
-        );
-        reserve(&mut [&mut child, &mut root], tokens(90));
-        release(&mut [&mut child, &mut root], tokens(90));
+        reserve(&mut child, tokens(90)); reserve(&mut root, tokens(90));
+        settle(&mut child, tokens(90), Spend::default()); settle(&mut root, tokens(90), Spend::default());
         assert_eq!(room(&[&child, &root], tokens(90)), Ok(()));
     }
 
@@ -184,11 +145,11 @@ mod tests {
         assert_eq!(short(&row, Spend { money: MicroUsd(2), ..Spend::default() }), Err("money"));
         assert_eq!(short(&row, Spend { calls: 2, ..Spend::default() }), Err("calls"));
         assert_eq!(short(&row, Spend { steps: 2, ..Spend::default() }), Err("steps"));
-        reserve(&mut [&mut row], tokens(u64::MAX - 1));
+        reserve(&mut row, tokens(u64::MAX - 1));
         assert_eq!(short(&row, tokens(1)), Ok(()));
         assert_eq!(short(&row, tokens(2)), Err("tokens"));
         // Overdrawn by an effect that cost more than it said: what is free still goes on.
-        settle(&mut [&mut row], tokens(5), Spend { calls: 9, ..Spend::default() });
+        settle(&mut row, tokens(5), Spend { calls: 9, ..Spend::default() });
         assert_eq!(short(&row, Spend { calls: 1, ..Spend::default() }), Err("calls"));
         assert_eq!(short(&row, Spend { steps: 1, ..Spend::default() }), Ok(()));
     }
@@ -199,25 +160,17 @@ mod tests {
         let root = run(1, 0, deep);
         let child = run(2, 1, Allowance::default());
         let grandchild = run(3, 2, Allowance::default());
-        assert_eq!(room_for_child(&[&root], 1), Ok(()));
-        assert_eq!(room_for_child(&[&child, &root], 1), Ok(()));
-        assert_eq!(room_for_child(&[&grandchild, &child, &root], 1), Err((RunKey(1), "depth")));
+        assert_eq!(room_for_child(&[&root], 0), Ok(()));
+        assert_eq!(room_for_child(&[&child, &root], 0), Ok(()));
+        assert_eq!(room_for_child(&[&grandchild, &child, &root], 0), Err((RunKey(1), "depth")));
         let mut busy = run(4, 0, Allowance { children: Some(2), ..Allowance::default() });
         busy.children = vec![RunKey(8)];
-        assert_eq!(room_for_child(&[&busy], 1), Ok(()));
+        assert_eq!(room_for_child(&[&busy], 0), Ok(()));
         busy.children.push(RunKey(9));
-        assert_eq!(room_for_child(&[&busy], 1), Err((RunKey(4), "children")));
+        assert_eq!(room_for_child(&[&busy], 0), Err((RunKey(4), "children")));
         let deepest = run(5, limits::TREE_DEPTH_MAX, Allowance::default());
-        assert_eq!(room_for_child(&[&deepest], 1), Err((RunKey(5), "depth")));
-        assert_eq!(room_for_child(&[], 1), Ok(()));
-    }
-
-    #[test]
-    fn the_earliest_end_holds() {
-        let root = run(1, 0, Allowance { wall: Some(Millis(500)), ..Allowance::default() });
-        let child = run(2, 1, Allowance { wall: Some(Millis(900)), ..Allowance::default() });
-        assert_eq!(until(&[&child, &root]), At(1_500_000));
-        assert_eq!(until(&[&run(3, 0, Allowance::default())]), At::MAX);
+        assert_eq!(room_for_child(&[&deepest], 0), Err((RunKey(5), "depth")));
+        assert_eq!(room_for_child(&[], 0), Ok(()));
     }
 
     proptest! {
@@ -239,15 +192,13 @@ mod tests {
                 if settles && !open.is_empty() {
                     let (at, cost) = open.remove(cost as usize % open.len());
                     for at in up(at) {
-                        settle(&mut [&mut rows[at]], tokens(cost), tokens(cost * percent / 100));
+                        settle(&mut rows[at], tokens(cost), tokens(cost * percent / 100));
                     }
                 } else {
                     let path: Vec<&RunRow> = up(at).into_iter().map(|at| &rows[at]).collect();
-                    let fits = cost <= left(&path).tokens.0;
-                    prop_assert_eq!(room(&path, tokens(cost)).is_ok(), fits || cost == 0);
-                    if fits {
+                    if room(&path, tokens(cost)).is_ok() {
                         for at in up(at) {
-                            reserve(&mut [&mut rows[at]], tokens(cost));
+                            reserve(&mut rows[at], tokens(cost));
                         }
                         open.push((at, cost));
                     }
@@ -260,7 +211,7 @@ mod tests {
             for (at, cost) in open {
                 let mut at = at;
                 loop {
-                    release(&mut [&mut rows[at]], tokens(cost));
+                    settle(&mut rows[at], tokens(cost), Spend::default());
                     if at == 0 { break; }
                     at = (at - 1) / 2;
                 }

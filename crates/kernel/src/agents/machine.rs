@@ -62,8 +62,9 @@ pub(super) enum Slot {
 /// What is known of an agent in memory and not durable.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Live {
-    /// The turn it has.
-    pub(super) turn: Option<u64>,
+    /// The turn it has, and how many items it was granted with: what comes meanwhile is
+    /// for the next one.
+    pub(super) turn: Option<(u64, u32)>,
     /// Does it wait for one?
     pub(super) lined_up: bool,
     /// Effects that wait for a place.
@@ -142,6 +143,7 @@ impl Agents {
             agents.shards[shard].row.epoch += 1;
             agents.append(shard, None, Event::Opened);
         }
+        agents.weigh();
         agents.arm_leases();
         agents.arm_schedules();
         agents
@@ -256,7 +258,16 @@ impl Agents {
                 pool.resize(places);
             }
         }
+        self.weigh();
         self.arm_schedules();
+    }
+
+    fn weigh(&mut self) {
+        self.turns.weigh(&self.rules.weights);
+        self.models.weigh(&self.rules.weights);
+        for pool in self.tools.values_mut() {
+            pool.weigh(&self.rules.weights);
+        }
     }
 
     pub(super) fn tool_places(&self, server: &str) -> u32 {
@@ -385,6 +396,15 @@ impl Agents {
             }
         }
         moved
+    }
+
+    /// A tree of runs is over: what it was served matters no more.
+    pub(super) fn forget_tree(&mut self, tenant: &Tenant, root: RunKey) {
+        self.turns.forget(tenant, root);
+        self.models.forget(tenant, root);
+        for pool in self.tools.values_mut() {
+            pool.forget(tenant, root);
+        }
     }
 
     /// The value, if it is in memory.

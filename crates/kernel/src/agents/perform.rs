@@ -42,7 +42,8 @@ impl Agents {
             Work::Subscribe { topic, on } => self.subscribe(address, effect, topic, on),
             Work::Acquire { resource, .. } => self.acquire(address, effect, resource),
             Work::Release { resource, token } => self.give_back(address, effect, resource, token),
-            Work::Child { .. } | Work::Timer { .. } | Work::Promise { .. } => {}
+            Work::Child { .. } => self.begin_child(address, effect),
+            Work::Timer { .. } | Work::Promise { .. } => {}
         }
     }
 
@@ -65,7 +66,12 @@ impl Agents {
             Work::Tool { tool, .. } => {
                 let server: Arc<str> = tool.split('.').next().unwrap_or_default().into();
                 let places = self.tool_places(&server);
-                Some(self.tools.entry(server).or_insert_with(|| Pool::new(places)))
+                let weights = &self.rules.weights;
+                Some(self.tools.entry(server).or_insert_with(|| {
+                    let mut pool = Pool::new(places);
+                    pool.weigh(weights);
+                    pool
+                }))
             }
             _ => None,
         }

@@ -30,6 +30,8 @@ pub struct Rules {
     pub tool_max: u32,
     /// Calls at once on tools by name; the part before the first `.` names a server.
     pub tools: Vec<(Arc<str>, u32)>,
+    /// Weights of root tenants in all pools; every other weighs 1.
+    pub weights: Vec<(Arc<str>, u32)>,
     /// Runs that are not over, of all agents.
     pub runs_max: usize,
     /// Agents known at once.
@@ -58,6 +60,7 @@ impl Default for Rules {
             models_max: 512,
             tool_max: 32,
             tools: Vec::new(),
+            weights: Vec::new(),
             runs_max: limits::RUNS_LIVE_MAX,
             agents_max: limits::AGENTS_MAX,
             suspend_after: Millis(2_000),

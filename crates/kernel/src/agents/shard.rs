@@ -14,6 +14,8 @@ use seawall_model::durable::{
 use seawall_model::effect::{EffectId, Spend};
 use seawall_model::{Address, At, Payload, RunKey, Tenant};
 
+use super::ledger;
+
 /// A tenant's name for a value, resource or topic.
 pub(crate) type Name = (Tenant, Arc<str>);
 
@@ -77,15 +79,12 @@ impl Shard {
 
     /// Adds to what is reserved on the run and all above it.
     pub(crate) fn reserve(&mut self, run: RunKey, amount: Spend, dirty: &mut Dirty) {
-        self.on_path(run, dirty, |row| row.reserved = row.reserved.plus(amount));
+        self.on_path(run, dirty, |row| ledger::reserve(row, amount));
     }
 
     /// Takes back what was reserved and books what was used, on the run and all above it.
     pub(crate) fn settle(&mut self, run: RunKey, reserved: Spend, used: Spend, dirty: &mut Dirty) {
-        self.on_path(run, dirty, |row| {
-            row.reserved = row.reserved.minus(reserved);
-            row.used = row.used.plus(used);
-        });
+        self.on_path(run, dirty, |row| ledger::settle(row, reserved, used));
     }
 
     fn on_path(&mut self, run: RunKey, dirty: &mut Dirty, change: impl Fn(&mut RunRow)) {

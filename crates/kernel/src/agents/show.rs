@@ -194,6 +194,8 @@ impl Agents {
     /// # Errors
     /// Says what is wrong.
     pub fn check(&self) -> Result<(), String> {
+        self.turns.check();
+        self.models.check();
         for shard in &self.shards {
             for row in shard.agents.values() {
                 self.check_agent(row)?;

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, Item, Rung, Stage, Standing, Wake};
+use seawall_model::durable::{AgentRow, Item, RunRow, Rung, Stage, Standing, Wake};
 use seawall_model::effect::{Ask, EffectId, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Commit, Ending, Event, Next, Planned, Turn};
-use seawall_model::{Address, At, Code, RunKey, limits};
+use seawall_model::code::Retry;
+use seawall_model::{Address, Agent, At, Code, RunKey, limits};
 
 use super::effect::{Effect, Grant, Notice};
 use super::machine::{Agents, Live};
-use super::progress::Judgement;
+use super::progress::{Judgement, Offence};
 use super::rules::Kind;
 use super::{gate, ledger, supervise, watch};
 
@@ -47,13 +48,14 @@ impl Agents {
         self.move_version(address);
         let Some(agent) = self.agent(address) else { return self.turns.leave(address) };
         let items = agent.inbox.clone();
+        let seen = u32::try_from(items.len()).unwrap_or(u32::MAX);
         let Some(run) = agent.run.and_then(|run| self.run(address, run)).cloned() else {
             return self.turns.leave(address);
         };
         self.token += 1;
         let (token, now) = (self.token, self.now);
         if let Some(live) = self.live(address) {
-            live.turn = Some(token);
+            live.turn = Some((token, seen));
             live.since = now;
         }
         let number = run.turns + 1;
@@ -88,39 +90,37 @@ impl Agents {
 
     /// A handler took its turn.
     pub(super) fn commit(&mut self, address: &Address, token: u64, commit: Commit) {
-        let Some(run) = self.end_turn(address, token) else { return };
+        let Some((run, seen)) = self.end_turn(address, token) else { return };
         if let Err(why) = self.within_bounds(address, &commit) {
             return self.stumbled(address, run, why.into());
         }
-        let Some(agent) = self.agent(address) else { return };
-        let seen = agent.inbox.len().min(limits::INBOX_LEN_MAX * 2);
+        // Others of its tree may have used up the steps since the turn was granted.
+        if let Err((code, why)) = self.room(address, run, Spend { steps: 1, ..Spend::default() }) {
+            return self.close(address, run, Event::Ended { run, ending: Ending::Failed { code, why } });
+        }
         let kind = self.rules.kind(address.agent.kind()).cloned();
-        let (progress, judgement) = self.judge(address, &commit, kind.as_ref());
+        let (progress, judgement) = self.judge(address, &commit, kind.as_ref(), seen);
         let hop = judgement.hop;
         let effects = self.plan(address, run, commit.asks, kind.as_ref());
         let number = self.run(address, run).map_or(1, |row| row.turns + 1);
         let next = self.supervise(address, run, commit.next);
         let (note, rests_until) = (judgement.note.clone(), self.rest(&judgement));
         let changes = commit.changes;
-        #[expect(clippy::cast_possible_truncation, reason = "an inbox has at most twice its bound")]
-        let seen = seen as u32;
         let turn = Turn { run, number, seen, changes, effects, next, progress, hop, note, rests_until };
         self.turned(address, turn);
         self.climb(address, &judgement);
         self.look(address);
     }
 
-    /// The turn is over; its run, if it is still the agent's.
-    fn end_turn(&mut self, address: &Address, token: u64) -> Option<RunKey> {
+    /// The turn is over; its run, and how many items it saw.
+    fn end_turn(&mut self, address: &Address, token: u64) -> Option<(RunKey, u32)> {
         let now = self.now;
         let live = self.live(address)?;
-        if live.turn != Some(token) {
-            return None;
-        }
-        live.turn = None;
+        let (_, seen) = live.turn.take_if(|(of, _)| *of == token)?;
         live.since = now;
         self.turns.leave(address);
-        self.agent(address).and_then(|agent| agent.run)
+        let run = self.agent(address).and_then(|agent| agent.run)?;
+        Some((run, seen))
     }
 
     fn within_bounds(&self, address: &Address, commit: &Commit) -> Result<(), &'static str> {
@@ -130,6 +130,9 @@ impl Agents {
         }
         if commit.changes.len() > limits::CHANGES_MAX {
             return Err("the turn changes more of its state than one record may");
+        }
+        if matches!(commit.next, Next::End(_)) && !commit.asks.is_empty() {
+            return Err("the turn ends its run and asks for effects that nobody would see the end of");
         }
         let key = |change: &Change| match change {
             Change::Set { key, .. } | Change::Keep { key, .. } | Change::Drop { key } => key.len(),
@@ -196,7 +199,8 @@ impl Agents {
                     total = total.plus(reserved);
                     row.reserved = reserved;
                     row.stage = Some(self.first_stage(&row));
-                    if let Work::Child { .. } = row.ask.work {
+                    // One that people are asked about begins when they have said yes.
+                    if let (Work::Child { .. }, Some(Stage::Waiting)) = (&row.ask.work, &row.stage) {
                         let number = planned.len() as u32;
                         row.child = self.child(address, run, &row.ask.work, children, number).map(Box::new);
                         children += 1;
@@ -231,7 +235,7 @@ impl Agents {
             return Err(Refused(Code::RunStopped, "an operator stopped this tool".into()));
         }
         if let Work::Child { agent, .. } = &ask.work {
-            self.permit_child(address, run, agent.kind(), children)?;
+            self.permit_child(address, run, agent, children)?;
         }
         let mut cost = ask.cost_max;
         cost.calls = u64::from(matches!(ask.work, Work::Model { .. } | Work::Tool { .. }));
@@ -239,38 +243,31 @@ impl Agents {
         Ok(cost)
     }
 
-    fn permit_child(&self, address: &Address, run: RunKey, kind: &str, more: u64) -> Result<(), Refused> {
+    fn permit_child(&self, address: &Address, run: RunKey, agent: &Agent, more: u64) -> Result<(), Refused> {
+        let kind = agent.kind();
         if self.rules.kind(kind).is_none() {
             return Err(Refused(Code::AgentUnknown, format!("no agent of type `{kind}` is defined").into()));
         }
         if self.runs_live as u64 + more >= self.rules.runs_max as u64 {
             return Err(Refused(Code::AgentsFull, "as many runs are alive as may be".into()));
         }
-        let Some(row) = self.run(address, run) else {
-            return Err(Refused(Code::RunUnknown, "its run is not known".into()));
-        };
-        let alive = row.children.len() as u64 + more;
-        let widest = row.allowance.children.unwrap_or(limits::CHILDREN_LIVE_MAX);
-        if alive >= u64::from(widest) {
-            return Err(Refused(Code::AllowanceSpent, format!("{widest} children are alive already").into()));
+        let child = Address { tenant: address.tenant.clone(), agent: agent.clone() };
+        if self.agent(&child).is_some_and(|row| row.standing == Standing::Quarantined) {
+            return Err(Refused(Code::AgentQuarantined, format!("{agent} is in quarantine").into()));
         }
+        let short = |(run, meter)| Refused(Code::AllowanceSpent, format!("{run} may have no more {meter}").into());
+        ledger::room_for_child(&self.path(address, run), more as usize).map_err(short)
+    }
+
+    /// The run and all above it.
+    fn path(&self, address: &Address, run: RunKey) -> Vec<&RunRow> {
         let shard = self.shard(address);
-        let path = shard.path(run);
-        let levels = path.iter().zip(1_u16..).filter_map(|(key, below)| {
-            let depth = shard.runs.get(key)?.allowance.depth?;
-            (below > depth).then_some(depth)
-        });
-        if let Some(depth) = levels.min().or((row.depth + 1 >= limits::TREE_DEPTH_MAX).then_some(row.depth)) {
-            return Err(Refused(Code::AllowanceSpent, format!("runs may be {depth} levels deep").into()));
-        }
-        Ok(())
+        shard.path(run).iter().filter_map(|key| shard.runs.get(key)).map(|row| &**row).collect()
     }
 
     /// Is there room for this on the run and all above it?
     pub(super) fn room(&self, address: &Address, run: RunKey, cost: Spend) -> Result<(), (Code, Arc<str>)> {
-        let shard = self.shard(address);
-        let path: Vec<_> = shard.path(run).iter().filter_map(|key| shard.runs.get(key)).map(|row| &**row).collect();
-        ledger::room(&path, cost)
+        ledger::room(&self.path(address, run), cost)
             .map_err(|(run, meter)| (Code::AllowanceSpent, format!("{run} has used its {meter}").into()))
     }
 
@@ -290,12 +287,13 @@ impl Agents {
         address: &Address,
         commit: &Commit,
         kind: Option<&Kind>,
+        seen: u32,
     ) -> (seawall_model::durable::Progress, Judgement) {
         let Some(agent) = self.agent(address) else { return Default::default() };
         let mut progress = agent.progress.clone();
         let Some(kind) = kind else { return (progress, Judgement::default()) };
         let hop = agent.run.and_then(|run| self.run(address, run)).map_or(0, |run| run.hop);
-        let judgement = watch::judge(&mut progress, &kind.guard, agent, commit, hop);
+        let judgement = watch::judge(&mut progress, &kind.guard, (agent, seen as usize), commit, hop);
         (progress, judgement)
     }
 
@@ -316,7 +314,8 @@ impl Agents {
         if judgement.rung == Rung::Quarantined {
             return self.quarantine(address, why);
         }
-        let notice = Notice::Rung { address: address.clone(), rung: judgement.rung, why };
+        let offence = judgement.offence.map_or("", Offence::as_str);
+        let notice = Notice::Rung { address: address.clone(), rung: judgement.rung, offence, why };
         self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
     }
 
@@ -332,7 +331,13 @@ impl Agents {
     /// What supervision makes of an end.
     fn supervise(&mut self, address: &Address, run: RunKey, next: Next) -> Next {
         let Next::End(ending) = next else { return next };
-        if matches!(ending, Ending::Cancelled { .. }) {
+        // What would fail again is not begun again: only time, luck or others can mend a run.
+        let hopeless = match &ending {
+            Ending::Failed { code, .. } => code.row().retry == Retry::Never,
+            Ending::Cancelled { .. } => true,
+            Ending::Done(_) => false,
+        };
+        if hopeless {
             return Next::End(ending);
         }
         let Some(after) = self.begins_again(address, run, matches!(ending, Ending::Done(_))) else {
@@ -347,7 +352,7 @@ impl Agents {
 
     /// A handler failed in its turn.
     pub(super) fn stumble(&mut self, address: &Address, token: u64, why: Arc<str>) {
-        if let Some(run) = self.end_turn(address, token) {
+        if let Some((run, _)) = self.end_turn(address, token) {
             self.stumbled(address, run, why);
         }
     }

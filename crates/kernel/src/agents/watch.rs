@@ -7,16 +7,16 @@ use seawall_model::{Address, Payload};
 
 use super::progress::{self, Asked, GuardRule, Heard, Judgement, Letter, Seen};
 
-/// Judges a turn of an agent whose messages so far carry `hop`.
+/// Judges a turn of an agent that saw so many items and whose messages so far carry `hop`.
 pub(super) fn judge(
     progress: &mut Progress,
     rule: &GuardRule,
-    agent: &AgentRow,
+    (agent, seen): (&AgentRow, usize),
     commit: &Commit,
     hop: u16,
 ) -> Judgement {
-    let heard: Vec<Heard> = agent.inbox.iter().filter_map(heard).collect();
-    let mail: Vec<Letter> = agent.inbox.iter().filter_map(mail).collect();
+    let heard: Vec<Heard> = agent.inbox.iter().take(seen).filter_map(heard).collect();
+    let mail: Vec<Letter> = agent.inbox.iter().take(seen).filter_map(mail).collect();
     let asked: Vec<Asked> =
         commit.asks.iter().map(|ask| Asked { kind: ask.work.kind(), twin: ask.twin }).collect();
     let sent: Vec<Letter> = commit.asks.iter().filter_map(|ask| sent(agent, &ask.work)).collect();

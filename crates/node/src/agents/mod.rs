@@ -231,8 +231,8 @@ fn live(reader: &Reader, shards: usize) -> Result<Vec<Rows>, Error> {
 /// What operators should know of, in the log. No content.
 fn tell_operators(notice: &Notice) {
     match notice {
-        Notice::Rung { address, rung, why } => {
-            tracing::warn!(agent = %address, rung = rung.as_str(), %why, "an agent makes no progress");
+        Notice::Rung { address, rung, offence, why } => {
+            tracing::warn!(agent = %address, rung = rung.as_str(), offence, %why, "an agent makes no progress");
         }
         Notice::Quarantined { address, why } => {
             tracing::error!(agent = %address, %why, "an agent was taken out of service: `seawall agent release`");

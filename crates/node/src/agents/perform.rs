@@ -154,15 +154,22 @@ fn without(args: &[u8], redact: &[Arc<str>]) -> Option<String> {
     }
     let mut value: serde_json::Value = serde_json::from_str(text).ok()?;
     for path in redact {
-        let mut steps: Vec<&str> = path.strip_prefix("args.").unwrap_or(path).split('.').collect();
-        let last = steps.pop()?;
-        let mut at = Some(&mut value);
-        for step in steps {
-            at = at.and_then(|value| value.get_mut(step));
-        }
-        if let Some(serde_json::Value::Object(fields)) = at {
-            fields.remove(last);
-        }
+        let steps: Vec<&str> = path.strip_prefix("args.").unwrap_or(path).split('.').collect();
+        take_out(&mut value, &steps);
     }
     Some(value.to_string())
+}
+
+/// Takes out what is at a path; in a list, of each of its items, as rules see it.
+fn take_out(value: &mut serde_json::Value, steps: &[&str]) {
+    match (value, steps) {
+        (serde_json::Value::Array(items), _) => items.iter_mut().for_each(|item| take_out(item, steps)),
+        (serde_json::Value::Object(fields), [last]) => drop(fields.remove(*last)),
+        (serde_json::Value::Object(fields), [step, rest @ ..]) => {
+            if let Some(below) = fields.get_mut(*step) {
+                take_out(below, rest);
+            }
+        }
+        _ => {}
+    }
 }

@@ -399,6 +399,7 @@ impl Check<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -481,5 +482,55 @@ mod tests {
         let schema =
             Schema::of(json!({"properties": {"a": {"pattern": "x", "title": "t"}}})).expect("a schema");
         assert_eq!(schema.unchecked(), ["pattern"]);
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let words = [
+            "type",
+            "object",
+            "array",
+            "string",
+            "integer",
+            "properties",
+            "items",
+            "required",
+            "$ref",
+            "#",
+            "#/properties/a",
+            "anyOf",
+            "not",
+            "enum",
+            "minimum",
+            "maxItems",
+            "uniqueItems",
+            "a",
+        ];
+        let word = proptest::sample::select(words.to_vec());
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-4_i64..4).prop_map(Value::from),
+            word.clone().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec((word.clone(), inner), 0..5).prop_map(|fields| {
+                    Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_schema_is_refused_or_checks_any_value(schema in any_json(), value in any_json()) {
+            if let Ok(schema) = Schema::of(schema) {
+                let told = schema.mistakes(&value);
+                prop_assert!(told.len() <= MISTAKES_MAX);
+                prop_assert_eq!(told, schema.mistakes(&value));
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::agents::args::{AgentsCommand, AskArgs};
 use crate::{config, engine};
 
 /// The production runtime for AI applications: one binary between an application and
@@ -33,8 +34,11 @@ pub enum Command {
     Models(ModelsArgs),
     /// List runs of agents: what they do, and what they have used
     Runs(RunsArgs),
-    /// Show a run with all below it; stop and resume runs; forget what is kept of them
+    /// Show a run with all below it; cancel, repeat, fork, stop and resume runs
     Run(RunArgs),
+    /// What is done with durable agents.
+    #[command(flatten)]
+    Agents(AgentsCommand),
     /// Run the simulated engine alone
     Sim(SimArgs),
     /// Show the version
@@ -198,7 +202,7 @@ pub enum ClassArg {
 }
 
 /// Where a running server is.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct ServerArgs {
     /// Address of the server
     #[arg(
@@ -209,9 +213,12 @@ pub struct ServerArgs {
         default_value = "http://127.0.0.1:8080"
     )]
     pub url: String,
-    /// Admin key, if the server wants one
+    /// API key, if the server wants one
     #[arg(long, value_name = "KEY", env = "SEAWALL_API_KEY", hide_env_values = true)]
     pub key: Option<String>,
+    /// Certificates to trust beside the usual ones, in PEM
+    #[arg(long, value_name = "FILE", env = "SEAWALL_CA_FILE", hide_env_values = true)]
+    pub ca: Option<PathBuf>,
 }
 
 /// Flags of `runs`.
@@ -220,7 +227,19 @@ pub struct RunsArgs {
     /// Only of this tenant and all below it
     #[arg(long, short, value_name = "PATH")]
     pub tenant: Option<String>,
-    /// How many, those seen last first
+    /// Only of agents of this type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Only in this state: queued, active, done, failed, cancelled
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// Only those that this run began
+    #[arg(long, value_name = "RUN")]
+    pub parent: Option<String>,
+    /// Only those before this one, for the next page
+    #[arg(long, value_name = "RUN")]
+    pub before: Option<String>,
+    /// How many, the newest first
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
     pub limit: usize,
     /// The server.
@@ -246,7 +265,7 @@ pub struct RunArgs {
 /// Flags of `run NAME`.
 #[derive(Args, Clone, Debug)]
 pub struct RunShowArgs {
-    /// The run's name, as sent in x-seawall-run
+    /// The run: run-1f03, or a name as sent in x-seawall-run
     #[arg(required = true)]
     pub name: Option<String>,
     /// Whose run it is
@@ -267,30 +286,59 @@ pub enum RunCommand {
     Stop(RunHaltArgs),
     /// Let a stopped run go on
     Resume(RunHaltArgs),
+    /// End a durable run and all below it, for good
+    Cancel(RunOrderArgs),
+    /// Begin a durable run again from its task
+    Again(RunOrderArgs),
+    /// Begin a new run from what a durable run was after one of its turns
+    Fork(RunForkArgs),
     /// Delete the answers that a run's memo kept
     Forget(RunForgetArgs),
+}
+
+/// Flags of `run cancel` and `run again`.
+#[derive(Args, Clone, Debug)]
+pub struct RunOrderArgs {
+    /// The run, such as run-1f03
+    pub run: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Flags of `run fork`.
+#[derive(Args, Clone, Debug)]
+pub struct RunForkArgs {
+    /// The run, such as run-1f03
+    pub run: String,
+    /// The turn after which the new run goes its own way; 0 is before the first
+    #[arg(long, value_name = "N")]
+    pub turn: u32,
+    /// Another task; a JSON object or list is taken as such
+    #[arg(long, value_name = "TASK")]
+    pub task: Option<String>,
+    /// Another value of the state, such as a tool's result: JSON, or else text; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Another version of the definition, and with it another model or other tools
+    #[arg(long, value_name = "VERSION")]
+    pub definition: Option<String>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 /// Flags of `run stop` and `run resume`.
 #[derive(Args, Clone, Debug)]
 pub struct RunHaltArgs {
-    /// The run's name, as sent in x-seawall-run
+    /// The run: run-1f03, or a name as sent in x-seawall-run
     pub name: String,
     /// Whose run it is
     #[arg(long, short, value_name = "PATH", default_value = "local")]
     pub tenant: String,
-    /// Address of the server
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SEAWALL_URL",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:8080"
-    )]
-    pub url: String,
-    /// Admin key, if the server wants one
-    #[arg(long, value_name = "KEY", env = "SEAWALL_API_KEY", hide_env_values = true)]
-    pub key: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerArgs,
     /// Output.
     #[command(flatten)]
     pub json: JsonArgs,
@@ -315,18 +363,9 @@ pub struct RunForgetArgs {
 /// Flags of `models`.
 #[derive(Args, Clone, Debug)]
 pub struct ModelsArgs {
-    /// Address of the server
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "SEAWALL_URL",
-        hide_env_values = true,
-        default_value = "http://127.0.0.1:8080"
-    )]
-    pub url: String,
-    /// API key, if the server wants one
-    #[arg(long, value_name = "KEY", env = "SEAWALL_API_KEY", hide_env_values = true)]
-    pub key: Option<String>,
+    /// The server.
+    #[command(flatten)]
+    pub server: ServerArgs,
     /// Output.
     #[command(flatten)]
     pub json: JsonArgs,

@@ -2,6 +2,8 @@
 
 /// All went well.
 pub const OK: i32 = 0;
+/// What was asked about is not well: a run that failed, a journal that was changed.
+pub const NOT_WELL: i32 = 1;
 /// The command line or the configuration is wrong; starting again will not help.
 pub const USAGE: i32 = 64;
 /// Something that is needed does not answer or is in use.

@@ -284,7 +284,7 @@ fn parse_expires(text: &str, now: At) -> Option<At> {
     amount::millis(text).filter(|span| *span > 0).map(|span| now.plus(Millis(span)))
 }
 
-pub(super) fn show_time(at: Option<At>) -> String {
+pub(crate) fn show_time(at: Option<At>) -> String {
     let time =
         at.and_then(|at| i64::try_from(at.0).ok()).and_then(|at| jiff::Timestamp::from_microsecond(at).ok());
     time.map_or_else(|| "-".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string())

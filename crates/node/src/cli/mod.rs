@@ -1,5 +1,6 @@
 //! The commands of the binary: what a person types, and the exit code they get.
 
+pub mod agents;
 pub mod args;
 pub mod check;
 pub mod code;
@@ -8,6 +9,7 @@ pub mod models;
 pub mod print;
 pub mod run;
 pub mod runs;
+mod server;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Command::Runs(args) => runs::list(&args),
         Command::Run(RunArgs { command: Some(command), .. }) => run::run(&command),
         Command::Run(RunArgs { show, .. }) => runs::show(&show),
+        Command::Agents(command) => agents::run(&command),
         Command::Sim(args) => sim(&args),
         Command::Version(args) => version(args.json),
         Command::Completions { shell } => {

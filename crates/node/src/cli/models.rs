@@ -1,28 +1,15 @@
 //! `seawall models`: asks a running server what it serves and how its engines are.
 
-use std::future::Future;
-use std::time::Duration;
-
-use http::{Method, Request, StatusCode, header};
-use http_body_util::BodyExt as _;
-use seawall_model::{Millis, limits};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
-
-use crate::config::Url;
-use crate::tasks::Tasks;
-use crate::upstream::{self, Sending};
 
 use super::args::ModelsArgs;
 use super::code;
 use super::print::{self, BAD, Cell, DIM, GOOD, Table, WARN};
-
-/// The whole question may take this long: the answer comes from memory.
-const WAIT: Duration = Duration::from_secs(10);
-/// Largest answer read: [`limits::MODELS_MAX`] models at 4 KiB.
-const ANSWER_BYTES_MAX: usize = limits::MODELS_MAX * 4_096;
+use super::server::{Failed, Server};
 
 pub(crate) fn run(args: &ModelsArgs) -> i32 {
-    match ask(args) {
+    match Server::at(&args.server).and_then(|server| state(&server, args.server.key.is_some())) {
         Ok(state) if args.json.json => print::json(&state),
         Ok(state) => print::text(&render(&state)),
         Err(failed) => {
@@ -33,67 +20,18 @@ pub(crate) fn run(args: &ModelsArgs) -> i32 {
     code::OK
 }
 
-pub(super) struct Failed {
-    pub(super) code: i32,
-    pub(super) what: String,
-    pub(super) hint: String,
-}
-
-pub(super) fn failed(code: i32, what: impl Into<String>, hint: impl Into<String>) -> Failed {
-    Failed { code, what: what.into(), hint: hint.into() }
-}
-
-fn ask(args: &ModelsArgs) -> Result<Value, Failed> {
-    let url = parse(&args.url)?;
-    wait_for(&url, state(&url, args.key.as_deref()))
-}
-
-/// The server's address as given.
-pub(super) fn parse(url: &str) -> Result<Url, Failed> {
-    Url::parse(url).map_err(|e| failed(code::USAGE, format!("--url {url:?}: {e}"), e.hint()))
-}
-
-/// Waits for a server's answer, within a time.
-pub(super) fn wait_for<T>(url: &Url, asking: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|e| failed(code::INTERNAL, format!("no runtime: {e}"), ""))?;
-    runtime.block_on(async {
-        tokio::time::timeout(WAIT, Box::pin(asking)).await.unwrap_or_else(|_| {
-            Err(failed(
-                code::UNAVAILABLE,
-                format!("{url} did not answer within {} s", WAIT.as_secs()),
-                "is it Seawall?",
-            ))
-        })
-    })
-}
-
 /// The state if the key may see it, else what every client may see.
-async fn state(url: &Url, key: Option<&str>) -> Result<Value, Failed> {
-    let (status, body) = fetch(url, Method::GET, "/seawall/state", key).await?;
-    let body = if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && key.is_some() {
-        let (status, list) = fetch(url, Method::GET, "/v1/models", key).await?;
-        (status == StatusCode::OK).then(|| listed(&list)).ok_or_else(|| refused(url, status))?
+fn state(server: &Server, has_key: bool) -> Result<Value, Failed> {
+    let (status, body) = server.fetch(Method::GET, "/seawall/state", None)?;
+    let body = if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && has_key {
+        let (status, list) = server.fetch(Method::GET, "/v1/models", None)?;
+        (status == StatusCode::OK).then(|| listed(&list)).ok_or_else(|| server.refused(status, &list))?
     } else if status == StatusCode::OK {
         body
     } else {
-        return Err(refused(url, status));
+        return Err(server.refused(status, &body));
     };
-    if body["models"].is_array() { Ok(body) } else { Err(refused(url, status)) }
-}
-
-pub(super) fn refused(url: &Url, status: StatusCode) -> Failed {
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            let hint = "pass one with --key or SEAWALL_API_KEY; an admin key also shows engines";
-            failed(code::USAGE, format!("{url} asks for a key"), hint)
-        }
-        _ => failed(
-            code::UNAVAILABLE,
-            format!("{url} answered {status}: it seems not to be Seawall"),
-            "name its address with --url",
-        ),
-    }
+    if body["models"].is_array() { Ok(body) } else { Err(server.refused(status, &Value::Null)) }
 }
 
 /// The public list in the shape of the state.
@@ -105,51 +43,6 @@ fn listed(list: &Value) -> Value {
         .map(|model| json!({ "name": model["id"], "targets": [] }))
         .collect();
     json!({ "models": models, "engines": [] })
-}
-
-pub(super) async fn fetch(
-    url: &Url,
-    method: Method,
-    path: &str,
-    key: Option<&str>,
-) -> Result<(StatusCode, Value), Failed> {
-    let options = upstream::Options {
-        connect: Millis(limits::CONNECT_MS_MAX),
-        extra_roots: None,
-        window: limits::STREAM_WINDOW_BYTES,
-        proxy_from_env: false,
-    };
-    let client =
-        upstream::client(&options, &Tasks::default()).map_err(|what| failed(code::INTERNAL, what, ""))?;
-    let uri = url.join(path).map_err(|e| failed(code::USAGE, format!("{url}{path}: {e}"), ""))?;
-    let mut request = Request::builder().method(method).uri(uri);
-    if let Some(key) = key {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {key}"));
-    }
-    let request = request
-        .body(Sending::none())
-        .map_err(|_| failed(code::USAGE, "the key holds characters that no header may hold", ""))?;
-    let answer = client.request(request, true).await.map_err(|error| {
-        let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-        failed(code::UNAVAILABLE, format!("nothing answers at {url}: {why}"), "start it with: seawall serve")
-    })?;
-    let status = answer.status();
-    let mut body = answer.into_body();
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|e| failed(code::UNAVAILABLE, format!("the answer of {url} broke off: {e}"), ""))?;
-        let Some(part) = frame.data_ref() else { continue };
-        if bytes.len() + part.len() > ANSWER_BYTES_MAX {
-            return Err(failed(
-                code::UNAVAILABLE,
-                format!("the answer of {url} is too large"),
-                "is it Seawall?",
-            ));
-        }
-        bytes.extend_from_slice(part);
-    }
-    Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
 }
 
 /// The state as two tables.

@@ -1,8 +1,9 @@
 //! `seawall run stop | resume | forget`: stops runs of agents on a running server and lets
-//! them go on, and deletes what the store keeps of them.
+//! them go on, and deletes what the store keeps of them. Other orders are those of durable
+//! runs alone.
 
-use http::{Method, StatusCode};
-use seawall_model::Tenant;
+use http::Method;
+use seawall_model::{RunKey, Tenant};
 use seawall_store::{Error, Store};
 use serde_json::json;
 
@@ -10,12 +11,16 @@ use crate::config::Loaded;
 use crate::gateway::ask::run_id;
 
 use super::args::{RunCommand, RunForgetArgs, RunHaltArgs};
-use super::{check, code, models, print};
+use super::server::Server;
+use super::{agents, check, code, print};
 
 pub(crate) fn run(command: &RunCommand) -> i32 {
     match command {
         RunCommand::Stop(args) => halt(args, "stop"),
         RunCommand::Resume(args) => halt(args, "resume"),
+        RunCommand::Cancel(args) => agents::orders::cancel(args),
+        RunCommand::Again(args) => agents::orders::again(args),
+        RunCommand::Fork(args) => agents::orders::fork(args),
         RunCommand::Forget(args) => forget(args),
     }
 }
@@ -30,17 +35,13 @@ fn tenant(path: &str) -> Option<Tenant> {
 
 fn halt(args: &RunHaltArgs, order: &str) -> i32 {
     let Some(tenant) = tenant(&args.tenant) else { return code::USAGE };
-    let run = run_id(&tenant, &args.name).0;
-    let path = format!("/seawall/runs/{run:016x}/{order}");
-    let asked = models::parse(&args.url).and_then(|url| {
-        models::wait_for(&url, async {
-            match models::fetch(&url, Method::POST, &path, args.key.as_deref()).await? {
-                (StatusCode::OK, body) => Ok(body),
-                (status, _) => Err(models::refused(&url, status)),
-            }
-        })
-    });
-    match asked {
+    // A durable run goes by its own name, one of the door by a digest of its.
+    let run = match RunKey::parse(&args.name) {
+        Some(durable) => durable.to_string(),
+        None => format!("{:016x}", run_id(&tenant, &args.name).0),
+    };
+    let path = format!("/seawall/runs/{run}/{order}");
+    match Server::at(&args.server).and_then(|server| server.ask(Method::POST, &path, None)) {
         Ok(body) if args.json.json => print::json(&body),
         Ok(_) if order == "stop" => {
             print::line(&format!("The run {:?} of {tenant} and all below it are stopped.", args.name));

@@ -1,5 +1,6 @@
 //! Definitions read, and everything that can be wrong with one told at once.
 
+use proptest::prelude::*;
 use seawall_model::effect::Verdict;
 use seawall_model::{MicroUsd, Millis};
 
@@ -225,4 +226,21 @@ fn the_examples_are_sound() {
         .collect();
     assert_eq!(told, Vec::<String>::new());
     assert_eq!(all.definitions.len(), files.len());
+}
+
+proptest! {
+    /// Whatever is taken out of a definition or put into it, it is read or refused with reasons.
+    #[test]
+    fn any_text_is_read_or_refused_with_reasons(
+        line in 0_usize..90, put in ".{0,30}", keep in any::<bool>()
+    ) {
+        let mut lines: Vec<&str> = WHOLE.lines().collect();
+        let at = line % lines.len();
+        if keep { lines.insert(at, &put) } else { lines[at] = &put }
+        match Definition::from_toml("x", &lines.join("\n")) {
+            Ok((definition, _)) => prop_assert_eq!(definition.version.len(), 12),
+            Err(problems) => prop_assert!(problems.iter().all(|problem| !problem.what.is_empty()) && !problems.is_empty()),
+        }
+        prop_assert!(Definition::from_json(put.as_bytes()).is_err());
+    }
 }

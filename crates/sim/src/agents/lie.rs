@@ -1,0 +1,128 @@
+//! Lies to the machine, to doubt the doubter: with each of these a law must be seen to
+//! break, or the watch over it is asleep.
+
+use seawall_kernel::agents::input::Input;
+use seawall_kernel::agents::progress::GuardRule;
+use seawall_kernel::agents::rules::Rules;
+use seawall_model::durable::{AgentRow, Item, Stage};
+use seawall_model::effect::{Allowance, Verdict, Work};
+use seawall_model::{At, Millis};
+
+/// What the machine is told falsely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// Records are on disk before they are (I3).
+    EarlyDurable,
+    /// Every twentieth row is not written (I4).
+    LoseRows,
+    /// Irreversible effects under way are read back as if never sent (effects).
+    ForgetAttempts,
+    /// Messages are missing when an agent is read back (mail).
+    LoseMail,
+    /// Nothing asks people (gate).
+    NoApprovals,
+    /// Runs may use what they like (I12).
+    Unbudget,
+    /// Its clock is ahead, now and then (timers).
+    SkewClock,
+    /// There are twice as many units of everything (I13).
+    FatLease,
+    /// It never hears what came of effects (progress).
+    HideReports,
+    /// Time never passes by itself (progress).
+    HideTicks,
+    /// Nothing is no progress (guard).
+    NoGuard,
+    /// Each start is heard twice (I6).
+    EchoStarts,
+    /// Inboxes have no bounds (I5).
+    UnboundInbox,
+    /// Ten times as many places (I5).
+    MorePlaces,
+    /// Stops are not heard (halt).
+    HideHalts,
+    /// Nobody hears that runs are over (I6).
+    HideOver,
+    /// Tools do not keep keys (effects).
+    ForgetKeys,
+    /// Another seed each time (I2).
+    Reseed,
+}
+
+impl Lie {
+    /// The rules as the machine is told.
+    #[must_use]
+    pub fn rules(self, mut rules: Rules) -> Rules {
+        match self {
+            Self::NoApprovals => {
+                let own = rules.kinds.iter_mut().flat_map(|kind| &mut kind.gate);
+                for rule in rules.gate.iter_mut().chain(own) {
+                    rule.then = Verdict::Allow;
+                }
+            }
+            Self::Unbudget => {
+                for kind in &mut rules.kinds {
+                    kind.allowance = Allowance { wall: kind.allowance.wall, ..Allowance::default() };
+                }
+            }
+            Self::NoGuard => {
+                for kind in &mut rules.kinds {
+                    kind.guard = GuardRule { repeats: 0, polls: 0, cycles: 0, hops: 0, still: 0 };
+                }
+            }
+            Self::UnboundInbox => {
+                for kind in &mut rules.kinds {
+                    kind.inbox_max = usize::MAX;
+                }
+            }
+            Self::MorePlaces => {
+                rules.turns_max *= 10;
+                rules.models_max *= 10;
+            }
+            _ => {}
+        }
+        rules
+    }
+
+    /// The input as the machine hears it.
+    #[must_use]
+    pub fn input(self, input: Input) -> Input {
+        match (self, input) {
+            (Self::HideReports, Input::Report { .. })
+            | (Self::HideTicks, Input::Tick)
+            | (Self::HideHalts, Input::Halt { ticket: 0, .. }) => Input::Room(true),
+            (Self::FatLease, Input::Commit { address, token, mut commit }) => {
+                for ask in &mut commit.asks {
+                    if let Work::Acquire { of, .. } = &mut ask.work {
+                        *of *= 2;
+                    }
+                }
+                Input::Commit { address, token, commit }
+            }
+            (_, Input::Configure(rules)) => Input::Configure(Box::new(self.rules(*rules))),
+            (_, input) => input,
+        }
+    }
+
+    /// Rows as they are read back.
+    pub fn rows(self, agents: &mut [AgentRow]) {
+        for row in agents {
+            if self == Self::ForgetAttempts {
+                for pending in &mut row.pending {
+                    if pending.stage == Stage::Attempted {
+                        pending.stage = Stage::Ready { after: At(0) };
+                    }
+                }
+            }
+            if self == Self::LoseMail {
+                row.inbox.retain(|item| !matches!(item, Item::Mail(_)));
+            }
+        }
+    }
+
+    /// The time as the machine is told.
+    #[must_use]
+    pub const fn now(self, now: At, step: u64) -> At {
+        if matches!(self, Self::SkewClock) && step.is_multiple_of(20) { now.plus(Millis(3_000)) } else { now }
+    }
+}
