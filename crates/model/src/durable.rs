@@ -1,10 +1,11 @@
 //! What is durable of agents: plain rows, each of which can be rebuilt by folding the
 //! journal. The kernel changes them by applying records, the store keeps them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::effect::{Allowance, Answer, EffectClass, EffectId, Ruling, Spend, Work};
-use crate::{Address, At, Code, Payload, RunKey};
+use crate::{Address, At, Code, Payload, RunKey, limits};
 
 /// How an agent stands between turns. Whether it runs just now is not durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -460,6 +461,43 @@ pub enum Scope {
     Tool(Arc<str>),
 }
 
+impl Scope {
+    /// Parses what `Display` writes: `all`, `tenant:PATH`, `type:NAME`,
+    /// `agent:TENANT/TYPE/KEY`, `run:RUN` or `tool:NAME`, the last perhaps with a `*` at
+    /// its end.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "all" {
+            return Some(Self::All);
+        }
+        let (what, name) = text.split_once(':')?;
+        if name.is_empty() || name.len() > limits::NAME_LEN_MAX {
+            return None;
+        }
+        Some(match what {
+            "tenant" => Self::Tenant(crate::Tenant::parse(name).ok()?.as_str().into()),
+            "type" => Self::Type(crate::Agent::parse(name).ok().filter(|_| !name.contains('/'))?.as_str().into()),
+            "agent" => Self::Agent(Address::parse(name).ok()?),
+            "run" => Self::Tree(RunKey::parse(name)?),
+            "tool" => Self::Tool(name.into()),
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Tenant(path) => write!(f, "tenant:{path}"),
+            Self::Type(name) => write!(f, "type:{name}"),
+            Self::Agent(address) => write!(f, "agent:{address}"),
+            Self::Tree(run) => write!(f, "run:{run}"),
+            Self::Tool(name) => write!(f, "tool:{name}"),
+        }
+    }
+}
+
 /// A shard's own row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardRow {
@@ -517,4 +555,19 @@ pub enum Row {
         /// Its number.
         number: u64,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_written_as_it_is_read() {
+        for text in ["all", "tenant:acme/x", "type:clerk", "agent:acme/clerk/7", "run:run-1f03", "tool:github.*"] {
+            assert_eq!(Scope::parse(text).map(|scope| scope.to_string()).as_deref(), Some(text));
+        }
+        for bad in ["", "all:", "tenant:", "tenant:a b", "type:a/b", "agent:clerk/7", "run:7", "nobody:x"] {
+            assert_eq!(Scope::parse(bad), None, "{bad}");
+        }
+    }
 }

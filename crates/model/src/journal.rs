@@ -101,7 +101,7 @@ pub enum Event {
         by: Arc<str>,
         /// Yes?
         yes: bool,
-        /// With these arguments instead.
+        /// With these arguments instead; with a no, why not.
         args: Option<Payload>,
         /// The stage it is in thereafter; `None` where a no ended it (an
         /// [`Event::Answered`] follows).

@@ -417,3 +417,27 @@ pub const JOURNAL_BYTES_MAX: u64 = 20 << 30;
 pub const RETENTION_MS: u64 = 7 * 86_400_000;
 /// Records that a listener of events may lag behind before it must ask again by offset.
 pub const EVENTS_LAG_MAX: usize = 4_096;
+/// Pieces of a run's talk that a listener may lag behind: some seconds of one model's
+/// answer. What it misses comes with the answer's end.
+pub const TALK_LAG_MAX: usize = 256;
+/// Pieces of a run's talk on their way to one client: beyond it the talk waits for the
+/// client, and lags.
+pub const TALK_PIECES_MAX: usize = 32;
+/// Longest that a request waits for a run's end: most proxies between cut it sooner.
+pub const RUN_WAIT_MS_MAX: u64 = 600_000;
+/// Clients that follow events of runs at once: each is a task and a socket.
+pub const FOLLOWERS_MAX: usize = 1_000;
+/// Questions to the journal that wait for a worker: each is a connection that waits too.
+pub const JOURNAL_QUESTIONS_MAX: usize = 512;
+/// Largest payload that an answer of the API shows: larger ones are documents, and are
+/// named by digest and size.
+pub const SHOWN_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of payloads that one answer of the API shows in all; what comes after is named by
+/// its size.
+pub const ANSWER_SHOWN_BYTES_MAX: u64 = 4 << 20;
+/// Records that one look at a run's turns reads: more turns are looked at one by one.
+pub const TURN_RECORDS_MAX: usize = 20_000;
+/// Scopes that operators may have stopped at once: each is looked at for every effect.
+pub const HALTS_MAX: usize = 1_000;
+/// Pieces of an answer that are made ahead of the client who reads it.
+pub const FEED_PIECES_MAX: usize = 16;

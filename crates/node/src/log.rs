@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use seawall_model::{Attempt, Class, Protocol, Record, Tenant, Tokens, limits};
+use seawall_model::{Attempt, Class, Protocol, Record, RunKey, Tenant, Tokens, limits};
 use serde::Serialize;
 
 use crate::tasks::{Kind, Tasks};
@@ -68,6 +68,29 @@ pub enum Line {
         /// The alias asked for.
         model: Arc<str>,
     },
+    /// A request for an agent as a model, at its end.
+    Agent {
+        /// When it came, in unix milliseconds.
+        at_ms: u64,
+        /// Trace id.
+        trace: Arc<str>,
+        /// Who asked.
+        tenant: Tenant,
+        /// The protocol spoken.
+        protocol: Protocol,
+        /// The agent as it was asked for.
+        model: Arc<str>,
+        /// The run that was made for it.
+        run: RunKey,
+        /// HTTP status; of a stream, the one it would have had.
+        status: u16,
+        /// `done`, `client_left` or the error code.
+        outcome: &'static str,
+        /// From the request to the run's end.
+        took_ms: u64,
+        /// What the run and all below it used.
+        tokens: Tokens,
+    },
     /// A request turned away before it.
     Rejected {
         /// When, in unix milliseconds.
@@ -102,6 +125,16 @@ struct Entry<'a> {
     tokens_estimated: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     call: Option<CallPart<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<AgentPart>,
+}
+
+#[derive(Serialize)]
+struct AgentPart {
+    /// The durable run's key.
+    run: String,
+    took_ms: u64,
+    tokens: u64,
 }
 
 #[derive(Serialize)]
@@ -246,6 +279,7 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             outcome: code,
             tokens_estimated: None,
             call: None,
+            agent: None,
         },
         Line::Counted { at_ms, trace, tenant, class, model, tokens } => Entry {
             at_ms: *at_ms,
@@ -259,6 +293,21 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             outcome: "done",
             tokens_estimated: Some(tokens.0),
             call: None,
+            agent: None,
+        },
+        Line::Agent { at_ms, trace, tenant, protocol, model, run, status, outcome, took_ms, tokens } => Entry {
+            at_ms: *at_ms,
+            trace,
+            tenant: Some(tenant.as_str()),
+            class: Some(Class::Agent.as_str()),
+            operation: protocol.as_str(),
+            model: Some(model),
+            engine: None,
+            status: *status,
+            outcome,
+            tokens_estimated: None,
+            call: None,
+            agent: Some(AgentPart { run: run.to_string(), took_ms: *took_ms, tokens: tokens.0 }),
         },
         Line::Replayed { at_ms, trace, tenant, class, protocol, model } => Entry {
             at_ms: *at_ms,
@@ -272,6 +321,7 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             outcome: "replayed",
             tokens_estimated: None,
             call: None,
+            agent: None,
         },
     };
     serde_json::to_writer(&mut *out, &entry)?;
@@ -306,6 +356,7 @@ fn call_entry(record: &Record, status: u16) -> Entry<'_> {
             cost_micro_usd: record.cost.0,
             finish: record.finish.map(seawall_model::Finish::as_str),
         }),
+        agent: None,
     }
 }
 

@@ -144,7 +144,7 @@ impl Operator {
         }
         if let Some(agents) = &app.agents {
             app.tools.reload(&config.tools);
-            if let Err(why) = agents.reload(&config.agents) {
+            if let Err(why) = agents.reload(&config) {
                 tracing::error!(%why, "the definitions of agents were not reloaded; the old ones stay");
                 app.metrics.service.reload("refused");
                 return;

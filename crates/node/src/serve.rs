@@ -185,7 +185,7 @@ fn open_agents(config: &Config, tasks: &Tasks) -> Result<Option<Arc<Runtime>>, R
     if !config.agents.enabled {
         return Ok(None);
     }
-    let (agents, found) = Runtime::open(&config.agents, &config.data, tasks).map_err(|why| refused(73, why))?;
+    let (agents, found) = Runtime::open(config, tasks).map_err(|why| refused(73, why))?;
     if found.kinds > 0 || found.agents > 0 {
         tracing::info!(
             types = found.kinds,

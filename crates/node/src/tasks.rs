@@ -52,6 +52,8 @@ kinds! {
     Effect "effect"
     /// Takes turns of agents.
     Worker "worker"
+    /// Gives one client an answer that is made while it is read.
+    Feed "feed"
     /// The thread that owns the journal.
     Scribe "scribe"
     /// Belongs to the simulated engine.

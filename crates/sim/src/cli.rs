@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use seawall_model::Millis;
 
+use crate::agents;
 use crate::invent::{NAMES, invent};
 use crate::run::{Broken, run, run_twice};
 use crate::tally::Tally;
@@ -37,6 +38,8 @@ Usage: seawall-sim [--seeds N] [--seed S] [--hours H] [--plan NAME] [--trace FIL
   --hours H     clients send for H virtual hours in each world, such as 0.5
   --plan NAME   the kind of world (default any):
                 any calm fair flood overload faults budgets crash reload provider storm
+                agents agents-calm agents-faults agents-crash agents-people agents-disk
+                agents-storm; any runs half as many of these as well
   --trace FILE  write every input and effect of the one seed to FILE
   --twice       run each world twice; the same seed must give the same bytes
 ";
@@ -77,8 +80,9 @@ impl Wish {
                 _ => return Err(format!("there is no argument {argument}")),
             }
         }
-        if !NAMES.contains(&wish.plan.as_str()) {
-            return Err(format!("there is no plan {}; there are {}", wish.plan, NAMES.join(", ")));
+        if !NAMES.contains(&wish.plan.as_str()) && !agents::NAMES.contains(&wish.plan.as_str()) {
+            let (calls, agents) = (NAMES.join(", "), agents::NAMES.join(", "));
+            return Err(format!("there is no plan {}; there are {calls}, {agents}", wish.plan));
         }
         if wish.trace.is_some() && wish.seed.is_none() {
             return Err("--trace needs --seed: it writes one world".into());
@@ -129,6 +133,8 @@ pub struct Summary {
     gap_most: u64,
     tripped: u64,
     outcomes: BTreeMap<&'static str, u64>,
+    agents: agents::tally::Tally,
+    agent_worlds: u64,
 }
 
 impl Summary {
@@ -173,6 +179,15 @@ impl Summary {
             self.compared, self.gap_most
         ));
         line(format_args!("budgets   {} accounts used up, none overspent", self.tripped));
+        if self.agent_worlds > 0 {
+            let agents = &self.agents;
+            line(format_args!(
+                "agents    {} worlds, {} steps, {} turns, {} effects performed, {} records, {} crashes",
+                self.agent_worlds, agents.steps, agents.turns, agents.performed, agents.records, agents.crashes
+            ));
+            line(format_args!("runs      {:?}; {} in doubt, {} stopped", agents.ends, agents.doubts, agents.stopped));
+            line(format_args!("executed  {:?} (times, effects)", agents.executed));
+        }
         let rate = self.steps as f64 / seconds.max(1e-9);
         line(format_args!("steps     {} in {seconds:.1} s, {rate:.0} per second", self.steps));
         text
@@ -190,8 +205,23 @@ pub fn play(wish: &Wish, say: &mut impl FnMut(&str)) -> Summary {
         worlds.extend(kept().into_iter().map(|(plan, seed)| (plan, seed, false)));
     }
     worlds.extend((0..wish.seeds).map(|nth| (wish.plan.as_str(), first.wrapping_add(nth), wish.twice)));
+    if wish.plan == "any" && wish.seed.is_none() {
+        worlds.push(("agents", first, true));
+        worlds.extend((0..wish.seeds / 2).map(|nth| ("agents", first.wrapping_add(nth), wish.twice)));
+    }
     for (plan, seed, twice) in worlds {
         summary.worlds += 1;
+        if let Some(world) = agents::invent(plan, seed, wish.length) {
+            summary.agent_worlds += 1;
+            match if twice { agents::run_twice(&world) } else { agents::run(&world) } {
+                Ok(tally) => summary.agents.add(&tally),
+                Err(broken) => {
+                    summary.failed += 1;
+                    say(&line_of(plan, &broken, wish, summary.failed <= 1));
+                }
+            }
+            continue;
+        }
         let Some(scenario) = invent(plan, seed, wish.length) else {
             continue;
         };
@@ -248,7 +278,7 @@ mod tests {
     #[test]
     fn kept_seeds_name_plans_that_exist() {
         for (plan, _) in kept() {
-            assert!(NAMES.contains(&plan), "{plan}");
+            assert!(NAMES.contains(&plan) || agents::NAMES.contains(&plan), "{plan}");
         }
     }
 }

@@ -38,6 +38,9 @@ pub mod fairness;
 pub mod lie;
 pub mod rules;
 
+// Durable agents: a world of their own.
+pub mod agents;
+
 // What is told of it.
 pub mod cli;
 pub mod tally;

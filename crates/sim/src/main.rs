@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use seawall_sim::cli::{USAGE, Wish, play};
-use seawall_sim::{invent, traced};
+use seawall_sim::{agents, invent, traced};
 
 #[expect(
     clippy::disallowed_methods,
@@ -28,10 +28,12 @@ fn main() -> ExitCode {
     }
     // Each failure is told once, by its world, with its seed.
     std::panic::set_hook(Box::new(|_| {}));
-    if let (Some(path), Some(seed)) = (&wish.trace, wish.seed)
-        && let Some(scenario) = invent::invent(&wish.plan, seed, wish.length)
-    {
-        let (trace, _) = traced(&scenario);
+    if let (Some(path), Some(seed)) = (&wish.trace, wish.seed) {
+        let trace = match agents::invent(&wish.plan, seed, wish.length) {
+            Some(plan) => agents::traced(&plan).0,
+            None => invent::invent(&wish.plan, seed, wish.length)
+                .map_or_else(String::new, |scenario| traced(&scenario).0),
+        };
         if let Err(error) = std::fs::write(path, trace) {
             say(&format!("seawall-sim: cannot write {path}: {error}"));
             return ExitCode::from(74);

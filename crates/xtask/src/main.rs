@@ -22,7 +22,7 @@ const HELP: &str = "\
 cargo x check                     format, clippy and the rules of the house
 cargo x test [STAGE] [--stop]     everything CI runs, or one stage; --stop ends at the first failure
 cargo x sim [--seeds N] [--seed S]  simulation: many seeds, or one seed again
-cargo x bench [ARGS]              the benchmark table
+cargo x bench [agents] [ARGS]     the benchmark table, or that of durable agents
 cargo x fuzz [--seconds N] [TARGET] [INPUT]  every parser under libFuzzer, a minute each
 cargo x tidy                      the rules of the house alone
 cargo x bless-errors              write missing pages and the facts of docs/errors from the table of codes

@@ -86,11 +86,16 @@ pub(crate) fn sim(root: &Path, args: &[String]) -> Result<(), String> {
     run(cargo(root, &["run", "--quiet", "--profile", "sim", "-p", "seawall-sim", "--"]).args(args))
 }
 
-/// The benchmark, on a fresh release binary.
+/// The benchmark, on a fresh release binary; `agents` as the first argument is the table
+/// of durable agents.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<(), String> {
     release(root)?;
+    let (table, args) = match args.split_first() {
+        Some((first, rest)) if first == "agents" => ("bench/agents/run.py", rest),
+        _ => ("bench/run.py", args),
+    };
     let mut python = std::process::Command::new("python3");
-    python.current_dir(root).arg("bench/run.py").args(args).env("SEAWALL_BIN", binary(root));
+    python.current_dir(root).arg(table).args(args).env("SEAWALL_BIN", binary(root));
     run(&mut python)
 }
 

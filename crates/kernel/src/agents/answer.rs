@@ -7,7 +7,7 @@ use seawall_model::effect::{Answer, EffectId, Spend, Verdict, Work};
 use seawall_model::journal::Event;
 use seawall_model::{Address, Code, Payload};
 
-use super::effect::{Effect, Reply};
+use super::effect::Reply;
 use super::input::{Input, Ticket};
 use super::machine::{Agents, Slot};
 
@@ -72,10 +72,14 @@ impl Agents {
             _ => return self.refuse(ticket, Code::EffectUnknown, format!("{effect} asks nobody")),
         };
         let ready = matches!(stage, Some(Stage::Ready { .. }));
-        let denied = stage.is_none();
+        // Whoever says no may say why where arguments would stand.
+        let denied = stage.is_none().then(|| match args.as_ref().and_then(Payload::here) {
+            Some(why) => format!("{by} said no: {}", String::from_utf8_lossy(why)),
+            None => format!("{by} said no"),
+        });
         self.record(address, Event::Voted { effect, by: by.clone(), yes, args, stage });
-        if denied {
-            let answer = Answer::Failed { code: Code::ApprovalDenied, why: format!("{by} said no").into() };
+        if let Some(why) = denied {
+            let answer = Answer::Failed { code: Code::ApprovalDenied, why: why.into() };
             self.answer(address, effect, answer, Spend::default(), Some(by));
         }
         if ready {
@@ -101,24 +105,22 @@ impl Agents {
     }
 
     /// What is under way in the scope of a stop is dropped; what can be sent again lines up
-    /// when it is lifted, what must not be sent twice is let finish.
+    /// when it is lifted, what must not be sent twice is let finish if it was sent.
     fn stop_flights(&mut self, address: &Address, scope: &Scope) {
         let run = self.agent(address).and_then(|agent| agent.run);
         let halted = self.halted(address, run).is_some();
+        if halted && self.withdraw_turn(address) {
+            self.turns.leave(address);
+            if let Some(live) = self.live(address) {
+                live.turn = None;
+            }
+        }
         let Some(live) = self.live(address) else { return };
         let flying: Vec<EffectId> = live.flights.keys().copied().collect();
         for effect in flying {
             let Some(row) = self.pending(address, effect) else { continue };
             let tool = matches!(scope, Scope::Tool(_)) && self.tool_halted(row.work.object());
-            if !row.class.repeats() || !(halted || tool) {
-                continue;
-            }
-            self.out.push(Effect::Abort(effect));
-            if let Some(live) = self.live(address) {
-                live.flights.remove(&effect);
-            }
-            self.leave_every_pool(effect);
-            if tool {
+            if (halted || tool) && self.drop_flight(address, effect) && tool {
                 self.answer_failed(address, effect, Code::RunStopped, "an operator stopped this tool");
             }
         }

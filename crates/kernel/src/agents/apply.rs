@@ -280,8 +280,10 @@ impl Shard {
         let Some(agent) = self.agents.get_mut(address) else { return };
         let Some(at) = pending(agent, effect) else { return };
         let pending = agent.pending.remove(at);
-        // What was in doubt when its run ended was settled then.
-        if agent.run == Some(effect.run) {
+        // What was in doubt when its run ended or began anew was settled then, and nobody
+        // waits for it.
+        let dropped = !pending.class.repeats() && pending.reserved == Spend::default();
+        if agent.run == Some(effect.run) && !(dropped && matches!(pending.work, Work::Tool { .. })) {
             agent.inbox.push(answer_to(&pending, answer.clone()));
             self.settle(effect.run, pending.reserved, used, dirty);
         }
@@ -349,14 +351,17 @@ impl Shard {
             if pending.id.run != run {
                 return true;
             }
-            freed.push(std::mem::take(&mut pending.reserved));
             if pending.stage == Stage::Attempted {
                 pending.stage = Stage::Doubtful { why: "its run ended while it was under way".into() };
             }
-            matches!(pending.stage, Stage::Doubtful { .. })
+            // What may have been done counts as done, at the most that it can cost.
+            let stays = matches!(pending.stage, Stage::Doubtful { .. });
+            let reserved = std::mem::take(&mut pending.reserved);
+            freed.push((reserved, if stays { reserved } else { Spend::default() }));
+            stays
         });
-        for reserved in freed {
-            self.settle(run, reserved, Spend::default(), dirty);
+        for (reserved, used) in freed {
+            self.settle(run, reserved, used, dirty);
         }
     }
 

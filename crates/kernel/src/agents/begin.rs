@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{Item, RunRow, RunState, Standing};
+use seawall_model::durable::{AgentRow, Item, RunRow, RunState, Standing};
 use seawall_model::effect::{Allowance, EffectId, Spend, Work};
 use seawall_model::journal::{Ending, Event};
 use seawall_model::{Address, Agent, At, Code, Millis, Payload, RunKey, limits};
@@ -65,7 +65,7 @@ impl Agents {
             return Err((Code::AgentsFull, "as many runs are alive as may be".into()));
         }
         if let Some(scope) = self.halted(address, None) {
-            return Err((Code::RunStopped, format!("an operator stopped {scope:?}").into()));
+            return Err((Code::RunStopped, format!("an operator stopped {scope}").into()));
         }
         match self.agent(address) {
             Some(agent) if agent.standing == Standing::Quarantined => {
@@ -123,21 +123,25 @@ impl Agents {
 
     /// An idle agent whose type wants it begins a run when it has mail.
     pub(super) fn begin_by_mail(&mut self, address: &Address) {
-        let Some(agent) = self.agent(address) else { return };
-        if agent.standing != Standing::Idle || !agent.inbox.iter().any(|item| matches!(item, Item::Mail(_))) {
+        if !self.agent(address).is_some_and(|agent| self.mail_begins(agent)) {
             return;
         }
-        let Some(kind) = self.rules.kind(address.agent.kind()).filter(|kind| kind.starts_on_mail) else { return };
+        let Some(kind) = self.rules.kind(address.agent.kind()) else { return };
         let (version, allowance) = (kind.version.clone(), kind.allowance);
-        if self.may_start(address).is_err() {
-            return;
-        }
+        // Mail that was taken is worked on: under a stop the run begins and has no turn.
         let shard = self.shard(address);
         let key = RunKey::new(shard.row.shard, shard.row.runs + 1);
         let run = RunRow { version, allowance, ..new_run(key, address, Payload::empty(), "mail".into(), self.now) };
         self.runs_live += 1;
         let event = Event::Started { run: Box::new(run), lasting: true, state: Vec::new(), schedule: None };
         self.record(address, event);
+    }
+
+    /// Has it mail that should begin a run?
+    pub(super) fn mail_begins(&self, agent: &AgentRow) -> bool {
+        agent.standing == Standing::Idle
+            && agent.inbox.iter().any(|item| matches!(item, Item::Mail(_)))
+            && self.rules.kind(agent.address.agent.kind()).is_some_and(|kind| kind.starts_on_mail)
     }
 
     /// Sets an alarm for the next time of every schedule.

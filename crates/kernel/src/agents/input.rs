@@ -76,7 +76,7 @@ pub enum Input {
         by: Arc<str>,
         /// Yes?
         yes: bool,
-        /// With these arguments instead.
+        /// With these arguments instead; with a no, why not.
         args: Option<Payload>,
     },
     /// A message from outside.

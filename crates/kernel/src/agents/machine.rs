@@ -11,6 +11,7 @@ use seawall_model::{Address, At, Code, RunKey, Tenant};
 use super::alarm::{Alarm, Alarms};
 use super::effect::{Batch, Effect, Reply};
 use super::input::{Input, Ticket};
+use super::memory::Reads;
 use super::pool::Pool;
 use super::rules::Rules;
 use super::shard::{Dirty, Name, Shard};
@@ -33,6 +34,7 @@ pub struct Agents {
     held: Vec<VecDeque<(u64, Effect)>>,
     entries: Vec<Entry>,
     pub(super) slots: BTreeMap<Address, Slot>,
+    pub(super) reads: Reads,
     pub(super) alarms: Alarms,
     pub(super) turns: Pool<Address>,
     pub(super) models: Pool<EffectId>,
@@ -128,6 +130,7 @@ impl Agents {
             held: vec![VecDeque::new(); count],
             entries: Vec::new(),
             slots: BTreeMap::new(),
+            reads: Reads::default(),
             alarms: Alarms::default(),
             values: BTreeMap::new(),
             acquirers: BTreeMap::new(),
@@ -324,6 +327,23 @@ impl Agents {
         } else {
             self.held[shard].push_back((seq, effect));
         }
+    }
+
+    /// Has the shell drop what it does for an effect. What it was not handed yet is
+    /// withdrawn instead: `true`, and nothing of it was ever sent.
+    pub(super) fn abort(&mut self, shard: usize, effect: EffectId) -> bool {
+        let withdrawn = self.withdraw(shard, |held| matches!(held, Effect::Perform(p) if p.effect == effect));
+        if !withdrawn {
+            self.out.push(Effect::Abort(effect));
+        }
+        withdrawn
+    }
+
+    /// Takes back what waits for the disk, if it still does.
+    pub(super) fn withdraw(&mut self, shard: usize, which: impl Fn(&Effect) -> bool) -> bool {
+        let before = self.held[shard].len();
+        self.held[shard].retain(|(_, held)| !which(held));
+        self.held[shard].len() < before
     }
 
     /// Is everything about the shard on disk up to here?

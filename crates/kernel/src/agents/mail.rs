@@ -79,7 +79,9 @@ impl Agents {
 
     /// Into the mailbox, if it takes it. A message that it had before is taken as before.
     fn deliver(&mut self, to: &Address, message: Message) -> Result<(), Code> {
-        let inbox_max = self.rules.kind(to.agent.kind()).ok_or(Code::AgentUnknown)?.inbox_max;
+        let kind = self.rules.kind(to.agent.kind()).ok_or(Code::AgentUnknown)?;
+        let inbox_max = kind.inbox_max;
+        let begins = kind.starts_on_mail && self.agent(to).is_none_or(|agent| agent.run.is_none());
         if let Some(agent) = self.agent(to) {
             if agent.seen.contains(&message.id) {
                 return Ok(());
@@ -93,6 +95,9 @@ impl Agents {
             if mail >= inbox_max {
                 return Err(Code::MailboxFull);
             }
+        }
+        if begins && self.runs_live >= self.rules.runs_max {
+            return Err(Code::MailboxFull);
         }
         self.make_slot(to);
         self.record(to, Event::Mailed { message: Message { at: self.now, ..message } });

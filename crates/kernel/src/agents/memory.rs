@@ -1,6 +1,8 @@
 //! What is in memory: agents come when something concerns them, and leave when they have
 //! nothing to do but wait. A suspended agent is a row on disk and, at most, an alarm here.
 
+use std::collections::BTreeMap;
+
 use seawall_model::durable::{AgentRow, RunRow, Stage, Standing};
 use seawall_model::effect::Work;
 use seawall_model::{Address, Agent, At, RunKey};
@@ -10,6 +12,49 @@ use super::effect::Effect;
 use super::input::Input;
 use super::machine::{Agents, Slot};
 use super::turn::wakeful;
+
+/// Reads under way, and who left memory while they were: what such a read says of them may
+/// be older than what they took along.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reads {
+    /// Counts reads.
+    count: u64,
+    /// Agents that are being read, by when that began.
+    open: BTreeMap<Address, u64>,
+    /// Agents that left, by the last read that had begun; forgotten with the oldest read.
+    left: BTreeMap<Address, u64>,
+}
+
+/// Who left is looked through beyond so many, which is more than leave during most reads.
+const LEFT_MAX: usize = 1_024;
+
+impl Reads {
+    fn begin(&mut self, address: &Address) {
+        self.count += 1;
+        self.open.insert(address.clone(), self.count);
+    }
+
+    fn leave(&mut self, address: &Address) {
+        if self.open.is_empty() {
+            return;
+        }
+        self.left.insert(address.clone(), self.count);
+        if self.left.len() > LEFT_MAX {
+            let oldest = self.open.values().min().copied().unwrap_or(u64::MAX);
+            self.left.retain(|_, since| *since >= oldest);
+        }
+    }
+
+    /// A read is over. Did one of those in it leave memory since it began?
+    fn end<'a>(&mut self, address: &Address, mut strangers: impl Iterator<Item = &'a Address>) -> bool {
+        let Some(began) = self.open.remove(address) else { return false };
+        let old = strangers.any(|row| self.left.get(row).is_some_and(|since| *since >= began));
+        if self.open.is_empty() {
+            self.left.clear();
+        }
+        old
+    }
+}
 
 impl Agents {
     /// The input, if all it concerns is in memory; else it waits until it is.
@@ -22,8 +67,7 @@ impl Agents {
                     return None;
                 }
                 None => {
-                    self.out.push(Effect::Load(address.clone()));
-                    self.slots.insert(address, Slot::Coming(vec![input]));
+                    self.fetch(&address, vec![input]);
                     return None;
                 }
             }
@@ -36,12 +80,16 @@ impl Agents {
         match self.slots.get_mut(address) {
             Some(Slot::Here(_)) => return true,
             Some(Slot::Coming(waiting)) => waiting.push(then),
-            None => {
-                self.out.push(Effect::Load(address.clone()));
-                self.slots.insert(address.clone(), Slot::Coming(vec![then]));
-            }
+            None => self.fetch(address, vec![then]),
         }
         false
+    }
+
+    /// Has an agent read, for these inputs.
+    fn fetch(&mut self, address: &Address, waiting: Vec<Input>) {
+        self.out.push(Effect::Load(address.clone()));
+        self.reads.begin(address);
+        self.slots.insert(address.clone(), Slot::Coming(waiting));
     }
 
     fn concerns(&self, input: &Input) -> Vec<Address> {
@@ -76,6 +124,13 @@ impl Agents {
 
     /// Rows that were asked for.
     pub(super) fn loaded(&mut self, address: &Address, agents: Vec<AgentRow>, runs: Vec<RunRow>) {
+        let away = |row: &&AgentRow| !matches!(self.slots.get(&row.address), Some(Slot::Here(_)));
+        let strangers = agents.iter().filter(away).map(|row| &row.address);
+        if self.reads.end(address, strangers) {
+            // One of its family changed and left memory meanwhile: these rows are old.
+            self.reads.begin(address);
+            return self.out.push(Effect::Load(address.clone()));
+        }
         let mut waiting = Vec::new();
         for address in agents.iter().map(|row| &row.address).chain([address]) {
             if let Some(Slot::Coming(inputs)) = self.slots.get_mut(address) {
@@ -99,10 +154,14 @@ impl Agents {
 
     /// Takes rows into memory that are not there; answers with the agents among them.
     pub(super) fn admit_rows(&mut self, agents: Vec<AgentRow>, runs: Vec<RunRow>) -> Vec<Address> {
+        let mut over = Vec::new();
         for run in runs {
             let shard = self.shard_of(&run.agent.tenant);
             let known = self.shards[shard].runs.contains_key(&run.key);
             if !known {
+                if run.state.over() {
+                    over.push((run.agent.clone(), run.key));
+                }
                 self.shards[shard].runs.insert(run.key, Box::new(run));
             }
         }
@@ -116,6 +175,12 @@ impl Agents {
             self.make_slot(&address);
             self.shards[shard].agents.insert(address.clone(), Box::new(row));
             new.push(address);
+        }
+        // Runs above others that are not over yet, though they are: they leave with their agent.
+        for (address, run) in over {
+            if let Some(live) = self.live(&address) {
+                live.over.push(run);
+            }
         }
         new
     }
@@ -193,15 +258,19 @@ impl Agents {
             (Stage::Ready { after }, _) => *after > self.now,
             (Stage::Attempted, _) => false,
         });
-        let halted = self.halted(&row.address, row.run).is_some();
-        let quiet = row.standing != Standing::Active || !wakeful(row) || row.rests_until > self.now || halted;
+        // Whoever has something to do and is stopped stays: it goes on when the stop is lifted.
+        let quiet = row.standing != Standing::Active || !wakeful(row) || row.rests_until > self.now;
         waits && quiet && !self.has_company(row)
     }
 
     /// Is one of its children in memory? Then so is it: what they use is booked on its run.
     fn has_company(&self, row: &AgentRow) -> bool {
         let shard = self.shard(&row.address);
-        let runs = row.run.iter().chain(&row.queue);
+        let over = match self.slots.get(&row.address) {
+            Some(Slot::Here(live)) => &live.over[..],
+            _ => &[],
+        };
+        let runs = row.run.iter().chain(&row.queue).chain(over);
         let mut children = runs.filter_map(|run| shard.runs.get(run)).flat_map(|run| &run.children);
         children.any(|child| shard.runs.contains_key(child))
     }
@@ -234,6 +303,7 @@ impl Agents {
             }
         }
         self.shards[shard].agents.remove(address);
+        self.reads.leave(address);
         self.alarms.arm(due, Alarm::Agent(address.clone()));
     }
 }

@@ -33,4 +33,4 @@ pub use input::{Input, Start};
 pub use machine::{Agents, shard_of};
 pub use rules::Rules;
 pub use shard::Shard;
-pub use show::{Need, View};
+pub use show::{Need, Tally, View};

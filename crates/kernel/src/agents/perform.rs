@@ -34,7 +34,12 @@ impl Agents {
         }
         match row.work.clone() {
             Work::Model { .. } | Work::Tool { .. } => self.line_up(address, effect),
-            Work::Get { .. } => self.fly(address, effect, false),
+            Work::Get { .. } => {
+                let flies = self.live(address).is_some_and(|live| live.flights.contains_key(&effect));
+                if !flies {
+                    self.fly(address, effect, false);
+                }
+            }
             Work::Put { key, .. } => self.want_value(address, effect, key),
             Work::Watch { key, version } => self.watch(address, effect, key, version),
             Work::Message { to, body } => self.post(address, effect, &to, body),
@@ -135,6 +140,15 @@ impl Agents {
     /// What came of performing an effect.
     pub(super) fn report(&mut self, effect: EffectId, address: &Address, report: Report) {
         let flight = self.live(address).and_then(|live| live.flights.remove(&effect));
+        if flight.is_none() {
+            // It was dropped, and its answer crossed that: only that it was done matters now.
+            if !matches!(report, Report::Done { .. }) {
+                return;
+            }
+            if let Some(live) = self.live(address) {
+                live.lined.remove(&effect);
+            }
+        }
         self.charge(address, effect, &report);
         self.leave_pool(address, effect);
         let Some(row) = self.pending(address, effect) else { return };
@@ -219,7 +233,14 @@ impl Agents {
 
     /// The tool that undoes an effect was called.
     fn undone(&mut self, address: &Address, effect: EffectId, report: Report) {
+        let doubtful = |row: &Pending| matches!(row.stage, Stage::Doubtful { .. });
+        let over = self.pending(address, effect).is_some_and(doubtful);
         match report {
+            // Its run ended meanwhile: nobody wants it done again.
+            Report::Done { answer: Answer::Done(_), .. } if over => {
+                self.answer_failed(address, effect, Code::RunCancelled, "undone, since its run ended");
+            }
+            _ if over => {}
             Report::Done { answer: Answer::Done(_), .. } => {
                 let why = Arc::from("undone, and done again");
                 self.record(address, Event::Postponed { effect, until: self.now, why, counts: true });
@@ -284,23 +305,53 @@ impl Agents {
         let Some(live) = self.live(address) else { return };
         let flying: Vec<EffectId> = live.flights.keys().filter(|effect| effect.run == run).copied().collect();
         let lined: Vec<EffectId> = live.lined.iter().filter(|effect| effect.run == run).copied().collect();
-        live.flights.retain(|effect, _| effect.run != run);
         live.lined.retain(|effect| effect.run != run);
         if own {
             live.turn = None;
             live.lined_up = false;
             self.turns.leave(address);
+            self.withdraw_turn(address);
         }
         for effect in flying {
-            // What must not be sent twice is let finish, so that its outcome is known.
-            if self.pending(address, effect).is_some_and(|row| row.class.repeats()) {
-                self.out.push(Effect::Abort(effect));
-            }
-            self.leave_pool(address, effect);
+            self.drop_flight(address, effect);
         }
         for effect in lined {
             self.leave_pool(address, effect);
         }
+    }
+
+    /// Drops what is performed for an effect of a run that ends, begins again or is stopped.
+    /// What must not be sent twice is let finish, so that its outcome is known, unless it
+    /// was never sent.
+    pub(super) fn drop_flight(&mut self, address: &Address, effect: EffectId) -> bool {
+        let shard = self.shard_of(&address.tenant);
+        let Some((repeats, undo)) = self.flight(address, effect) else { return false };
+        if repeats {
+            self.abort(shard, effect);
+        } else if undo || !self.withdraw(shard, |held| matches!(held, Effect::Perform(p) if p.effect == effect)) {
+            return false;
+        } else {
+            let why = Arc::from("taken back before it was sent");
+            self.record(address, Event::Postponed { effect, until: self.now, why, counts: false });
+        }
+        if let Some(live) = self.live(address) {
+            live.flights.remove(&effect);
+        }
+        self.leave_pool(address, effect);
+        true
+    }
+
+    /// May what is performed for this effect be sent again, and is it its undoing?
+    fn flight(&mut self, address: &Address, effect: EffectId) -> Option<(bool, bool)> {
+        let repeats = self.pending(address, effect)?.class.repeats();
+        let flight = self.live(address)?.flights.get(&effect)?;
+        Some((repeats, flight.undo))
+    }
+
+    /// Takes a turn back that its handler has not seen.
+    pub(super) fn withdraw_turn(&mut self, address: &Address) -> bool {
+        let shard = self.shard_of(&address.tenant);
+        self.withdraw(shard, |held| matches!(held, Effect::Turn(grant) if grant.address == *address))
     }
 
     /// What of an agent is due by now.
@@ -343,13 +394,14 @@ impl Agents {
     }
 
     /// Nobody waits for it any longer.
-    fn give_up(&mut self, address: &Address, effect: EffectId, attempted: bool) {
+    fn give_up(&mut self, address: &Address, effect: EffectId, mut attempted: bool) {
         self.unwait(address, effect);
         if let Some(live) = self.live(address) {
             let flew = live.flights.remove(&effect).is_some();
             live.lined.remove(&effect);
             if flew {
-                self.out.push(Effect::Abort(effect));
+                let withdrawn = self.abort(self.shard_of(&address.tenant), effect);
+                attempted &= !withdrawn;
             }
         }
         self.leave_pool(address, effect);

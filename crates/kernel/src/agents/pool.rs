@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use seawall_model::{At, Millis, RunKey, Tenant, limits};
 
+/// The weight of root tenants that no rule names, as in the queues of calls.
+const WEIGHT: u32 = 100;
 /// Virtual time of one unit of cost at weight 1: enough that weights up to a million divide
 /// it without being rounded away.
 const SCALE: u128 = 1 << 20;
@@ -132,17 +134,12 @@ impl<I: Ord + Clone> Pool<I> {
         self.places = places;
     }
 
-    /// From now on root tenants have these weights, and all others 1.
+    /// From now on root tenants have these weights, and all others [`WEIGHT`].
     pub(crate) fn weigh(&mut self, weights: &[(Arc<str>, u32)]) {
         self.weights = weights.iter().map(|(tenant, weight)| (tenant.clone(), (*weight).max(1))).collect();
         for (tenant, account) in &mut self.accounts {
-            account.weight = self.weights.get(tenant).copied().unwrap_or(1);
+            account.weight = self.weights.get(tenant).copied().unwrap_or(WEIGHT);
         }
-    }
-
-    /// Places.
-    pub(crate) fn places(&self) -> u32 {
-        self.places
     }
 
     /// Places that are held.
@@ -191,7 +188,7 @@ impl<I: Ord + Clone> Pool<I> {
     fn join(&mut self, waiting: &Waiting, tree: (u64, u64, RunKey)) {
         let tenant = &waiting.tenant;
         let account = self.accounts.entry(tenant.clone()).or_insert_with(|| Account {
-            weight: self.weights.get(tenant).copied().unwrap_or(1),
+            weight: self.weights.get(tenant).copied().unwrap_or(WEIGHT),
             ..Account::default()
         });
         if account.waiters == 0 {
@@ -451,7 +448,7 @@ mod tests {
         assert_eq!((pool.next(At(0)), pool.next(At(0))), (Some(3), None));
         pool.resize(1);
         pool.leave(&1);
-        assert_eq!((pool.held(), pool.len(), pool.places(), pool.next(At(0))), (2, 2, 1, None));
+        assert_eq!((pool.held(), pool.len(), pool.next(At(0))), (2, 2, None));
         // Neither who waits nor who has a place comes in twice; who is unknown does not leave.
         enter(&mut pool, 4, 9, 9, At(1));
         enter(&mut pool, 3, 9, 9, At(1));
@@ -464,7 +461,7 @@ mod tests {
     #[test]
     fn weights_and_real_costs_move_a_tenant() {
         let mut pool = Pool::new(1);
-        pool.weigh(&[("t0".into(), 3)]);
+        pool.weigh(&[("t0".into(), 300)]);
         for id in 0..400 {
             enter(&mut pool, id, id % 2, id % 2, At(0));
         }

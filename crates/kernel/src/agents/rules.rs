@@ -30,7 +30,7 @@ pub struct Rules {
     pub tool_max: u32,
     /// Calls at once on tools by name; the part before the first `.` names a server.
     pub tools: Vec<(Arc<str>, u32)>,
-    /// Weights of root tenants in all pools; every other weighs 1.
+    /// Weights of root tenants in all pools; every other weighs 100.
     pub weights: Vec<(Arc<str>, u32)>,
     /// Runs that are not over, of all agents.
     pub runs_max: usize,

@@ -188,8 +188,12 @@ impl Agents {
             }
         }
         self.serve_watchers(name);
-        let idle = self.values.get(name).is_some_and(|slot| slot.watchers.is_empty());
-        if idle {
+        self.rest_value(name);
+    }
+
+    /// A value that nobody waits for leaves memory once it is on disk.
+    fn rest_value(&mut self, name: &Name) {
+        if self.values.get(name).is_some_and(|slot| slot.here && slot.watchers.is_empty()) {
             let shard = self.shard_of(&name.0);
             let seq = self.shards[shard].row.seq;
             self.values_idle.push_back((shard, seq, name.clone()));
@@ -277,8 +281,10 @@ impl Agents {
         match row.work.clone() {
             Work::Acquire { resource, .. } => self.leave_line(&(address.tenant.clone(), resource), effect),
             Work::Watch { key, .. } => {
-                if let Some(slot) = self.values.get_mut(&(address.tenant.clone(), key)) {
+                let name = (address.tenant.clone(), key);
+                if let Some(slot) = self.values.get_mut(&name) {
                     slot.watchers.retain(|(watching, _, _)| *watching != effect);
+                    self.rest_value(&name);
                 }
             }
             _ => {}

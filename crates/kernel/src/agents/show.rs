@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, AgentState, Pending, Rung, RunState, Stage, Standing};
+use seawall_model::durable::{AgentRow, AgentState, Pending, Rung, RunRow, RunState, Stage, Standing};
 use seawall_model::effect::{EffectId, Spend, Work};
 use seawall_model::{Address, At, RunKey};
 
 use super::machine::{Agents, Slot};
 use super::pool::Pool;
+use super::shard::Shard;
 use super::turn::wakeful;
 
 /// What an agent waits for.
@@ -25,6 +26,15 @@ pub struct Need {
     pub until: Option<At>,
     /// The effect, if it is one.
     pub effect: Option<EffectId>,
+}
+
+/// How agents in memory stand, by type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// By type and state.
+    pub states: BTreeMap<Arc<str>, BTreeMap<&'static str, u64>>,
+    /// Those that wait, by the cause that is nearest.
+    pub needs: BTreeMap<&'static str, u64>,
 }
 
 /// Figures of all agents.
@@ -80,7 +90,7 @@ impl Agents {
             need("quarantine", row.why.as_deref().unwrap_or_default(), None);
         }
         if let Some(scope) = self.halted(&row.address, row.run) {
-            need("halted", &format!("{scope:?}"), None);
+            need("halted", &scope.to_string(), None);
         }
         if row.rests_until == At::MAX && row.progress.rung >= Rung::Paused {
             need("guard", "a human, after no progress", None);
@@ -132,7 +142,7 @@ impl Agents {
 
     /// A run that is in memory.
     #[must_use]
-    pub fn run_row(&self, run: RunKey) -> Option<&seawall_model::durable::RunRow> {
+    pub fn run_row(&self, run: RunKey) -> Option<&RunRow> {
         self.shards.get(usize::from(run.shard()))?.runs.get(&run).map(|row| &**row)
     }
 
@@ -145,7 +155,7 @@ impl Agents {
 
     /// The shards as they are in memory.
     #[must_use]
-    pub fn shards(&self) -> &[super::Shard] {
+    pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
@@ -165,6 +175,27 @@ impl Agents {
             Slot::Coming(_) => true,
         };
         !self.slots.values().any(busy)
+    }
+
+    /// How the agents of a tenant and all below it stand, those in memory.
+    #[must_use]
+    pub fn tally(&self, tenant: Option<&str>) -> Tally {
+        let mut tally = Tally::default();
+        for row in self.shards.iter().flat_map(|shard| shard.agents.values()) {
+            if tenant.is_some_and(|prefix| !row.address.tenant.is_under(prefix)) {
+                continue;
+            }
+            let kind = row.address.agent.kind();
+            if !tally.states.contains_key(kind) {
+                tally.states.insert(kind.into(), BTreeMap::new());
+            }
+            let states = tally.states.get_mut(kind).expect("it was just put there");
+            *states.entry(self.state(row).as_str()).or_default() += 1;
+            if let Some(need) = self.needs(row).first() {
+                *tally.needs.entry(need.cause).or_default() += 1;
+            }
+        }
+        tally
     }
 
     /// Figures for metrics.
@@ -200,36 +231,7 @@ impl Agents {
             for row in shard.agents.values() {
                 self.check_agent(row)?;
             }
-            for run in shard.runs.values() {
-                let own = shard.agents.get(&run.agent).map_or(Spend::default(), |agent| {
-                    let own = agent.pending.iter().filter(|pending| pending.id.run == run.key);
-                    own.fold(Spend::default(), |sum, pending| sum.plus(pending.reserved))
-                });
-                let below = shard
-                    .runs
-                    .values()
-                    .filter(|child| child.parent.is_some_and(|effect| effect.run == run.key))
-                    .fold(Spend::default(), |sum, child| sum.plus(child.reserved));
-                let all = own.plus(below);
-                if run.reserved.calls < all.calls || run.reserved.tokens < all.tokens {
-                    return Err(format!("{} reserves less than is reserved on it", run.key));
-                }
-                let suspended = run.children.iter().any(|child| !shard.runs.contains_key(child));
-                if !suspended && run.reserved != all {
-                    return Err(format!("{} reserves {:?} for effects of {all:?}", run.key, run.reserved));
-                }
-                if run.state.over() && run.reserved != below {
-                    return Err(format!("{} is over and reserves {:?}", run.key, run.reserved));
-                }
-                let allowed = run.allowance;
-                let over = allowed.calls.is_some_and(|max| run.used.calls + run.reserved.calls > max)
-                    || allowed.steps.is_some_and(|max| run.used.steps > max)
-                    || allowed.tokens.is_some_and(|max| run.used.tokens + run.reserved.tokens > max)
-                    || allowed.money.is_some_and(|max| run.used.money + run.reserved.money > max);
-                if over {
-                    return Err(format!("{} used {:?} of {allowed:?}", run.key, run.used));
-                }
-            }
+            check_runs(shard)?;
         }
         Ok(())
     }
@@ -267,4 +269,41 @@ impl Agents {
 /// Places held, and how many wait for one.
 fn figures<I: Clone + Ord>(pool: &Pool<I>) -> (u32, usize) {
     (u32::try_from(pool.held()).unwrap_or(u32::MAX), pool.len())
+}
+
+/// What is reserved on a run is what its effects under way and the runs below it reserve.
+fn check_runs(shard: &Shard) -> Result<(), String> {
+    let mut below: BTreeMap<RunKey, Spend> = BTreeMap::new();
+    for run in shard.runs.values() {
+        if let Some(parent) = run.parent {
+            let sum = below.entry(parent.run).or_default();
+            *sum = sum.plus(run.reserved);
+        }
+    }
+    for run in shard.runs.values() {
+        let pending = shard.agents.get(&run.agent).map_or(&[][..], |agent| &agent.pending);
+        let own = pending.iter().filter(|pending| pending.id.run == run.key);
+        let own = own.fold(Spend::default(), |sum, pending| sum.plus(pending.reserved));
+        let below = below.get(&run.key).copied().unwrap_or_default();
+        check_run(run, own.plus(below), run.children.iter().any(|child| !shard.runs.contains_key(child)))?;
+    }
+    Ok(())
+}
+
+/// `all` is what is reserved on the run by those in memory; some of its children may not be.
+fn check_run(run: &RunRow, all: Spend, some_away: bool) -> Result<(), String> {
+    let less = run.reserved.calls < all.calls || run.reserved.tokens < all.tokens || run.reserved.money < all.money;
+    if less || (!some_away && run.reserved != all) {
+        return Err(format!("{} reserves {:?} for effects of {all:?}", run.key, run.reserved));
+    }
+    let taken = run.used.plus(run.reserved);
+    let allowed = run.allowance;
+    let over = allowed.calls.is_some_and(|max| taken.calls > max)
+        || allowed.steps.is_some_and(|max| taken.steps > max)
+        || allowed.tokens.is_some_and(|max| taken.tokens > max)
+        || allowed.money.is_some_and(|max| taken.money > max);
+    if over {
+        return Err(format!("{} used {:?} of {allowed:?}", run.key, run.used));
+    }
+    Ok(())
 }

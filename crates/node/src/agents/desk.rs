@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use seawall_kernel::agents::effect::{Grant, Notice, Perform, Reply};
 use seawall_kernel::agents::input::Ticket;
-use seawall_kernel::agents::{Agents, Batch, Effect, Input, Need, View};
+use seawall_kernel::agents::{Agents, Batch, Effect, Input, Need, Tally, View};
 use seawall_model::durable::{AgentRow, AgentState, RunRow, RunState};
 use seawall_model::effect::EffectId;
 use seawall_model::{Address, At, RunKey, Tenant};
@@ -197,6 +197,12 @@ impl Desk {
     #[must_use]
     pub fn view(&self) -> View {
         self.lock().agents.view()
+    }
+
+    /// How the agents of a tenant and all below it stand, those in memory.
+    #[must_use]
+    pub fn tally(&self, tenant: Option<&str>) -> Tally {
+        self.lock().agents.tally(tenant)
     }
 
     /// The reconciler: does anything run, wait or reserve without a reason?

@@ -34,6 +34,7 @@ use super::define::Definition;
 
 pub use builtin::{NAMES as BUILTINS, rules_of};
 pub use kit::{Catalogue, Kit};
+pub use log::{FORK, FORK_RETOLD, conversation};
 
 pub use crate::tools::ToolCard as Tool;
 
@@ -81,6 +82,13 @@ pub fn request(
     recipe: &[u8],
 ) -> Result<Vec<u8>, Fault> {
     think::request(definition, kit, state, recipe)
+}
+
+/// Is what a model answers to this recipe what the agent says, and not something that the
+/// loop asks for itself?
+#[must_use]
+pub fn is_talk(recipe: &Payload) -> bool {
+    think::is_talk(recipe.here().unwrap_or_default())
 }
 
 /// Why a run cannot go on.

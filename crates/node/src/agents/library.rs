@@ -28,6 +28,41 @@ struct Shelf {
     kits: HashMap<(Arc<str>, Arc<str>), Arc<Kit>>,
 }
 
+/// A file as it was.
+#[derive(Debug)]
+pub struct Undo {
+    path: PathBuf,
+    before: Option<String>,
+}
+
+impl Undo {
+    /// Puts the file back as it was.
+    ///
+    /// # Errors
+    /// In words: it cannot be written.
+    pub fn undo(self) -> Result<(), String> {
+        self.put(self.before.as_deref())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
+    fn put(&self, text: Option<&str>) -> Result<(), String> {
+        let failed = |why: std::io::Error| format!("{}: {why}", self.path.display());
+        let Some(text) = text else {
+            return match std::fs::remove_file(&self.path) {
+                Err(why) if why.kind() != std::io::ErrorKind::NotFound => Err(failed(why)),
+                _ => Ok(()),
+            };
+        };
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        // Whole at once: whoever looks at the folder meanwhile sees one or the other.
+        let unfinished = self.path.with_extension("part");
+        std::fs::write(&unfinished, text).map_err(failed)?;
+        std::fs::rename(&unfinished, &self.path).map_err(failed)
+    }
+}
+
 impl Library {
     /// An empty library that keeps versions in this folder.
     #[must_use]
@@ -151,6 +186,42 @@ impl Library {
         let (stem, text) = text.split_once('\n')?;
         let (definition, _) = Definition::from_toml(stem, text).ok()?;
         Some(definition)
+    }
+
+    /// The text of a version as it was written, from the archive.
+    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
+    #[must_use]
+    pub fn text(&self, kind: &str, version: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.path(kind, version)).ok()?;
+        text.split_once('\n').map(|(_, text)| text.to_owned())
+    }
+
+    /// The file of a folder that defines this type.
+    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
+    fn file_of(folder: &Path, kind: &str) -> Result<Option<PathBuf>, String> {
+        let (_, files) = Self::read(folder)?;
+        let defines = |(name, text): &&(String, String)| {
+            let stem = name.strip_suffix(".toml").unwrap_or(name);
+            Definition::from_toml(stem, text).is_ok_and(|(definition, _)| *definition.kind == *kind)
+        };
+        let file = files.iter().find(defines).map(|(name, _)| folder.join(name));
+        // One that cannot be read as it is may still be this type's by its name.
+        let named = folder.join(format!("{kind}.toml"));
+        Ok(file.or_else(|| named.exists().then_some(named)))
+    }
+
+    /// Writes a type's file into a folder, or removes it. Answers with what puts it back
+    /// as it was.
+    ///
+    /// # Errors
+    /// In words: the folder cannot be written.
+    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
+    pub fn write(folder: &Path, kind: &str, text: Option<&str>) -> Result<Undo, String> {
+        let path = Self::file_of(folder, kind)?.unwrap_or_else(|| folder.join(format!("{kind}.toml")));
+        let before = std::fs::read_to_string(&path).ok();
+        let undo = Undo { path, before };
+        undo.put(text)?;
+        Ok(undo)
     }
 
     /// What a definition offers its agents, of the tools there are.

@@ -8,28 +8,32 @@ pub mod schema;
 pub mod notes;
 pub mod handler;
 pub mod library;
+pub mod census;
 pub mod desk;
 pub mod scribe;
 pub mod worker;
 pub mod perform;
+pub mod stream;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use seawall_kernel::agents::effect::Notice;
 use seawall_kernel::agents::{Agents, Input, Rules, Shard, shard_of};
 use seawall_model::{RunKey, limits};
 use seawall_store::Error;
 use seawall_store::journal::{Blobs, Journal, Reader};
-use tokio::sync::broadcast;
+use tokio::sync::{Semaphore, broadcast};
 
 use crate::app::App;
 use crate::clock;
-use crate::config::agents::AgentsConfig;
+use crate::config::Config;
 use crate::process;
 use crate::tasks::{Kind, Tasks};
 
+use census::{Census, Told};
 use desk::{Desk, Job, Look};
 use handler::Tool;
 use library::Library;
@@ -48,8 +52,18 @@ pub struct Runtime {
     pub library: Arc<Library>,
     /// Records as they become durable.
     pub events: Events,
+    /// What runs say while they work, to whoever listens.
+    pub talks: Arc<stream::Talks>,
     /// Where large payloads lie.
     pub blobs: Blobs,
+    /// Is the journal being exported? One at a time: it occupies a worker.
+    pub exporting: AtomicBool,
+    /// What operators were told of, for metrics.
+    pub told: Arc<Told>,
+    /// How many agents there are, suspended ones included, as of lately.
+    pub census: Mutex<Census>,
+    questions: Arc<Semaphore>,
+    edits: Mutex<()>,
     data: PathBuf,
     scribe: OnceLock<std::thread::JoinHandle<()>>,
 }
@@ -71,7 +85,8 @@ impl Runtime {
     ///
     /// # Errors
     /// In words: journal or definitions cannot be read.
-    pub fn open(config: &AgentsConfig, data: &Path, tasks: &Tasks) -> Result<(Arc<Self>, Found), String> {
+    pub fn open(whole: &Config, tasks: &Tasks) -> Result<(Arc<Self>, Found), String> {
+        let (config, data) = (&whole.agents, whole.data.as_path());
         let mut journal = Journal::open(data, config.durability).map_err(in_words)?;
         let library = Arc::new(Library::new(data.join("definitions")));
         read_definitions(&library, &config.folder)?;
@@ -85,13 +100,21 @@ impl Runtime {
             .filter(|run| !run.state.over())
             .map(|run| run.key)
             .collect();
-        let agents = Agents::open(clock::wall(clock::now()), rules(config, &library), shards, keys.len());
+        let agents = Agents::open(clock::wall(clock::now()), rules(whole, &library), shards, keys.len());
         let found = Found {
             kinds: library.newest().len(),
             agents: live.iter().map(|(agents, _)| agents.len()).sum(),
             runs: keys.len(),
         };
-        let desk = Desk::new(agents, Box::new(tell_operators));
+        let told = Arc::new(Told::default());
+        let counts = told.clone();
+        let desk = Desk::new(
+            agents,
+            Box::new(move |notice| {
+                counts.count(notice);
+                tell_operators(notice);
+            }),
+        );
         let (events, _) = broadcast::channel(limits::EVENTS_LAG_MAX);
         let blobs = journal.blobs().clone();
         let kept = Kept { bytes_max: config.disk_bytes_max, span: config.retention };
@@ -102,7 +125,21 @@ impl Runtime {
             desk.restore(agents, runs);
         }
         let scribe = OnceLock::from(thread);
-        Ok((Arc::new(Self { desk, library, events, blobs, data: data.to_owned(), scribe }), found))
+        let runtime = Self {
+            desk,
+            library,
+            events,
+            talks: Arc::default(),
+            blobs,
+            exporting: AtomicBool::new(false),
+            told,
+            census: Mutex::default(),
+            questions: Arc::new(Semaphore::new(limits::JOURNAL_QUESTIONS_MAX)),
+            edits: Mutex::default(),
+            data: data.to_owned(),
+            scribe,
+        };
+        Ok((Arc::new(runtime), found))
     }
 
     /// Starts the workers.
@@ -119,11 +156,17 @@ impl Runtime {
                 library: self.library.clone(),
                 app: app.clone(),
             };
-            let work = move || process::vital_work("worker", || worker.work());
+            let runtime = tokio::runtime::Handle::current();
+            let work = move || {
+                // Effects are tasks: whoever begins them must be known to the runtime.
+                let _entered = runtime.enter();
+                process::vital_work("worker", || worker.work());
+            };
             app.tasks.thread(Kind::Worker, work).map_err(|why| format!("cannot start a worker: {why}"))?;
         }
         app.tasks.spawn(Kind::Timer, process::vital("agents' timer", self.desk.clone().run_timer()));
-        app.tasks.spawn(Kind::Operator, keep_stock(app.clone(), self.library.clone()));
+        app.tasks.spawn(Kind::Operator, keep_house(app.clone(), self.library.clone()));
+        app.tasks.spawn(Kind::Pulse, census::keep(app.clone()));
         Ok(())
     }
 
@@ -131,24 +174,48 @@ impl Runtime {
     ///
     /// # Errors
     /// In words.
-    pub fn reload(&self, config: &AgentsConfig) -> Result<(), String> {
-        read_definitions(&self.library, &config.folder)?;
+    pub fn reload(&self, config: &Config) -> Result<(), String> {
+        read_definitions(&self.library, &config.agents.folder)?;
         self.configure(config);
         Ok(())
     }
 
     /// Tells the kernel of the definitions and rules in force.
-    pub fn configure(&self, config: &AgentsConfig) {
+    pub fn configure(&self, config: &Config) {
         self.desk.tell(Input::Configure(Box::new(rules(config, &self.library))));
     }
 
+    /// Writes a type's definition into the folder, or removes it, and puts that in force.
+    /// What cannot be in force leaves everything as it was. Waits for the disk.
+    ///
+    /// # Errors
+    /// In words.
+    pub fn define(&self, config: &Config, kind: &str, text: Option<&str>) -> Result<(), String> {
+        let _alone = self.edits.lock().unwrap_or_else(PoisonError::into_inner);
+        let undo = Library::write(&config.agents.folder, kind, text)?;
+        self.reload(config).map_err(|why| match undo.undo() {
+            Ok(()) => why,
+            Err(also) => format!("{why}\n{also}"),
+        })
+    }
+
     /// Reads from the journal on a worker's thread, where waiting for the disk is no harm.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if as many questions wait as may; else what the journal says.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Reader) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
+        let permit = self.questions.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
-        let look = Look(Box::new(move |reader| drop(sender.send(read(reader)))));
+        let look = Look(Box::new(move |reader| {
+            // Whoever has left does not wait any more: nothing is read for them.
+            if !sender.is_closed() {
+                drop(sender.send(read(reader)));
+            }
+            drop(permit);
+        }));
         self.desk.put(Job::Read(look));
         receiver.await.unwrap_or_else(|_| Err(Error::Busy))
     }
@@ -172,8 +239,12 @@ fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
     library.shelve(reading, &files)
 }
 
-fn rules(config: &AgentsConfig, library: &Library) -> Rules {
+fn rules(config: &Config, library: &Library) -> Rules {
+    let roots = config.tenants.iter().filter(|tenant| !tenant.rule.prefix.contains('/'));
+    let weights = roots.map(|tenant| (tenant.rule.prefix.clone(), tenant.rule.weight)).collect();
+    let config = &config.agents;
     Rules {
+        weights,
         kinds: library.kinds(),
         gate: config.permissions.clone(),
         turns_max: config.turns_max,
@@ -249,11 +320,23 @@ fn tell_operators(notice: &Notice) {
     }
 }
 
-/// Tool servers come and go: the kits of agents follow.
-async fn keep_stock(app: Arc<App>, library: Arc<Library>) {
+/// How often the reconciler looks: it holds the desk for some milliseconds with 10,000
+/// agents in memory.
+const RECONCILE_EVERY: u32 = 60;
+
+/// Tool servers come and go: the kits of agents follow. Once a minute the books are checked:
+/// does anything run, wait or reserve without a reason?
+async fn keep_house(app: Arc<App>, library: Arc<Library>) {
     let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut rounds = 0_u32;
     loop {
         look.tick().await;
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(RECONCILE_EVERY)
+            && let Some(Err(what)) = app.agents.as_ref().map(|agents| agents.desk.check())
+        {
+            tracing::error!(%what, "the books of agents do not balance: please report this");
+        }
         let cards = app.tools.list().await;
         let tools = cards.into_iter().map(|card| Tool {
             name: card.name,

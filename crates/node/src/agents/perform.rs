@@ -9,6 +9,7 @@ use seawall_kernel::agents::effect::Perform;
 use seawall_kernel::agents::input::Report;
 use seawall_model::code::{Blame, Retry};
 use seawall_model::effect::{Answer, Spend, Work};
+use seawall_model::limits::PAYLOAD_BYTES_INLINE;
 use seawall_model::{At, Code, Fault, MicroUsd, Payload, Tokens};
 use seawall_store::journal::Blobs;
 use seawall_wire::talk;
@@ -20,7 +21,8 @@ use crate::gateway::inside::{self, Inside};
 use crate::tasks::Kind;
 use crate::tools::{Call, Outcome};
 
-use super::desk::Desk;
+use super::desk::{Desk, Job, Look};
+use super::stream::{Speaker, Talk};
 
 /// Begins an effect whose request or arguments are `body`.
 pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, body: &[u8]) {
@@ -46,17 +48,31 @@ pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, 
             _ = &mut dropped => None,
         };
         desk.land(effect);
-        if let Some(report) = report {
-            desk.tell(Input::Report { effect, address, report: stowed(&blobs, report) });
+        match report {
+            // Written to the disk by a worker, which may wait for it.
+            Some(report) if is_large(&report) => {
+                let teller = desk.clone();
+                desk.put(Job::Read(Look(Box::new(move |_| {
+                    teller.tell(Input::Report { effect, address, report: stowed(&blobs, report) });
+                }))));
+            }
+            Some(report) => desk.tell(Input::Report { effect, address, report }),
+            None => {}
         }
     });
+}
+
+/// Is its answer too large for a record?
+fn is_large(report: &Report) -> bool {
+    let large = |body: &Payload| body.here().is_some_and(|bytes| bytes.len() as u64 > PAYLOAD_BYTES_INLINE);
+    matches!(report, Report::Done { answer: Answer::Done(body) | Answer::Error(body), .. } if large(body))
 }
 
 /// A large answer goes to the blob store before a record names it.
 fn stowed(blobs: &Blobs, report: Report) -> Report {
     let Report::Done { answer, used } = report else { return report };
     let put = |payload: Payload| match payload {
-        Payload::Here(bytes) if bytes.len() as u64 > seawall_model::limits::PAYLOAD_BYTES_INLINE => {
+        Payload::Here(bytes) if bytes.len() as u64 > PAYLOAD_BYTES_INLINE => {
             blobs.put(bytes.to_vec())
         }
         small => Ok(small),
@@ -87,6 +103,7 @@ async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
         root,
         body,
         deadline: None,
+        speaker: speaker(app, perform),
     };
     match inside::chat(app, inside).await {
         Ok(answer) => {
@@ -120,7 +137,20 @@ fn refused(fault: &Fault) -> Report {
     Report::NotDone { code: fault.code, why, retry_after: fault.retry_after, counts }
 }
 
+/// Through whom the run talks while this effect is performed. What a model says to the loop
+/// itself, such as a summary, is not for others.
+fn speaker(app: &App, perform: &Perform) -> Option<Speaker> {
+    let speaker = app.agents.as_ref()?.talks.speaker(perform.effect.run)?;
+    match &perform.work {
+        Work::Model { recipe, .. } if !super::handler::is_talk(recipe) => None,
+        _ => Some(speaker),
+    }
+}
+
 async fn call(app: &Arc<App>, perform: &Perform, tool: Arc<str>, args: &[u8]) -> Report {
+    if let Some(speaker) = speaker(app, perform) {
+        speaker.say(Talk::Tool(tool.clone()));
+    }
     let Some(args) = without(args, &perform.redact) else {
         let why = "its arguments are not JSON".into();
         return Report::Done { answer: Answer::Failed { code: Code::BadJson, why }, used: Spend::default() };

@@ -1,31 +1,66 @@
 //! `seawall check`: every problem with its line and hint, or the effective
-//! configuration with the origin of every value.
+//! configuration with the origin of every value, and what each type of agent may do.
 
 use serde_json::{Value, json};
 
 use crate::config::{Flags, Loaded, Origin, Problem, Setting};
 
+use super::agents::permits::{self, Folder};
 use super::args::CheckArgs;
 use super::code;
 use super::print::{self, BAD, BOLD, Cell, DIM, GOOD, Table, WARN};
 
 pub(crate) fn run(args: &CheckArgs) -> i32 {
     let flags = args.served.flags();
-    let loaded = Loaded::read(&flags);
-    match &loaded {
-        Ok(loaded) if args.json.json => print::json(&effective_json(loaded, args.changed)),
-        Ok(loaded) => {
-            print::text(&effective(loaded, args.changed));
-            print::text(&problems("warning", &file_name(loaded), &loaded.warnings));
+    let loaded = Loaded::read(&flags).and_then(|loaded| {
+        permits::read(&loaded.config).map(|folder| (loaded, folder)).map_err(|one| vec![one])
+    });
+    let (loaded, folder) = match loaded {
+        Ok(both) => both,
+        Err(found) => {
+            if args.json.json {
+                let problems: Vec<Value> = found.iter().map(problem_json).collect();
+                print::json(&json!({ "ok": false, "problems": problems }));
+            } else {
+                report(&flags, &found);
+            }
+            return code::USAGE;
         }
-        Err(found) if args.json.json => {
-            print::json(
-                &json!({ "ok": false, "problems": found.iter().map(problem_json).collect::<Vec<_>>() }),
-            );
+    };
+    let sound = folder.as_ref().is_none_or(Folder::is_sound);
+    if args.json.json {
+        print::json(&whole_json(&loaded, folder.as_ref(), args.changed));
+    } else {
+        print::text(&effective(&loaded, args.changed));
+        print::text(&problems("warning", &file_name(&loaded), &loaded.warnings));
+        if let Some(folder) = &folder {
+            print::text(&folder.render());
+            print::text(&by_file("warning", folder.warnings()));
+            print::note(by_file("error", folder.problems()).trim_end());
         }
-        Err(found) => report(&flags, found),
     }
-    if loaded.is_ok() { code::OK } else { code::USAGE }
+    if sound { code::OK } else { code::USAGE }
+}
+
+/// Problems of several files.
+fn by_file(word: &str, found: &[(String, Problem)]) -> String {
+    found.iter().map(|(file, problem)| problems(word, file, std::slice::from_ref(problem))).collect()
+}
+
+/// The effective configuration, and the types of agents with what they may do.
+fn whole_json(loaded: &Loaded, folder: Option<&Folder>, changed: bool) -> Value {
+    let mut value = effective_json(loaded, changed);
+    let Some(folder) = folder else { return value };
+    let in_file = |(file, problem): &(String, Problem)| {
+        let mut value = problem_json(problem);
+        value["file"] = json!(file);
+        value
+    };
+    value["ok"] = json!(folder.is_sound());
+    value["agents"] = folder.json();
+    value["agent_problems"] = folder.problems().iter().map(in_file).collect();
+    value["agent_warnings"] = folder.warnings().iter().map(in_file).collect();
+    value
 }
 
 /// Writes problems to standard error, for every command that reads the configuration.

@@ -29,6 +29,17 @@ pub(crate) fn text(text: &str) {
     let _ = write!(anstream::stdout().lock(), "{text}");
 }
 
+/// Writes what asks a person for a line, and leaves the line open.
+pub(crate) fn prompt(text: &str) {
+    let mut out = anstream::stdout().lock();
+    let _ = write!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Standard output for what is too much to hold: as it is, without styles.
+pub(crate) fn pipe() -> impl std::io::Write {
+    std::io::BufWriter::new(std::io::stdout().lock())
+}
+
 /// Writes one line to standard error: what is for the person, not for the pipe.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{text}");

@@ -86,6 +86,12 @@ impl Server {
         self.ask(Method::GET, path, None)
     }
 
+    /// What stands under a path, where the server may take so long to answer.
+    pub(crate) fn get_held(&self, path: &str, held: Duration) -> Result<Value, Failed> {
+        let (status, body) = self.fetch_within(WAIT + held, Method::GET, path, None)?;
+        if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
+    }
+
     /// Sends an order.
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failed> {
         self.ask(Method::POST, path, Some(body))
@@ -104,7 +110,17 @@ impl Server {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), Failed> {
-        self.within(WAIT, async {
+        self.fetch_within(WAIT, method, path, body)
+    }
+
+    fn fetch_within(
+        &self,
+        wait: Duration,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), Failed> {
+        self.within(wait, async {
             let response = self.send(method, path, body).await?;
             let status = response.status();
             let bytes = self.whole(response).await?;
@@ -158,7 +174,11 @@ impl Server {
         self.runtime.block_on(tokio::time::sleep(span));
     }
 
-    fn within<T>(&self, wait: Duration, asking: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {
+    fn within<T>(
+        &self,
+        wait: Duration,
+        asking: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
         self.runtime.block_on(async {
             tokio::time::timeout(wait, Box::pin(asking)).await.unwrap_or_else(|_| {
                 let what = format!("{} did not answer within {} s", self.url, wait.as_secs());
@@ -192,7 +212,8 @@ impl Server {
             .body(sending)
             .map_err(|_| failed(code::USAGE, "the key holds characters that no header may hold", ""))?;
         self.client.request(request, again).await.map_err(|error| {
-            let why = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let why =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             let hint = "start it with: seawall serve";
             failed(code::UNAVAILABLE, format!("nothing answers at {url}: {why}"), hint)
         })
@@ -223,7 +244,8 @@ impl Server {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let hint = "pass one with --key or SEAWALL_API_KEY; an admin key may do everything";
-                let what = said.map_or_else(|| format!("{url} asks for a key"), |said| format!("{url}: {said}"));
+                let what =
+                    said.map_or_else(|| format!("{url} asks for a key"), |said| format!("{url}: {said}"));
                 failed(code::USAGE, what, hint)
             }
             _ if said.is_none() => failed(
@@ -282,7 +304,10 @@ mod tests {
         let server = server();
         let body = json!({ "error": { "code": "run_unknown", "message": "There is no run-1.", "hint": "ask `seawall runs`" } });
         let told = server.refused(StatusCode::NOT_FOUND, &body);
-        assert_eq!((told.code, &*told.what, &*told.hint), (64, "There is no run-1 (run_unknown)", "ask `seawall runs`"));
+        assert_eq!(
+            (told.code, &*told.what, &*told.hint),
+            (64, "There is no run-1 (run_unknown)", "ask `seawall runs`")
+        );
         assert_eq!(server.refused(StatusCode::SERVICE_UNAVAILABLE, &body).code, code::UNAVAILABLE);
         assert_eq!(server.refused(StatusCode::UNAUTHORIZED, &Value::Null).code, code::USAGE);
         let told = server.refused(StatusCode::NOT_FOUND, &Value::Null);

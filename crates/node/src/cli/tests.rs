@@ -35,7 +35,31 @@ fn help_texts_are_as_agreed() {
         &["run"],
         &["run", "stop"],
         &["run", "resume"],
+        &["run", "cancel"],
+        &["run", "again"],
+        &["run", "fork"],
         &["run", "forget"],
+        &["agents"],
+        &["agent"],
+        &["agent", "release"],
+        &["start"],
+        &["send"],
+        &["why"],
+        &["inbox"],
+        &["approve"],
+        &["deny"],
+        &["answer"],
+        &["letters"],
+        &["letters", "redrive"],
+        &["halt"],
+        &["unhalt"],
+        &["halts"],
+        &["tools"],
+        &["events"],
+        &["debug"],
+        &["audit"],
+        &["audit", "verify"],
+        &["audit", "export"],
         &["sim"],
     ] {
         all.push_str(&format!("$ seawall {} --help\n{}\n", command.join(" "), help(command)));
@@ -79,6 +103,21 @@ fn wrong_usage_exits_64_and_help_exits_0() {
     assert_eq!(run(&["seawall", "no-such-command"]), code::USAGE);
     assert_eq!(run(&["seawall", "key", "add"]), code::USAGE);
     assert_eq!(run(&["seawall", "check", "--config", "/nowhere/at/all.toml"]), code::USAGE);
+    for bad in [
+        &["seawall", "start", "writer"] as &[&str],
+        &["seawall", "answer", "run-1f03.7"],
+        &["seawall", "answer", "run-1f03.7", "yes", "--again"],
+        &["seawall", "approve", "7"],
+        &["seawall", "halt", "everything"],
+        &["seawall", "letters", "redrive", "7"],
+        &["seawall", "why", "writer"],
+        &["seawall", "debug", "run-1f03", "--set", "a=1"],
+        &["seawall", "run", "cancel", "mine"],
+        &["seawall", "agents", "--list", "-n", "0"],
+    ] {
+        assert_eq!(run(bad), code::USAGE, "{bad:?}");
+    }
+    assert_eq!(run(&["seawall", "audit", "verify", "--data", "/nowhere/at/all"]), code::CANT_CREATE);
     assert_eq!(run(&["seawall", "version", "--json"]), code::OK);
     assert_eq!(run(&["seawall", "--help"]), code::OK);
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use seawall_kernel::plan::{Meter, Price};
 use seawall_model::{Class, EngineKind};
 
+use super::plan::AGENT_PREFIX;
 use super::raw::Reading;
 use super::{Config, EngineConfig, problem};
 
@@ -154,7 +155,9 @@ fn check_tenant_models(r: &mut Reading<'_>, config: &Config) {
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     for tenant in &config.tenants {
         let key = format!("tenant.{}.models", tenant.rule.prefix);
-        for name in tenant.models.iter().filter(|name| !known.contains(&&***name)) {
+        // Which agents there are is not the config's to know.
+        let models = tenant.models.iter().filter(|name| !name.starts_with(AGENT_PREFIX));
+        for name in models.filter(|name| !known.contains(&&***name)) {
             let near = problem::nearest(name, &known);
             let hint = near.map_or_else(String::new, |near| format!("did you mean {near}?"));
             let what = format!("there is no model named {name}");

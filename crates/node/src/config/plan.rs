@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use seawall_kernel::agents::gate::Pattern;
 use seawall_kernel::plan::{CostRule, Engine, Meter, Model, Plan, Price, Replica, TenantRule};
 use seawall_model::{
-    Class, EngineId, EngineKind, Millis, ModelId, Protocol, ReplicaId, Tenant, Tokens, limits,
+    Agent, Class, EngineId, EngineKind, Millis, ModelId, Protocol, ReplicaId, Tenant, Tokens, limits,
 };
 
 use super::{Config, EngineConfig, ModelConfig, Secret, TargetConfig, Url};
@@ -221,6 +222,12 @@ impl Routes {
         names.iter().any(|name| self.resolve(name.as_ref()) == Some(model))
     }
 
+    /// May this tenant ask for this agent as a model? Every rule on its path must agree.
+    #[must_use]
+    pub fn allows_agent(&self, tenant: &Tenant, agent: &Agent) -> bool {
+        self.rules(tenant).all(|rule| rule.models.is_empty() || names_agent(&rule.models, agent))
+    }
+
     /// The class of this tenant's calls where neither header nor key says: the longest
     /// prefix that names one.
     #[must_use]
@@ -241,6 +248,17 @@ impl Routes {
         let general = if own { None } else { self.tenants.get("*") };
         general.into_iter().chain(tenant.prefixes().filter_map(|prefix| self.tenants.get(prefix)))
     }
+}
+
+/// Begins the names of agents where models are asked for.
+pub const AGENT_PREFIX: &str = "agent/";
+
+/// Does one of these names of models stand for this agent? `agent/TYPE` is all agents of a
+/// type, and `*` any characters.
+#[must_use]
+pub fn names_agent<T: AsRef<str>>(names: &[T], agent: &Agent) -> bool {
+    let mut asked = names.iter().filter_map(|name| name.as_ref().strip_prefix(AGENT_PREFIX));
+    asked.any(|name| name == agent.kind() || Pattern::new(name).fits(agent.as_str()))
 }
 
 /// Builds the kernel's plan and the shell's routes.

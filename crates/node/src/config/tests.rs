@@ -385,6 +385,31 @@ fn rules_hold_along_the_path() {
     assert_eq!(routes.class_of(&tenant("other")), Some(Class::Agent));
     let prefixes: Vec<&str> = plan.tenants.iter().map(|rule| &*rule.prefix).collect();
     assert_eq!(prefixes, ["*", "acme"], "by prefix");
+    let agent = |name: &str| seawall_model::Agent::parse(name).expect("valid");
+    assert!(!routes.allows_agent(&tenant("acme"), &agent("writer")), "a list of models names no agents");
+    assert!(routes.allows_agent(&tenant("other"), &agent("writer/1")));
+}
+
+#[test]
+fn agents_are_named_by_type_key_or_pattern() {
+    let named = |name: &str, agent: &str| {
+        let agent = seawall_model::Agent::parse(agent).expect("valid");
+        plan::names_agent(&["fast", name], &agent)
+    };
+    for (name, agent, fits) in [
+        ("agent/writer", "writer", true),
+        ("agent/writer", "writer/1", true),
+        ("agent/writer/1", "writer/1", true),
+        ("agent/writer/1", "writer/2", false),
+        ("agent/writer/1", "writer", false),
+        ("agent/*", "writer/1", true),
+        ("agent/wri*", "writer", true),
+        ("agent/writer", "writers", false),
+        ("writer", "writer", false),
+        ("*", "writer", false),
+    ] {
+        assert_eq!(named(name, agent), fits, "{name} and {agent}");
+    }
 }
 
 #[test]

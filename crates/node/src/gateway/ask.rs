@@ -89,36 +89,29 @@ pub async fn receive(app: &Arc<App>, parts: &Parts, body: Incoming, received: At
     Ok(Receipt { caller, live, body, hold })
 }
 
-/// Why a request was not read, and the receipt back where its body is at fault.
-pub type Unread = (Fault, Option<Receipt>);
-
-/// Checks a request for one of the served protocols.
+/// Checks a request for one of the served protocols, of which `seen` is what its body says.
 ///
 /// # Errors
-/// A fault with its own code for each thing that can be wrong, and the receipt back where
-/// the body is at fault.
+/// A fault with its own code for each thing that can be wrong.
 pub fn read(
     app: &App,
-    protocol: Protocol,
     parts: &Parts,
     receipt: Receipt,
+    seen: Inspected,
     trace: &Arc<str>,
     received: At,
-) -> Result<Ask, Box<Unread>> {
-    let seen = match seawall_wire::inspect(protocol, &receipt.body) {
-        Ok(seen) => seen,
-        Err(fault) => return Err(Box::new((fault, Some(receipt)))),
-    };
+) -> Result<Ask, Fault> {
     let Receipt { caller, live, body, hold } = receipt;
-    let model = resolve(&live, &seen.model).map_err(bare)?;
-    let tenant = sub_tenant(&caller.tenant, &parts.headers).map_err(bare)?;
-    allowed(&live, &caller, &tenant, &model).map_err(bare)?;
-    let class = class(&live, &caller, &tenant, &parts.headers).map_err(bare)?;
-    let lineage = lineage(&caller, &parts.headers).map_err(bare)?;
+    let protocol = seen.protocol;
+    let model = resolve(&live, &seen.model)?;
+    let tenant = sub_tenant(&caller.tenant, &parts.headers)?;
+    allowed(&live, &caller, &tenant, &model)?;
+    let class = class(&live, &caller, &tenant, &parts.headers)?;
+    let lineage = lineage(&caller, &parts.headers)?;
     let (run, parent) = runs(&tenant, lineage.as_deref());
-    let agent = agent(&caller, &parts.headers).map_err(bare)?;
-    let memo = memo::wanted(&parts.headers, &tenant, lineage.as_deref(), protocol, &body).map_err(bare)?;
-    let deadline = deadline(&parts.headers, received).map_err(bare)?;
+    let agent = agent(&caller, &parts.headers)?;
+    let memo = memo::wanted(&parts.headers, &tenant, lineage.as_deref(), protocol, &body)?;
+    let deadline = deadline(&parts.headers, received)?;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
     }
@@ -141,11 +134,6 @@ pub fn read(
         trace: trace.clone(),
         received,
     })
-}
-
-/// A fault that has nothing to do with the body.
-fn bare(fault: Fault) -> Box<Unread> {
-    Box::new((fault, None))
 }
 
 /// Who sent these headers.

@@ -8,8 +8,11 @@ use crate::app::App;
 use crate::config::plan::ModelRoute;
 use crate::keys::Caller;
 
-use super::ask;
 use super::reply::{self, Reply};
+use super::{agent_model, ask};
+
+/// Whose models are that no engine has.
+const OWNER: &str = "seawall";
 
 /// `GET /v1/models`, with what this caller may use, and `GET /v1/models/NAME`.
 ///
@@ -27,9 +30,16 @@ pub fn models(
     let anthropic = headers.contains_key("anthropic-version");
     let may_use = |model: &ModelRoute| ask::may_use(&live, caller, &caller.tenant, model);
     let owner = |model: &ModelRoute| {
-        model.targets.first().map_or_else(|| "seawall".into(), |target| live.engine_name(target.engine))
+        model.targets.first().map_or_else(|| OWNER.into(), |target| live.engine_name(target.engine))
     };
     let body = match name {
+        Some(name) if agent_model::is_one(&live, name) => {
+            agent_model::check(app, &live, caller, name)?;
+            match anthropic {
+                true => seawall_wire::models::model_anthropic(name, created),
+                false => seawall_wire::models::model(name, created, OWNER),
+            }
+        }
         Some(name) => {
             let model = ask::resolve(&live, name)?;
             ask::allowed(&live, caller, &caller.tenant, &model)?;
@@ -40,7 +50,9 @@ pub fn models(
         }
         None => {
             let listed = live.routes.listed().filter(|model| may_use(model));
-            let owners: Vec<_> = listed.map(|model| (model.name.clone(), owner(model))).collect();
+            let mut owners: Vec<_> = listed.map(|model| (model.name.clone(), owner(model))).collect();
+            let agents = agent_model::listed(app, &live, caller);
+            owners.extend(agents.into_iter().map(|name| (name, OWNER.into())));
             let list: Vec<_> = owners.iter().map(|(name, owner)| (&**name, created, &**owner)).collect();
             match anthropic {
                 true => seawall_wire::models::models_anthropic(&list),

@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use seawall_model::{Agent, At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
+use seawall_wire::translate::Gathering;
 
+use crate::agents::stream::{Speaker, Talk};
 use crate::app::{App, Phase};
 use crate::clock;
 
@@ -29,6 +31,8 @@ pub struct Inside {
     pub body: Bytes,
     /// When the answer must have begun.
     pub deadline: Option<At>,
+    /// Who is told of the answer as it comes, where somebody listens.
+    pub speaker: Option<Speaker>,
 }
 
 /// Makes a chat call and gives its answer whole.
@@ -41,19 +45,25 @@ pub async fn chat(app: &Arc<App>, inside: Inside) -> Result<Bytes, Fault> {
     }
     let received = clock::now();
     let live = app.live.load_full();
-    let seen = seawall_wire::inspect(Protocol::Chat, &inside.body)?;
+    let body = if inside.speaker.is_some() { streamed(&inside.body) } else { inside.body };
+    let seen = seawall_wire::inspect(Protocol::Chat, &body)?;
     let model = ask::resolve(&live, &seen.model)?;
     if !live.routes.allows(&inside.tenant, model.id) {
         let message = format!("`{}` may not use the model `{}`.", inside.tenant, model.name);
         return Err(Fault::new(Code::ModelForbidden, message));
     }
-    let hold = app.memory.hold(inside.body.len() as u64).ok_or_else(ask::full)?;
+    let hold = app.memory.hold(body.len() as u64).ok_or_else(ask::full)?;
     let answer_bytes_max = live.config.limits.answer_bytes_max.0;
+    let trace = app.traces.fresh();
+    let gathering = inside.speaker.map(|speaker| {
+        let bytes_max = usize::try_from(answer_bytes_max).unwrap_or(usize::MAX);
+        (Gathering::new(&trace[8..], &seen.model, bytes_max), speaker)
+    });
     let ask = Ask {
         live,
         protocol: Protocol::Chat,
         headers: HeaderMap::new(),
-        body: inside.body,
+        body,
         hold,
         seen,
         tenant: inside.tenant,
@@ -65,16 +75,67 @@ pub async fn chat(app: &Arc<App>, inside: Inside) -> Result<Bytes, Fault> {
         memo: None,
         deadline: inside.deadline,
         model,
-        trace: app.traces.fresh(),
+        trace,
         received,
     };
     let response = call::serve(app, ask).await;
     let (status, retry_after) = (response.status(), retry_after(response.headers()));
+    if let Some((gathering, speaker)) = gathering
+        && status == StatusCode::OK
+        && is_events(response.headers())
+    {
+        return gathered(response.into_body(), gathering, &speaker).await;
+    }
     let body = whole(response.into_body(), answer_bytes_max).await?;
     if status == StatusCode::OK {
         return Ok(body);
     }
     Err(refused(status, &body, retry_after))
+}
+
+/// The same request, its answer streamed. The body is our own: an object that says nothing
+/// of it yet.
+fn streamed(body: &Bytes) -> Bytes {
+    let open = body.strip_suffix(b"}").unwrap_or(body);
+    [open, br#","stream":true,"stream_options":{"include_usage":true}}"#].concat().into()
+}
+
+fn is_events(headers: &HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// Passes the answer on as it comes, and gives it whole at its end.
+async fn gathered(
+    mut body: super::reply::Reply,
+    mut gathering: Gathering,
+    speaker: &Speaker,
+) -> Result<Bytes, Fault> {
+    let mut broken = Broken(Some(speaker));
+    speaker.say(Talk::Begun);
+    let said = |text: &str| speaker.say(Talk::Text(text.into()));
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| Fault::plain(Code::EngineCut))?;
+        if let Ok(data) = frame.into_data() {
+            gathering.feed(&data, said)?;
+        }
+    }
+    let (body, finish) = gathering.end(said)?;
+    broken.0 = None;
+    speaker.say(Talk::Ended(finish));
+    Ok(body.into())
+}
+
+/// Says that an answer broke off, unless it is taken out before: also where the call is
+/// dropped.
+struct Broken<'a>(Option<&'a Speaker>);
+
+impl Drop for Broken<'_> {
+    fn drop(&mut self) {
+        if let Some(speaker) = self.0 {
+            speaker.say(Talk::Broke);
+        }
+    }
 }
 
 async fn whole(mut body: super::reply::Reply, bytes_max: u64) -> Result<Bytes, Fault> {

@@ -132,6 +132,8 @@ pub fn keep(app: &Arc<App>, ask: &Ask, response: &mut Response<Reply>) {
             copy.done();
         }
         Reply::Relay(relay) => relay.copy_to(copy),
+        // What we make ourselves costs nothing.
+        Reply::Feed(_) => {}
     }
 }
 

@@ -1,6 +1,8 @@
 //! The gateway: from a client's HTTP request to an answer. No chain of layers: each
 //! handler calls the functions it needs, and they return what they found.
 
+pub mod agent_model;
+pub mod agents;
 pub mod ask;
 pub mod attempt;
 pub mod call;
@@ -65,10 +67,7 @@ pub async fn answer(app: Arc<App>, request: Request<Incoming>) -> Response<Reply
         Route::Ready => get(&parts.method).map(|()| ops::ready(&app)),
         Route::Metrics => get(&parts.method).and_then(|()| ops::metrics(&app, &parts.headers, received)),
         Route::State => get(&parts.method).and_then(|()| ops::state(&app, &parts.headers, received)),
-        Route::Runs => match get(&parts.method) {
-            Ok(()) => runs::list(&app, &parts, received).await,
-            Err(fault) => Err(fault),
-        },
+        Route::Agents => return Box::pin(agents::serve(&app, parts, body, trace, received)).await,
         Route::Halt(run, stop) if parts.method == Method::POST => {
             ops::halt(&app, &parts.headers, received, &run, stop)
         }
@@ -92,17 +91,26 @@ async fn call(
     if *app.phase.borrow() >= Phase::Draining {
         return reject(app, protocol, &trace, protocol.path(), &Fault::plain(Code::Draining));
     }
-    let read = match ask::receive(app, &parts, body, received).await {
-        Ok(receipt) => ask::read(app, protocol, &parts, receipt, &trace, received).map_err(|unread| *unread),
-        Err(fault) => Err((fault, None)),
+    let reject = |fault: &Fault| reject(app, protocol, &trace, protocol.path(), fault);
+    let receipt = match ask::receive(app, &parts, body, received).await {
+        Ok(receipt) => receipt,
+        Err(fault) => return reject(&fault),
     };
-    match read {
-        Ok(ask) => call::serve(app, ask).await,
-        Err((fault, Some(receipt))) if model_is_elsewhere(app, protocol, &fault) => {
+    let seen = match seawall_wire::inspect(protocol, &receipt.body) {
+        Ok(seen) => seen,
+        Err(fault) if model_is_elsewhere(app, protocol, &fault) => {
             let upload = Upload::Here(receipt.body, receipt.hold);
-            through::serve(app, parts, upload, trace, received).await
+            return through::serve(app, parts, upload, trace, received).await;
         }
-        Err((fault, _)) => reject(app, protocol, &trace, protocol.path(), &fault),
+        Err(fault) => return reject(&fault),
+    };
+    if agent_model::is_one(&receipt.live, &seen.model) {
+        let served = Box::pin(agent_model::serve(app, &parts.headers, receipt, &seen, &trace, received)).await;
+        return served.unwrap_or_else(|fault| reject(&fault));
+    }
+    match ask::read(app, &parts, receipt, seen, &trace, received) {
+        Ok(ask) => call::serve(app, ask).await,
+        Err(fault) => reject(&fault),
     }
 }
 
@@ -122,7 +130,7 @@ fn get(method: &Method) -> Result<(), Fault> {
     if matches!(*method, Method::GET | Method::HEAD) { Ok(()) } else { Err(method_not_allowed("GET")) }
 }
 
-fn method_not_allowed(takes: &'static str) -> Fault {
+fn method_not_allowed(takes: &str) -> Fault {
     Fault::new(Code::MethodNotAllowed, format!("This path takes {takes} only."))
 }
 

@@ -23,6 +23,8 @@ pub enum Reply {
     Whole(Option<Bytes>),
     /// Relayed from an engine as it comes.
     Relay(Box<Relay>),
+    /// Made piece by piece by a task of ours, which ends when the client has left.
+    Feed(tokio::sync::mpsc::Receiver<Bytes>),
 }
 
 impl Reply {
@@ -67,6 +69,7 @@ impl Body for Reply {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Relay(relay) => relay.poll(cx),
+            Self::Feed(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
@@ -74,6 +77,7 @@ impl Body for Reply {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Relay(relay) => relay.is_end_stream(),
+            Self::Feed(_) => false,
         }
     }
 
@@ -81,6 +85,7 @@ impl Body for Reply {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Relay(relay) => relay.size_hint(),
+            Self::Feed(_) => SizeHint::default(),
         }
     }
 }

@@ -20,9 +20,9 @@ pub enum Route {
     Metrics,
     /// Engines and models with their state, for `seawall models`.
     State,
-    /// Runs of agents.
-    Runs,
-    /// Stops a run (`true`) or lets it go on.
+    /// Agents and their runs: told apart by `agents::path`.
+    Agents,
+    /// Stops a run that comes through the door (`true`), or lets it go on.
     Halt(String, bool),
     /// Nothing.
     Nowhere,
@@ -37,7 +37,6 @@ pub fn route(path: &str) -> Route {
         "/readyz" => Route::Ready,
         "/metrics" => Route::Metrics,
         "/seawall/state" => Route::State,
-        "/seawall/runs" => Route::Runs,
         _ => served(path).map_or_else(|| beside(path), Route::Call),
     }
 }
@@ -54,19 +53,22 @@ fn served(path: &str) -> Option<Protocol> {
     protocols.into_iter().find(|protocol| protocol.path() == path)
 }
 
-/// The route of an order to a run: `/seawall/runs/ID/stop`.
-fn halt(rest: &str) -> Route {
-    match rest.split_once('/') {
-        Some((run, "stop")) => Route::Halt(run.to_owned(), true),
-        Some((run, "resume")) => Route::Halt(run.to_owned(), false),
-        _ => Route::Nowhere,
-    }
+/// The order to a run that comes through the door: `/seawall/runs/ID/stop`, where ID is not
+/// that of a durable run.
+fn halt(path: &str) -> Option<Route> {
+    let (run, order) = path.strip_prefix("/seawall/runs/")?.split_once('/')?;
+    let stop = match order {
+        "stop" => true,
+        "resume" => false,
+        _ => return None,
+    };
+    (!run.starts_with("run-")).then(|| Route::Halt(run.to_owned(), stop))
 }
 
 /// The route of a path under `/v1/` that is none of the served ones as it is written.
 fn beside(path: &str) -> Route {
-    if let Some(rest) = path.strip_prefix("/seawall/runs/") {
-        return halt(rest);
+    if path.starts_with("/seawall/") {
+        return halt(path).unwrap_or(Route::Agents);
     }
     let Some(rest) = path.strip_prefix("/v1/") else { return Route::Nowhere };
     if let Some(name) = rest.strip_prefix("models/") {
@@ -168,6 +170,16 @@ mod tests {
         {
             assert_eq!(route(path), Route::Through, "{path}");
         }
+    }
+
+    #[test]
+    fn runs_of_both_kinds_are_told_apart() {
+        let door = Route::Halt("00000000000000ff".to_owned(), true);
+        assert_eq!(route("/seawall/runs/00000000000000ff/stop"), door);
+        assert_eq!(route("/seawall/runs/run-1f03/stop"), Route::Agents);
+        assert_eq!(route("/seawall/runs/run-1f03"), Route::Agents);
+        assert_eq!(route("/seawall/runs"), Route::Agents);
+        assert_eq!(route("/seawall/state"), Route::State);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! subject. Names follow OpenTelemetry's GenAI conventions where one exists. No label
 //! ever holds content, a key or an unbounded value (I11).
 
+mod agents;
 mod calls;
 mod label;
 mod looks;
@@ -14,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use crate::app::App;
 
+use agents::AgentLooks;
 use calls::Calls;
 use looks::Looks;
 use service::Service;
@@ -27,6 +29,7 @@ pub struct Metrics {
     /// What the process did.
     pub service: Service,
     looks: Looks,
+    agents: AgentLooks,
     /// Held while a page is made: a look clears gauges that may be gone and sets them
     /// anew, and a second page in between would miss some.
     page: Mutex<()>,
@@ -40,7 +43,8 @@ impl Metrics {
         let calls = Calls::register(&mut registry);
         let service = Service::register(&mut registry);
         let looks = Looks::register(&mut registry);
-        Self { registry, calls, service, looks, page: Mutex::new(()) }
+        let agents = AgentLooks::register(&mut registry);
+        Self { registry, calls, service, looks, agents, page: Mutex::new(()) }
     }
 
     /// Renders the page, in OpenMetrics text. The kernel's and the process's figures are
@@ -49,6 +53,7 @@ impl Metrics {
     pub fn page(&self, app: &App) -> String {
         let _alone = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         self.looks.look(app);
+        self.agents.look(app);
         let mut page = String::with_capacity(16 << 10);
         if prometheus_client::encoding::text::encode(&mut page, &self.registry).is_err() {
             // Writing to a string cannot fail; a comment is better than a panic.

@@ -75,14 +75,15 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
             }
         }
         "mapper" => {
-            let children = (0..1 + rng.below(5)).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"])));
-            let wake = if rng.chance(0.5) { Wake::All } else { Wake::Any };
-            steps.push(Step::Do(children.collect(), wake));
+            let count = 1 + rng.below(5);
+            let children = (0..count).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"]))).collect();
+            steps.push(Step::Do(children, if rng.chance(0.5) { Wake::All } else { Wake::Any }));
             steps.push(Step::Do(vec![model(rng)], Wake::Any));
         }
         "boss" => {
             let names = ["worker/shared", "mapper", "worker/other", "boss", "worker/shared"];
-            steps.push(Step::Do((0..1 + rng.below(5)).map(|_| child(pick(rng, &names))).collect(), Wake::All));
+            let count = 1 + rng.below(5);
+            steps.push(Step::Do((0..count).map(|_| child(pick(rng, &names))).collect(), Wake::All));
         }
         "worker" | "beat" | "guarded" => {
             steps.push(tools(rng, 1, 2));
@@ -123,8 +124,9 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
             }
         }
         "spender" => {
-            let mut asks: Vec<Ask> = (0..2 + rng.below(3)).map(|_| child(pick(rng, &["loop", "worker"]))).collect();
-            asks.extend((0..2 + rng.below(3)).map(|_| model(rng)));
+            let (children, models) = (2 + rng.below(3), 2 + rng.below(3));
+            let mut asks: Vec<Ask> = (0..children).map(|_| child(pick(rng, &["loop", "worker"]))).collect();
+            asks.extend((0..models).map(|_| model(rng)));
             steps.push(Step::Do(asks, Wake::All));
             steps.push(Step::Do((0..6).map(|_| model(rng)).collect(), Wake::Any));
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use seawall_kernel::agents::Shard;
 use seawall_kernel::agents::input::Report;
-use seawall_model::durable::{Item, RunRow, Stage};
+use seawall_model::durable::{AgentRow, Item, RunRow, Stage, Standing};
 use seawall_model::effect::{Allowance, Answer, EffectId, Spend, Work};
 use seawall_model::journal::{Change, Ending, Entry, Event, Next, Turn};
 use seawall_model::{Address, At, EffectClass, Payload, RunKey, Tenant};
@@ -30,10 +30,14 @@ pub struct Line {
     pub yes: BTreeSet<Arc<str>>,
     /// It may have been done, and nobody knows.
     pub open: bool,
+    /// It was handed to the shell since it became open.
+    sent: bool,
     /// It was refused.
     refused: bool,
     /// It was answered.
     answered: bool,
+    /// Its run ended or began anew while it was in doubt: it was booked at its most then.
+    booked: bool,
 }
 
 /// One run.
@@ -108,6 +112,13 @@ impl Books {
         self.told.entry(effect).or_default().push(Told { report: report.clone(), undo });
     }
 
+    /// The shell is about to send an effect.
+    pub fn send(&mut self, effect: EffectId) {
+        if let Some(line) = self.lines.get_mut(&effect) {
+            line.sent = true;
+        }
+    }
+
     /// Somebody answers an effect.
     pub fn resolve(&mut self, effect: EffectId) {
         self.people.insert(effect);
@@ -128,7 +139,7 @@ impl Books {
             Event::Attempted { effect } => {
                 let line = self.under_way(shard, agent, *effect);
                 assert!(!line.class.repeats() && !line.open, "effects: {effect} is attempted again");
-                line.open = true;
+                (line.open, line.sent) = (true, false);
             }
             Event::Postponed { effect, .. } => self.postponed(shard, agent, *effect),
             Event::Doubted { effect, .. } => drop(self.under_way(shard, agent, *effect)),
@@ -146,7 +157,10 @@ impl Books {
                 self.people.insert(*effect);
             }
             Event::Ended { run, ending } => self.end(*run, ending),
-            Event::Restarted { run, .. } => drop(self.states.remove(run)),
+            Event::Restarted { run, .. } => {
+                self.states.remove(run);
+                self.drop_effects(*run);
+            }
             Event::Mailed { message } => {
                 let to = agent.expect("a message is for an agent");
                 let new = self.mailed.insert((to.clone(), message.id));
@@ -154,6 +168,11 @@ impl Books {
                 if let Some(from) = &message.from {
                     self.letters.entry(from.clone()).or_default().0 += 1;
                     *self.exchanged.entry((from.clone(), to.clone())).or_default() += 1;
+                }
+            }
+            Event::Lettered { message, .. } => {
+                if let Some(from) = &message.from {
+                    self.letters.entry(from.clone()).or_default().0 += 1;
                 }
             }
             Event::Put { tenant, key, value, version, .. } => self.put(shard, tenant, key, value.as_ref(), *version),
@@ -182,6 +201,22 @@ impl Books {
             Ending::Failed { .. } => "failed",
             Ending::Cancelled { .. } => "cancelled",
         });
+        self.drop_effects(run);
+    }
+
+    /// What is in doubt when its run ends or begins anew counts as done.
+    fn drop_effects(&mut self, run: RunKey) {
+        let from = EffectId { run, number: 0 };
+        let to = EffectId { run, number: u32::MAX };
+        let mut most = Vec::new();
+        for (_, line) in self.lines.range_mut(from..=to) {
+            if line.open && !std::mem::replace(&mut line.booked, true) {
+                most.push(Spend { calls: 1, ..line.cost });
+            }
+        }
+        for cost in most {
+            self.purse.spend(run, cost);
+        }
     }
 
     fn turned(&mut self, shard: usize, address: &Address, turn: &Turn) {
@@ -201,8 +236,10 @@ impl Books {
                 cost: planned.ask.cost_max,
                 yes: BTreeSet::new(),
                 open: false,
+                sent: false,
                 refused: planned.refused.is_some(),
                 answered: false,
+                booked: false,
             };
             self.lines.insert(EffectId { run, number }, line);
             if let Some(child) = &planned.child {
@@ -211,7 +248,10 @@ impl Books {
         }
         match &turn.next {
             Next::End(ending) => self.end(run, ending),
-            Next::Again { .. } => drop(self.states.remove(&run)),
+            Next::Again { .. } => {
+                self.states.remove(&run);
+                self.drop_effects(run);
+            }
             Next::Wait(_) => {}
         }
     }
@@ -247,7 +287,7 @@ impl Books {
             _ => false,
         });
         let line = self.under_way(shard, agent, effect);
-        assert!(known || !line.open, "effects: {effect} may have been done and is tried again");
+        assert!(known || !line.open || !line.sent, "effects: {effect} may have been done and is tried again");
         line.open = false;
     }
 
@@ -279,7 +319,7 @@ impl Books {
                 assert!(!done || told.iter().any(same), "effects: {effect} was answered out of thin air");
                 let last = told.last().map(|told| &told.report);
                 let known = done || matches!(last, Some(Report::NotDone { .. })) || told.last().is_some_and(|told| told.undo);
-                assert!(!line.open || known, "effects: {effect} may have been done and is said to have failed");
+                assert!(!line.open || !line.sent || known, "effects: {effect} may have been done and is said to have failed");
             }
             Work::Timer { at } if done => {
                 assert!(now >= *at, "timers: {effect} rang {} us early", at.micros_since(now));
@@ -300,9 +340,6 @@ impl Books {
                 };
                 let digits: String = body.iter().filter(|b| b.is_ascii_digit()).map(|b| char::from(*b)).collect();
                 let from = agent.expect("an effect is an agent's").clone();
-                let buried = &self.fold[shard].letters;
-                let letters = buried.values().filter(|letter| letter.message.from.as_ref() == Some(&from) && letter.message.name.is_some());
-                let _ = letters.count();
                 self.letters.entry(from).or_default().1 += digits.parse::<u64>().unwrap_or(0);
             }
             _ => {}
@@ -311,7 +348,9 @@ impl Books {
             let enough = line.yes.len() >= usize::from(QUORUM);
             assert!(!done || by_people || enough || !is_gated(agent, &line.work), "gate: {effect} was done without a yes");
         }
-        self.purse.spend(effect.run, used);
+        if !line.booked {
+            self.purse.spend(effect.run, used);
+        }
         if let Some(line) = self.lines.get_mut(&effect) {
             (line.answered, line.open) = (true, false);
         }
@@ -348,6 +387,18 @@ impl Books {
         });
         let unsure: BTreeSet<EffectId> = unsure.map(|pending| pending.id).collect();
         assert!(open == unsure, "effects: in doubt are {open:?}, and listed are {unsure:?}");
+    }
+
+    /// Somebody who should begin a run for its mail.
+    #[must_use]
+    pub fn unread(&self) -> Option<&AgentRow> {
+        let mut agents = self.fold.iter().flat_map(|shard| shard.agents.values());
+        let unread = |row: &&Box<AgentRow>| {
+            row.standing == Standing::Idle
+                && matches!(row.address.agent.kind(), "pong" | "mate" | "reader")
+                && row.inbox.iter().any(|item| matches!(item, Item::Mail(_)))
+        };
+        agents.find(unread).map(|row| &**row)
     }
 
     /// What must hold when everything is over.

@@ -23,7 +23,7 @@ pub const STARTED: &[&str] = &[
 pub const LED: &[&str] = &["pong", "mate", "beat", "guarded"];
 
 /// Types whose agents the progress guard or poison detection may take out of service.
-pub const DISHONEST: &[&str] = &["ping", "pong", "poison", "shaky"];
+pub const DISHONEST: &[&str] = &["ping", "pong", "poison", "shaky", "hasty"];
 
 /// Items in an inbox, of every type.
 pub const INBOX_MAX: usize = 40;
@@ -43,12 +43,12 @@ pub fn allowance(kind: &str) -> Allowance {
             money: Some(MicroUsd(4_000)),
             calls: Some(14),
             steps: Some(25),
-            wall: wall(1_800),
             ..Allowance::default()
         },
         "ping" | "pong" | "mate" | "chat" | "reader" => Allowance { wall: wall(240), ..Allowance::default() },
         "boss" => Allowance { wall: wall(1_200), children: Some(4), depth: Some(3), ..Allowance::default() },
-        _ => Allowance { wall: wall(1_800), steps: Some(400), ..Allowance::default() },
+        // No time of their own: whoever is not woken is seen to wait for ever.
+        _ => Allowance { steps: Some(400), ..Allowance::default() },
     }
 }
 

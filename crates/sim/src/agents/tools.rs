@@ -25,11 +25,17 @@ pub struct Truth {
 pub struct Tools {
     truth: BTreeMap<EffectId, Truth>,
     classes: BTreeMap<EffectId, EffectClass>,
-    /// Forgets keys: a tool that is not idempotent though it says so.
-    pub forgetful: bool,
+    /// Forgets keys: not idempotent though it says so.
+    forgetful: bool,
 }
 
 impl Tools {
+    /// Tools that nobody has called.
+    #[must_use]
+    pub fn new(forgetful: bool) -> Self {
+        Self { forgetful, ..Self::default() }
+    }
+
     /// A request arrives. The law: idempotent ones are executed once however often they
     /// arrive, irreversible ones never twice unless people said so.
     pub fn execute(&mut self, effect: EffectId, class: EffectClass, undo: bool) {

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use seawall_model::durable::{
-    AgentRow, DeadLetter, LeaseRow, Pending, RunRow, ScheduleRow, ShardRow, Stage, TopicRow, ValueRow,
+    AgentRow, DeadLetter, LeaseRow, Pending, RunRow, ScheduleRow, ShardRow, Stage, Standing, TopicRow,
+    ValueRow,
 };
 use seawall_model::effect::Work;
 use seawall_model::{Address, At, Payload, RunKey, Tenant, limits};
 
 use super::codec::{Noun, decode};
-use super::rows::{needs, run_key, tenant_word};
+use super::rows::{needs, run_key, standing_of, tenant_word};
 use super::{Blobs, State, Usage, chain};
 use crate::{Error, column};
 
@@ -191,6 +192,29 @@ impl Reader {
             format!("SELECT body FROM agents WHERE {} AND address > ?2 ORDER BY address LIMIT ?3", under(1));
         let after = after.map(Address::to_string).unwrap_or_default();
         self.many("an agent's row", &sql, params![tenant, after, bounded(limit)])
+    }
+
+    /// How many agents there are of a tenant and all below it, by type and standing. Looks
+    /// at every agent.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn standings(&self, tenant: Option<&str>) -> Result<Vec<(String, Standing, u64)>, Error> {
+        // What follows the tenant in an address is the type and the key.
+        let sql = format!(
+            "SELECT substr(agent, 1, instr(agent, '/') - 1) AS type, standing, COUNT(*) FROM
+                 (SELECT substr(address, length(tenant) + 2) AS agent, standing FROM agents WHERE {})
+             GROUP BY type, standing ORDER BY type, standing",
+            under(1)
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([tenant])?;
+        let mut standings = Vec::new();
+        while let Some(row) = rows.next()? {
+            let standing = standing_of(row.get(1)?);
+            standings.push((row.get(0)?, standing, column::unsigned(row.get(2)?)));
+        }
+        Ok(standings)
     }
 
     /// One run.

@@ -42,6 +42,16 @@ const fn standing(standing: Standing) -> i64 {
     }
 }
 
+/// The standing that was stored so.
+pub(super) const fn standing_of(stored: i64) -> Standing {
+    match stored {
+        1 => Standing::Active,
+        2 => Standing::Quarantined,
+        3 => Standing::Done,
+        _ => Standing::Idle,
+    }
+}
+
 /// Keeps one row, and adds the blobs that it names to `named`. `of` is the shard of the
 /// row before: a dead letter does not say by itself which it is in.
 pub(super) fn keep(

@@ -8,6 +8,7 @@ mod chat;
 mod chat_answer;
 mod chat_stream;
 mod completions;
+mod gather;
 mod messages;
 mod messages_stream;
 mod responses;
@@ -18,6 +19,7 @@ mod talk;
 
 use seawall_model::{Code, Fault, Protocol};
 
+pub use gather::Gathering;
 pub use stream::Stream;
 
 use crate::fault::engine_message;

@@ -172,7 +172,14 @@ fn read_model(r: &mut Reading<'_>, root: &mut Section<'_>) -> Option<Arc<str>> {
     }
     root.parsed_opt(r, "model", |text| {
         let fits = !text.is_empty() && text.len() <= limits::NAME_LEN_MAX && !text.starts_with("agent/");
-        if fits { Ok(Arc::from(text)) } else { Err("the name of a model that is no agent".to_owned()) }
+        if fits {
+            return Ok(Arc::from(text));
+        }
+        let hint = text.strip_prefix("agent/").map(|other| {
+            let kind = other.split('/').next().unwrap_or_default();
+            format!(" (to give work to another agent: tools = [\"agent:{kind}\"])")
+        });
+        Err(format!("the name of a model that is no agent{}", hint.unwrap_or_default()))
     })
 }
 

@@ -244,3 +244,11 @@ proptest! {
         prop_assert!(Definition::from_json(put.as_bytes()).is_err());
     }
 }
+
+#[test]
+fn no_agent_thinks_with_another_as_its_model() {
+    let text = "model = \"agent/helper/1\"\ninstructions = \"x\"\n";
+    let problems = Definition::from_toml("lead", text).expect_err("refused");
+    assert_eq!((problems.len(), problems[0].key.as_str()), (1, "model"));
+    assert!(problems[0].to_string().contains("tools = [\"agent:helper\"]"), "{}", problems[0]);
+}

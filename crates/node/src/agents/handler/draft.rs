@@ -6,7 +6,7 @@ use seawall_model::journal::{Commit, Ending, Next};
 use seawall_model::{Code, EffectClass, EffectId, Finish, Payload};
 use seawall_wire::talk::{self, Message, Role};
 
-use super::log::{Entry, Log, META, NOTES, SUMMARY};
+use super::log::{Entry, FORK, FORK_RETOLD, Log, META, NOTES, SUMMARY};
 use super::memo::{Doing, Memo};
 use super::{Kit, Stop, View, builtin, first_bytes, text};
 use crate::agents::define::Definition;
@@ -60,7 +60,10 @@ impl<'a> Draft<'a> {
 
     fn go(&mut self) -> Result<Next, Stop> {
         let items = self.view.items;
-        if self.memo.next == 0 || items.iter().any(|item| matches!(item, Item::Task { .. })) {
+        let task = items.iter().any(|item| matches!(item, Item::Task { .. }));
+        if self.memo.next != 0 && self.log.find(FORK).is_some() {
+            self.take_over();
+        } else if self.memo.next == 0 || task {
             self.begin();
         }
         for item in items {
@@ -96,6 +99,24 @@ impl<'a> Draft<'a> {
             self.memo.doing = Doing::Recalling;
             self.ask("recall", builtin::recall(&task, &rule.namespace), EffectClass::Read);
         } else {
+            self.open();
+        }
+    }
+
+    /// The run goes on from another's state. What was under way there is not under way
+    /// here: tools are not called a second time unless the model wants it.
+    fn take_over(&mut self) {
+        let retold = self.log.find(FORK).map(text).as_deref() == Some(FORK_RETOLD);
+        self.log.drop(&FORK.into());
+        self.memo.until = 0;
+        let recalled = std::mem::take(&mut self.memo.doing) == Doing::Recalling;
+        for call in std::mem::take(&mut self.memo.calls) {
+            let left = "The result stayed behind when this run was forked. Call again if it is still needed.";
+            self.log.say(call.at, &Message::outcome(call.id, left));
+        }
+        if recalled {
+            self.begin();
+        } else if retold {
             self.open();
         }
     }

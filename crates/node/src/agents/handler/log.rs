@@ -14,6 +14,10 @@ pub(super) const META: &str = "meta";
 pub(super) const SUMMARY: &str = "summary";
 /// The state key of what memory had on the task.
 pub(super) const NOTES: &str = "notes";
+/// The state key that says that the state was another run's: it is gone on from.
+pub const FORK: &str = "fork";
+/// What lies there if the task is another one.
+pub const FORK_RETOLD: &str = "retold";
 /// Where messages lie.
 const MESSAGES: &str = "m/";
 /// Longest id of a call that can be part of a state key.
@@ -73,6 +77,12 @@ impl Entry {
 
 fn key(number: u32) -> Arc<str> {
     format!("{MESSAGES}{number:08}").into()
+}
+
+/// The messages of an opened state in order, as JSON; what is none is left out.
+#[must_use]
+pub fn conversation(state: &BTreeMap<Arc<str>, Payload>) -> Vec<Vec<u8>> {
+    entries(state).iter().filter_map(Entry::message).map(|message| message.json()).collect()
 }
 
 /// Messages of a state in order.

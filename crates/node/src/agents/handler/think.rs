@@ -181,6 +181,11 @@ pub(super) fn request(
     }
 }
 
+/// Is it asked for to go on with the conversation?
+pub(super) fn is_talk(recipe: &[u8]) -> bool {
+    serde_json::from_slice::<Recipe>(recipe).is_ok_and(|recipe| recipe.aim == Aim::Think)
+}
+
 fn written(
     definition: &Definition,
     kit: &Kit,

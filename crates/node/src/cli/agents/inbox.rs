@@ -1,0 +1,195 @@
+//! What waits for people, and what they say to it.
+
+use seawall_model::EffectId;
+use serde_json::{Value, json};
+
+use crate::cli::code;
+use crate::cli::print::{BOLD, DIM, WARN};
+use crate::cli::server::{Failed, failed};
+
+use super::args::{AnswerArgs, ApproveArgs, DenyArgs, InboxArgs};
+use super::{attempt, given, look, of, order, show, value_of};
+
+/// Longest text of arguments or a question in the list.
+const SHOWN_CHARS_MAX: usize = 400;
+
+pub(super) fn list(args: &InboxArgs) -> i32 {
+    look(&args.ask, &of(&args.of, "/seawall/inbox"), |answer| render(answer, show::now_ms()))
+}
+
+pub(super) fn approve(args: &ApproveArgs) -> i32 {
+    attempt(|| {
+        let effect = effect_named(&args.effect)?;
+        let mut body = json!({});
+        if let Some(edited) = &args.args {
+            let object = serde_json::from_str::<Value>(edited).ok().filter(Value::is_object);
+            body["args"] = object
+                .ok_or_else(|| failed(code::USAGE, format!("--args {edited:?} is no JSON object"), ""))?;
+        }
+        let told = |_: &Value| format!("You said yes to {effect}.\n");
+        Ok(order(&args.ask, &format!("/seawall/effects/{effect}/approve"), &body, told))
+    })
+}
+
+pub(super) fn deny(args: &DenyArgs) -> i32 {
+    attempt(|| {
+        let effect = effect_named(&args.effect)?;
+        let mut body = json!({});
+        if let Some(why) = &args.why {
+            body["why"] = json!(why);
+        }
+        let told = |_: &Value| format!("You said no to {effect}: its agent is told.\n");
+        Ok(order(&args.ask, &format!("/seawall/effects/{effect}/deny"), &body, told))
+    })
+}
+
+pub(super) fn answer(args: &AnswerArgs) -> i32 {
+    attempt(|| {
+        let effect = effect_named(&args.effect)?;
+        if args.again {
+            let told = |_: &Value| format!("{effect} is sent again.\n");
+            return Ok(order(&args.ask, &format!("/seawall/effects/{effect}/again"), &json!({}), told));
+        }
+        let body = match (&args.output, &args.error) {
+            (Some(output), _) => json!({ "output": value_of(&given(output)?) }),
+            (None, why) => json!({ "error": why }),
+        };
+        let told = |_: &Value| format!("{effect} is answered: its agent goes on.\n");
+        Ok(order(&args.ask, &format!("/seawall/effects/{effect}/answer"), &body, told))
+    })
+}
+
+fn effect_named(text: &str) -> Result<EffectId, Failed> {
+    EffectId::parse(text).ok_or_else(|| {
+        let what = format!("{text:?} is not the name of an effect");
+        failed(code::USAGE, what, "one looks like run-1f03.7: see `seawall inbox`")
+    })
+}
+
+/// Each thing that waits for people with all that is needed to decide, and how to say it.
+fn render(answer: &Value, now_ms: u64) -> String {
+    let approvals = show::list(&answer["approvals"]);
+    let questions = show::list(&answer["questions"]);
+    let doubts = show::list(&answer["doubts"]);
+    if approvals.len() + questions.len() + doubts.len() == 0 {
+        return "Nothing waits for people.\n".to_owned();
+    }
+    let mut out = String::new();
+    for (head, items) in
+        [("to approve", approvals), ("questions", questions), ("nobody knows whether it was done", doubts)]
+    {
+        if items.is_empty() {
+            continue;
+        }
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.push_str(&format!("{BOLD}{head} ({}){BOLD:#}\n", items.len()));
+        for item in items {
+            out.push_str(&one(item, now_ms));
+        }
+    }
+    let mut ways = Vec::new();
+    if !approvals.is_empty() {
+        ways.push("seawall approve EFFECT | seawall deny EFFECT --why TEXT");
+    }
+    if !questions.is_empty() {
+        ways.push("seawall answer EFFECT TEXT");
+    }
+    if !doubts.is_empty() {
+        ways.push("seawall answer EFFECT RESULT | --error WHY | --again");
+    }
+    out.push_str(&format!("\n{DIM}{}{DIM:#}\n", ways.join("\n")));
+    out
+}
+
+fn one(item: &Value, now_ms: u64) -> String {
+    let object = match item["object"].as_str() {
+        Some(object) if !object.is_empty() => show::clean(object, false),
+        _ => show::text(&item["kind"]),
+    };
+    let tenant = show::text(&item["tenant"]);
+    let mut out = format!(
+        "  {WARN}{}{WARN:#}  {BOLD}{object}{BOLD:#}  {} of {tenant}, asked {} ago",
+        show::text(&item["effect"]),
+        show::text(&item["agent"]),
+        show::ago(&item["asked_ms"], now_ms),
+    );
+    match show::ahead(&item["until_ms"], now_ms).as_str() {
+        "-" => {}
+        until => out.push_str(&format!(", a no {until}")),
+    }
+    out.push('\n');
+    for name in ["args", "question"] {
+        if !item[name].is_null() {
+            out.push_str(&format!("    {}\n", show::line_of(&item[name], SHOWN_CHARS_MAX)));
+        }
+    }
+    if let Some(why) = item["why"].as_str().filter(|why| !why.is_empty()) {
+        out.push_str(&format!("    {DIM}{}{DIM:#}\n", show::clean(why, false)));
+    }
+    if let Some(rule) = item["rule"].as_str() {
+        let yes: Vec<String> = show::list(&item["yes"]).iter().map(show::text).collect();
+        let yes = if yes.is_empty() { String::new() } else { format!("; yes of {}", yes.join(", ")) };
+        let wanted = match item["quorum"].as_u64() {
+            Some(quorum @ 2..) => format!("; {quorum} must say yes"),
+            _ => String::new(),
+        };
+        let others = if item["yours"] == false { "; not yours to decide" } else { "" };
+        out.push_str(&format!("    {DIM}by rule {}{wanted}{yes}{others}{DIM:#}\n", show::clean(rule, false)));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::print::plain;
+
+    #[test]
+    fn the_inbox_shows_all_that_is_needed_to_decide() {
+        let answer = json!({
+            "approvals": [{
+                "effect": "run-1f03.2", "agent": "triage/7", "tenant": "acme", "run": "run-1f03", "kind": "tool",
+                "object": "crm.refund", "args": { "amount": 20 }, "asked_ms": 1_000, "until_ms": 601_000,
+                "rule": "small-refunds", "yes": ["ann"], "quorum": 2, "yours": true,
+            }],
+            "questions": [{
+                "effect": "run-1f03.3", "agent": "triage/7", "tenant": "acme", "kind": "promise", "object": "",
+                "question": "Which order?", "asked_ms": 1_000, "until_ms": null, "rule": null, "yes": [],
+            }],
+            "doubts": [{
+                "effect": "run-2003.1", "agent": "payer/1", "tenant": "acme", "kind": "tool", "object": "bank.pay",
+                "args": { "sum": 3 }, "asked_ms": 1_000, "why": "the connection broke after it was sent",
+            }],
+        });
+        insta::assert_snapshot!(plain(&render(&answer, 61_000)), @r#"
+        to approve (1)
+          run-1f03.2  crm.refund  triage/7 of acme, asked 60s ago, a no in 9m
+            {"amount":20}
+            by rule small-refunds; 2 must say yes; yes of ann
+
+        questions (1)
+          run-1f03.3  promise  triage/7 of acme, asked 60s ago
+            Which order?
+
+        nobody knows whether it was done (1)
+          run-2003.1  bank.pay  payer/1 of acme, asked 60s ago
+            {"sum":3}
+            the connection broke after it was sent
+
+        seawall approve EFFECT | seawall deny EFFECT --why TEXT
+        seawall answer EFFECT TEXT
+        seawall answer EFFECT RESULT | --error WHY | --again
+        "#);
+        assert_eq!(render(&Value::Null, 0), "Nothing waits for people.\n");
+    }
+
+    #[test]
+    fn an_effect_is_named_by_run_and_number() {
+        assert!(effect_named("run-1f03.7").is_ok());
+        for bad in ["run-1f03", "7", "run-1f03.7/approve", ""] {
+            assert_eq!(effect_named(bad).expect_err("bad").code, code::USAGE, "{bad}");
+        }
+    }
+}

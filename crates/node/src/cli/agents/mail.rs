@@ -1,0 +1,117 @@
+//! Messages to agents, and those that nobody could take.
+
+use serde_json::{Value, json};
+
+use crate::cli::code;
+use crate::cli::print::{Cell, DIM, Table, WARN};
+use crate::cli::server::{Failed, escaped, failed};
+
+use super::args::{LetterArgs, LettersArgs, LettersCommand, SendArgs};
+use super::{agent_named, attempt, given, in_tenant, look, of, order, show, task_of};
+
+pub(super) fn send(args: &SendArgs) -> i32 {
+    attempt(|| {
+        let agent = agent_named(&args.agent, true)?;
+        let mut body = json!({ "body": task_of(&given(&args.text)?) });
+        if let Some(name) = &args.name {
+            body["name"] = json!(name);
+        }
+        if let Some(id) = &args.id {
+            body["id"] = json!(id);
+        }
+        in_tenant(&mut body, &args.of);
+        let path = format!("/seawall/agents/{}/messages", escaped(agent.as_str()));
+        Ok(order(&args.ask, &path, &body, |_| format!("{agent} has the message in its mailbox.\n")))
+    })
+}
+
+pub(super) fn letters(args: &LettersArgs) -> i32 {
+    match &args.command {
+        None => look(&args.ask, &of(&args.of, "/seawall/letters"), render),
+        Some(LettersCommand::Redrive(letter)) => deal(letter, "redrive", "was sent again"),
+        Some(LettersCommand::Discard(letter)) => deal(letter, "discard", "was thrown away"),
+    }
+}
+
+fn deal(args: &LetterArgs, what: &str, done: &str) -> i32 {
+    attempt(|| {
+        let letter = letter_named(&args.letter)?;
+        let told = |_: &Value| format!("The letter {letter} {done}.\n");
+        Ok(order(&args.ask, &format!("/seawall/letters/{letter}/{what}"), &json!({}), told))
+    })
+}
+
+fn letter_named(text: &str) -> Result<&str, Failed> {
+    let parts = text.split_once('.');
+    let good =
+        parts.is_some_and(|(shard, number)| shard.parse::<u8>().is_ok() && number.parse::<u64>().is_ok());
+    good.then_some(text).ok_or_else(|| {
+        failed(
+            code::USAGE,
+            format!("{text:?} is not the name of a letter"),
+            "one looks like 3.17: see `seawall letters`",
+        )
+    })
+}
+
+fn render(answer: &Value) -> String {
+    render_at(answer, show::now_ms())
+}
+
+fn render_at(answer: &Value, now_ms: u64) -> String {
+    let letters = show::list(&answer["letters"]);
+    if letters.is_empty() {
+        return "There are no dead letters.\n".to_owned();
+    }
+    let mut table = Table::new(&["letter", "to", "tenant", "from", "why", "age", "message"]);
+    for letter in letters {
+        let message = &letter["message"];
+        table.row(vec![
+            show::text(&letter["letter"]).into(),
+            show::text(&letter["agent"]).into(),
+            show::text(&letter["tenant"]).into(),
+            show::text(&message["from"]).into(),
+            Cell::styled(show::text(&letter["why"]), WARN),
+            show::ago(&message["at_ms"], now_ms).into(),
+            Cell::styled(show::line(&message["body"]), DIM),
+        ]);
+    }
+    let mut out = table.render();
+    if let Some(all) = answer["all"].as_u64().filter(|all| *all > letters.len() as u64) {
+        out.push_str(&format!("{DIM}the first {} of {all}{DIM:#}\n", letters.len()));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::print::plain;
+
+    #[test]
+    fn letters_are_a_table() {
+        let letter = json!({
+            "letter": "3.17", "agent": "writer/1", "tenant": "local", "why": "mailbox_full",
+            "message": { "kind": "message", "from": "local/editor/1", "at_ms": 1_000, "body": { "text": "hello" } },
+        });
+        let answer = json!({ "letters": [letter], "all": 2 });
+        insta::assert_snapshot!(plain(&render_at(&answer, 61_000)), @r#"
+        letter  to        tenant  from            why           age  message
+        3.17    writer/1  local   local/editor/1  mailbox_full  60s  {"text":"hello"}
+        the first 1 of 2
+        "#);
+        assert_eq!(render_at(&json!({ "letters": [] }), 0), "There are no dead letters.\n");
+        assert!(
+            !render_at(&json!({ "letters": [null, 3] }), 0).is_empty(),
+            "whatever a server says is only shown"
+        );
+    }
+
+    #[test]
+    fn a_letter_is_named_by_shard_and_number() {
+        assert!(letter_named("3.17").is_ok());
+        for bad in ["3", "3.x", "256.1", "../x", "3.1/2"] {
+            assert!(letter_named(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Orders: start a run, wait for it, end it, begin it again, fork it; stop and release.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::args::{RunForkArgs, RunOrderArgs};
+use crate::cli::code;
+use crate::cli::print::{self, BOLD, Table};
+use crate::cli::server::{Failed, Server, escaped, failed};
+use crate::config::amount;
+
+use super::args::{AskArgs, HaltArgs, ReleaseArgs, StartArgs};
+use super::{agent_named, attempt, fail, given, in_tenant, look, order, pairs, run_named, show, task_of};
+
+/// The server holds a question about a run that is not over for so long.
+const HELD_MS: u64 = 20_000;
+
+pub(super) fn start(args: &StartArgs) -> i32 {
+    attempt(|| {
+        let agent = agent_named(&args.agent, false)?;
+        let mut body = json!({ "task": task_of(&given(&args.task)?) });
+        if !args.allow.is_empty() {
+            body["allowance"] = Value::Object(allowance(&args.allow)?);
+        }
+        if let Some(version) = &args.definition {
+            body["version"] = json!(version);
+        }
+        in_tenant(&mut body, &args.of);
+        let server = Server::at(&args.ask.server)?;
+        let begun = server.post(&format!("/seawall/agents/{}/runs", escaped(agent.as_str())), &body)?;
+        if args.wait {
+            let run = show::text(&begun["run"]);
+            print::note(&format!("{run} has begun: {}", show::text(&begun["agent"])));
+            let over = wait(&server, &run)?;
+            return Ok(ended(&over, args.ask.json.json));
+        }
+        if args.ask.json.json {
+            print::json(&begun);
+        } else {
+            print::text(&started(&begun));
+        }
+        Ok(code::OK)
+    })
+}
+
+/// What is said of a run that began.
+pub(super) fn started(begun: &Value) -> String {
+    let run = show::text(&begun["run"]);
+    let agent = show::text(&begun["agent"]);
+    format!("{BOLD}{run}{BOLD:#} has begun: {agent}\nSee it with: seawall run {run}\n")
+}
+
+/// `tokens=50000,money=0.25,wall=10m` as the API has it.
+fn allowance(list: &[String]) -> Result<Map<String, Value>, Failed> {
+    let mut allowance = Map::new();
+    for one in list {
+        let bad = || {
+            let what = format!(
+                "--allow {one:?}: expected one of tokens, money, calls, steps, wall, children, depth"
+            );
+            failed(code::USAGE, what, "such as --allow tokens=50000,money=0.25,wall=10m")
+        };
+        let (name, text) = one.split_once('=').ok_or_else(bad)?;
+        let (name, text) = (name.trim(), text.trim());
+        let (key, value) = match name {
+            "tokens" | "calls" | "steps" | "children" | "depth" => {
+                (name, text.replace('_', "").parse::<u64>().ok().map(Value::from))
+            }
+            "money" => {
+                let dollars = text.trim_start_matches('$').trim_end_matches("USD").trim().parse::<f64>().ok();
+                (
+                    "money_usd",
+                    dollars.filter(|dollars| dollars.is_finite() && *dollars >= 0.0).map(Value::from),
+                )
+            }
+            "wall" => ("wall_ms", amount::millis(text).map(Value::from)),
+            _ => return Err(bad()),
+        };
+        let value = value.ok_or_else(|| {
+            failed(
+                code::USAGE,
+                format!("--allow {one:?}: {text:?} is no amount"),
+                "such as tokens=50000, money=0.25, wall=10m",
+            )
+        })?;
+        allowance.insert(key.to_owned(), value);
+    }
+    Ok(allowance)
+}
+
+/// Waits until a run is over; answers with what it is then.
+fn wait(server: &Server, run: &str) -> Result<Value, Failed> {
+    loop {
+        let path = format!("/seawall/runs/{}?wait_ms={HELD_MS}", escaped(run));
+        let now = server.get_held(&path, Duration::from_millis(HELD_MS))?;
+        if is_over(&now) {
+            return Ok(now);
+        }
+    }
+}
+
+/// Is this run over?
+pub(in crate::cli) fn is_over(run: &Value) -> bool {
+    matches!(run["state"].as_str(), Some("done" | "failed" | "cancelled"))
+}
+
+/// Shows how a run ended; the exit code says whether it ended well.
+fn ended(run: &Value, as_json: bool) -> i32 {
+    let well = run["state"] == "done";
+    if as_json {
+        print::json(run);
+    } else if well {
+        print::text(&show::block(&run["output"], ""));
+    } else {
+        print::failure(&ending(run), &format!("seawall debug {}", show::text(&run["run"])));
+    }
+    if well { code::OK } else { code::NOT_WELL }
+}
+
+/// How a run ended, if not well, in one sentence.
+pub(in crate::cli) fn ending(run: &Value) -> String {
+    let name = show::text(&run["run"]);
+    let error = &run["error"];
+    match (run["state"].as_str(), error["message"].as_str()) {
+        (Some("cancelled"), _) => format!("{name} was cancelled"),
+        (_, Some(why)) => {
+            format!("{name} failed: {} ({})", show::clean(why, false), show::text(&error["code"]))
+        }
+        _ => format!("{name} failed"),
+    }
+}
+
+pub(in crate::cli) fn cancel(args: &RunOrderArgs) -> i32 {
+    attempt(|| {
+        let run = run_named(&args.run)?;
+        let told = |answer: &Value| match answer["state"].as_str() {
+            Some(state @ ("done" | "failed")) => format!("{run} was over before: it is {state}.\n"),
+            _ => format!("{run} and all below it are cancelled.\n"),
+        };
+        Ok(order(&args.ask, &format!("/seawall/runs/{run}/cancel"), &json!({}), told))
+    })
+}
+
+pub(in crate::cli) fn again(args: &RunOrderArgs) -> i32 {
+    attempt(|| {
+        let run = run_named(&args.run)?;
+        let told = |answer: &Value| match answer["restarted"].as_bool() {
+            Some(true) => format!("{run} begins again from its task.\n"),
+            // It was over: its task is done anew by another.
+            _ => started(answer),
+        };
+        Ok(order(&args.ask, &format!("/seawall/runs/{run}/again"), &json!({}), told))
+    })
+}
+
+pub(in crate::cli) fn fork(args: &RunForkArgs) -> i32 {
+    attempt(|| {
+        let run = run_named(&args.run)?;
+        let body = forking(args.turn, args.task.as_deref(), &args.set, args.definition.as_deref())?;
+        Ok(order(&args.ask, &format!("/seawall/runs/{run}/fork"), &body, started))
+    })
+}
+
+/// The body of an order to fork.
+pub(super) fn forking(
+    turn: u32,
+    task: Option<&str>,
+    set: &[String],
+    version: Option<&str>,
+) -> Result<Value, Failed> {
+    let mut body = json!({ "turn": turn });
+    if let Some(task) = task {
+        body["task"] = task_of(&given(task)?);
+    }
+    if !set.is_empty() {
+        body["set"] = Value::Object(pairs(set)?);
+    }
+    if let Some(version) = version {
+        body["version"] = json!(version);
+    }
+    Ok(body)
+}
+
+pub(super) fn release(args: &ReleaseArgs) -> i32 {
+    attempt(|| {
+        let agent = agent_named(&args.agent, true)?;
+        let told = |_: &Value| format!("{agent} is back in service.\n");
+        let path = format!("/seawall/agents/{}/release", escaped(agent.as_str()));
+        let mut body = json!({});
+        in_tenant(&mut body, &args.of);
+        Ok(order(&args.ask, &path, &body, told))
+    })
+}
+
+pub(super) fn halt(args: &HaltArgs, on: bool) -> i32 {
+    let scope = args.scope.trim();
+    let known = scope == "all"
+        || ["tenant:", "type:", "agent:", "run:", "tool:"]
+            .iter()
+            .any(|prefix| scope.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()));
+    if !known {
+        let hint = "all, tenant:PATH, type:NAME, agent:TENANT/TYPE/KEY, run:RUN or tool:NAME";
+        return fail(&failed(code::USAGE, format!("{scope:?} is nothing that can be stopped"), hint));
+    }
+    let told = |_: &Value| match on {
+        true => format!("{scope} is stopped. It goes on with: seawall unhalt {scope}\n"),
+        false => format!("{scope} goes on.\n"),
+    };
+    order(&args.ask, "/seawall/halts", &json!({ "scope": scope, "on": on }), told)
+}
+
+pub(super) fn halts(args: &AskArgs) -> i32 {
+    look(args, "/seawall/halts", render_halts)
+}
+
+fn render_halts(answer: &Value) -> String {
+    let halts = show::list(if answer.is_array() { answer } else { &answer["halts"] });
+    if halts.is_empty() {
+        return "Nothing is stopped.\n".to_owned();
+    }
+    let mut table = Table::new(&["stopped"]);
+    for halt in halts {
+        let scope = if halt.is_string() { halt } else { &halt["scope"] };
+        table.row(vec![show::text(scope).into()]);
+    }
+    table.render()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_allowance_is_read_whole_or_refused() {
+        let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+        let read = allowance(&list("tokens=50_000,money=$0.25,calls=3,wall=10m,depth=2")).expect("good");
+        let expected =
+            json!({ "tokens": 50_000, "money_usd": 0.25, "calls": 3, "wall_ms": 600_000, "depth": 2 });
+        assert_eq!(Value::Object(read), expected);
+        for bad in ["tokens", "tokens=many", "money=-1", "money=inf", "wall=soon", "sand=3", "calls=1.5"] {
+            assert_eq!(allowance(&list(bad)).expect_err("bad").code, code::USAGE, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_fork_names_what_is_another() {
+        let body = forking(3, Some("x"), &["m/1={\"a\":1}".into()], None).expect("good");
+        assert_eq!(body, json!({ "turn": 3, "task": "x", "set": { "m/1": { "a": 1 } } }));
+        assert!(forking(0, None, &["x".into()], None).is_err());
+    }
+
+    #[test]
+    fn how_a_run_ended_is_one_sentence() {
+        let run = json!({ "run": "run-1", "state": "failed", "error": { "code": "tool_failed", "message": "no\nway" } });
+        assert_eq!(ending(&run), "run-1 failed: no\\nway (tool_failed)");
+        assert_eq!(ending(&json!({ "run": "run-1", "state": "cancelled" })), "run-1 was cancelled");
+        assert!(is_over(&run) && !is_over(&json!({ "state": "active" })) && !is_over(&Value::Null));
+    }
+
+    #[test]
+    fn halts_are_listed_in_either_shape() {
+        assert_eq!(print::plain(&render_halts(&json!({ "halts": ["all"] }))), "stopped\nall\n");
+        let objects = json!([{ "scope": "type:writer" }, { "scope": "tool:crm.*" }]);
+        assert_eq!(print::plain(&render_halts(&objects)), "stopped\ntype:writer\ntool:crm.*\n");
+        assert_eq!(render_halts(&json!({ "halts": [] })), "Nothing is stopped.\n");
+    }
+}

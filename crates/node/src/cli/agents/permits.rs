@@ -1,0 +1,327 @@
+//! What each type of agent may do, for `seawall check`: its tools with what the gate says of
+//! them, its limits, and tools that nobody offers.
+
+use std::sync::Arc;
+
+use seawall_kernel::agents::gate::{Condition, Op, Pattern, Rule};
+use seawall_model::effect::{Allowance, Verdict};
+use serde_json::{Value, json};
+
+use crate::agents::define::{Definition, Reading};
+use crate::agents::handler::BUILTINS;
+use crate::agents::library::Library;
+use crate::cli::print::{BAD, BOLD, DIM, GOOD, WARN};
+use crate::config::tool::ToolsConfig;
+use crate::config::{Config, Problem};
+
+use super::show;
+
+/// The folder of definitions as it was read.
+pub(in crate::cli) struct Folder {
+    reading: Reading,
+    /// Each type with what it may do, by name.
+    kinds: Vec<Permits>,
+}
+
+/// What one type may do.
+struct Permits {
+    definition: Arc<Definition>,
+    lines: Vec<Line>,
+    /// Patterns of tools that nothing configured can offer.
+    unmet: Vec<Arc<str>>,
+}
+
+/// One verdict on some work.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    verdict: &'static str,
+    what: String,
+    class: Option<&'static str>,
+    when: String,
+    how: String,
+    rule: Arc<str>,
+}
+
+/// Reads the folder that a configuration names; `None` where agents are turned off.
+///
+/// # Errors
+/// In words: the folder cannot be read.
+pub(in crate::cli) fn read(config: &Config) -> Result<Option<Folder>, Problem> {
+    if !config.agents.enabled {
+        return Ok(None);
+    }
+    let (mut reading, _) = Library::read(&config.agents.folder).map_err(|what| Problem {
+        line: None,
+        key: "agents.folder".to_owned(),
+        what,
+        hint: String::new(),
+    })?;
+    let all: Vec<_> = reading.definitions.values().cloned().collect();
+    let known: Vec<&str> = all.iter().map(|one| &*one.kind).collect();
+    let mut kinds = Vec::new();
+    for definition in &all {
+        let fits = |pattern: &Arc<str>| is_met(pattern, &config.tools, &known);
+        let unmet: Vec<_> = definition.tools.iter().filter(|one| !fits(one)).cloned().collect();
+        for pattern in unmet.iter().filter(|pattern| !pattern.starts_with("agent:")) {
+            let problem = Problem {
+                line: None,
+                key: "tools".to_owned(),
+                what: format!("nothing that is configured offers {pattern}"),
+                hint: "configure [[tool_server]] or [[tool]], or mend its name".to_owned(),
+            };
+            reading.warnings.push((format!("type {}", definition.kind), problem));
+        }
+        let lines = definition.permissions.iter().chain(&config.agents.permissions);
+        let lines = lines.filter(|rule| concerns(rule, &definition.kind)).map(line).collect();
+        kinds.push(Permits { definition: definition.clone(), lines, unmet });
+    }
+    Ok(Some(Folder { reading, kinds }))
+}
+
+/// Is there anything that this pattern may select? What a server offers is only known once
+/// it runs: its name must do.
+fn is_met(pattern: &str, tools: &ToolsConfig, kinds: &[&str]) -> bool {
+    let fits = Pattern::new(pattern);
+    let server = pattern.split('.').next().unwrap_or_default();
+    let servers = tools.servers.iter();
+    BUILTINS.iter().any(|name| fits.fits(name))
+        || kinds.iter().any(|kind| fits.fits(&format!("agent:{kind}")))
+        || tools.http.iter().any(|tool| fits.fits(&tool.name))
+        || servers.clone().any(|one| pattern.contains('.') && Pattern::new(server).fits(&one.name))
+        || (pattern == "*" && servers.len() > 0)
+}
+
+/// Is a rule about this type at all?
+fn concerns(rule: &Rule, kind: &str) -> bool {
+    let agent = rule.who.agent.as_str().split('/').next().unwrap_or_default();
+    Pattern::new(agent).fits(kind)
+}
+
+fn line(rule: &Rule) -> Line {
+    let (verdict, how) = match &rule.then {
+        Verdict::Allow => ("may", String::new()),
+        Verdict::Deny => ("may not", String::new()),
+        Verdict::Redact(fields) => ("may", format!("without {}", fields.join(", "))),
+        Verdict::Ask(approval) => {
+            let who = if approval.approvers.is_empty() {
+                "any admin".to_owned()
+            } else {
+                approval.approvers.join(", ")
+            };
+            let patience = show::span(approval.patience.0);
+            ("asks before", format!("{} yes of {who} within {patience}", approval.quorum))
+        }
+    };
+    let on = rule.on.as_str();
+    let what = match &*rule.what {
+        "tool" => on.to_owned(),
+        "*" if on == "*" => "everything".to_owned(),
+        kind => format!("{kind} {on}"),
+    };
+    let when: Vec<String> = rule.when.iter().map(condition).collect();
+    Line {
+        verdict,
+        what,
+        class: rule.class.map(seawall_model::EffectClass::as_str),
+        when: when.join(" and "),
+        how,
+        rule: rule.id.clone(),
+    }
+}
+
+/// A condition as it was written.
+fn condition(condition: &Condition) -> String {
+    let (fact, value) = (&condition.fact, &condition.value);
+    let word = match &condition.op {
+        Op::Eq => "==",
+        Op::Ne => "!=",
+        Op::Lt => "<",
+        Op::Le => "<=",
+        Op::Gt => ">",
+        Op::Ge => ">=",
+        Op::Prefix => "starts_with",
+        Op::Suffix => "ends_with",
+        Op::Contains => "contains",
+        Op::Present => return format!("{fact} present"),
+        Op::Absent => return format!("{fact} absent"),
+        Op::In(values) => return format!("{fact} in {}", values.join(", ")),
+    };
+    format!("{fact} {word} {value}")
+}
+
+/// What a run of a type may use, where it is bounded: `steps 40, tokens 100000`.
+fn limits(allowance: &Allowance) -> Vec<(&'static str, String)> {
+    let count = |value: Option<u64>| value.map(|value| value.to_string());
+    let all = [
+        ("steps", count(allowance.steps)),
+        ("calls", count(allowance.calls)),
+        ("tokens", allowance.tokens.map(|tokens| tokens.0.to_string())),
+        ("money", allowance.money.map(|money| show::micros(&json!(money.0)))),
+        ("wall", allowance.wall.map(|wall| show::span(wall.0))),
+        ("children", count(allowance.children.map(u64::from))),
+        ("depth", count(allowance.depth.map(u64::from))),
+    ];
+    all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+impl Folder {
+    /// May the server start with it?
+    pub(in crate::cli) fn is_sound(&self) -> bool {
+        self.reading.problems.is_empty()
+    }
+
+    /// What is wrong with it, by file.
+    pub(in crate::cli) fn problems(&self) -> &[(String, Problem)] {
+        &self.reading.problems
+    }
+
+    /// What is doubtful about it, likewise.
+    pub(in crate::cli) fn warnings(&self) -> &[(String, Problem)] {
+        &self.reading.warnings
+    }
+
+    /// What each type may do, as text with styles; nothing where there are none.
+    pub(in crate::cli) fn render(&self) -> String {
+        self.kinds.iter().map(|kind| format!("\n{}", kind.render())).collect()
+    }
+
+    /// The same for a script.
+    pub(in crate::cli) fn json(&self) -> Value {
+        Value::Array(self.kinds.iter().map(Permits::json).collect())
+    }
+}
+
+impl Permits {
+    fn render(&self) -> String {
+        let one = &self.definition;
+        let mut out = format!(
+            "{BOLD}agent {}{BOLD:#} {DIM}{}{DIM:#}  thinks with {}\n",
+            one.kind, one.version, one.model
+        );
+        let limits: Vec<String> =
+            limits(&one.allowance).into_iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let limits = if limits.is_empty() { format!("{WARN}none{WARN:#}") } else { limits.join(", ") };
+        out.push_str(&format!("  {DIM}limits of a run{DIM:#}  {limits}\n"));
+        let tools: Vec<String> = one
+            .tools
+            .iter()
+            .map(|tool| {
+                if self.unmet.contains(tool) {
+                    format!("{WARN}{tool} (not there){WARN:#}")
+                } else {
+                    tool.to_string()
+                }
+            })
+            .collect();
+        let tools = if tools.is_empty() { "none".to_owned() } else { tools.join(", ") };
+        out.push_str(&format!("  {DIM}tools{DIM:#}           {tools}\n"));
+        if let Some(schedule) = &one.schedule {
+            out.push_str(&format!(
+                "  {DIM}by itself{DIM:#}       on its schedule, for {}\n",
+                schedule.tenant
+            ));
+        }
+        for line in &self.lines {
+            out.push_str(&line.render());
+        }
+        let rest = "everything else, but no irreversible tool";
+        out.push_str(&format!("  {GOOD}{:<15}{GOOD:#} {rest}\n", "may"));
+        out
+    }
+
+    fn json(&self) -> Value {
+        let one = &self.definition;
+        let limits: serde_json::Map<String, Value> =
+            limits(&one.allowance).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+        let rules: Vec<Value> = self
+            .lines
+            .iter()
+            .map(|line| {
+                json!({
+                    "rule": &*line.rule, "verdict": line.verdict, "what": line.what, "class": line.class,
+                    "when": line.when, "how": line.how,
+                })
+            })
+            .collect();
+        let names = |list: &[Arc<str>]| list.iter().map(|name| json!(&**name)).collect::<Vec<_>>();
+        json!({
+            "type": &*one.kind, "version": &*one.version, "model": &*one.model, "limits": limits,
+            "tools": names(&one.tools), "unmet": names(&self.unmet), "rules": rules,
+        })
+    }
+}
+
+impl Line {
+    fn render(&self) -> String {
+        let style = match self.verdict {
+            "may" => GOOD,
+            "may not" => BAD,
+            _ => WARN,
+        };
+        let mut out = format!("  {style}{:<15}{style:#} {}", self.verdict, self.what);
+        if let Some(class) = self.class {
+            out.push_str(&format!(" where it is {class}"));
+        }
+        if !self.when.is_empty() {
+            out.push_str(&format!(" if {}", self.when));
+        }
+        if !self.how.is_empty() {
+            out.push_str(&format!(": {}", self.how));
+        }
+        out.push_str(&format!("  {DIM}{}{DIM:#}\n", self.rule));
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::print::plain;
+
+    const TRIAGE: &str = r#"
+model = "fast"
+instructions = "Sort."
+tools = ["crm.lookup", "crm.refund", "human.ask", "agent:finder"]
+[limits]
+steps = 24
+money = "0.20 USD"
+wall = "3d"
+[[permissions]]
+id = "small-refunds"
+ask = ["crm.refund"]
+when = ["args.amount <= 100"]
+patience = "1d"
+[[permissions]]
+deny = ["crm.*"]
+class = "irreversible"
+[[permissions]]
+redact = ["crm.lookup"]
+fields = ["args.card_number"]
+"#;
+
+    fn permits(tools: &ToolsConfig) -> Permits {
+        let (definition, _) = Definition::from_toml("triage", TRIAGE).expect("good");
+        let lines = definition.permissions.iter().map(line).collect();
+        let unmet = definition.tools.iter().filter(|one| !is_met(one, tools, &["triage"])).cloned().collect();
+        Permits { definition: Arc::new(definition), lines, unmet }
+    }
+
+    #[test]
+    fn what_a_type_may_do_is_told_in_full() {
+        let mut permits = permits(&ToolsConfig::default());
+        Arc::get_mut(&mut permits.definition).expect("ours").version = "1a2b".into();
+        insta::assert_snapshot!(plain(&permits.render()), @"");
+        assert_eq!(permits.json()["unmet"], json!(["crm.lookup", "crm.refund", "agent:finder"]));
+    }
+
+    #[test]
+    fn a_pattern_is_met_by_what_is_configured() {
+        let tools = ToolsConfig::default();
+        for pattern in ["store.get", "store.*", "agent:a", "agent:*", "*"] {
+            assert!(is_met(pattern, &tools, &["a"]), "{pattern}");
+        }
+        for pattern in ["store.gte", "agent:b", "crm.lookup", "weather"] {
+            assert!(!is_met(pattern, &tools, &["a"]), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Forks: a new run that goes on from what another one was after one of its turns, with
+//! something changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::StatusCode;
+use seawall_kernel::agents::effect::Reply as Said;
+use seawall_kernel::agents::{Input, Start};
+use seawall_model::journal::Change;
+use seawall_model::{Agent, Code, Fault, Payload, RunKey, limits};
+use serde_json::json;
+
+use crate::agents::handler::{FORK, FORK_RETOLD};
+
+use super::types::known_version;
+use super::{Answer, Request};
+
+/// `POST runs/RUN/fork`
+pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
+    request.query.finish()?;
+    let mut fields = request.fields()?;
+    let turn = fields.whole("turn")?;
+    let retold = fields.has("task");
+    let task = fields.content("task");
+    let version: Option<Arc<str>> = fields.text("version")?.map(Into::into);
+    let set = fields.object("set")?.map(|mut set| set.contents()).unwrap_or_default();
+    fields.finish()?;
+    let row = request.run(run).await?;
+    let turn = match turn {
+        None => row.turns,
+        Some(turn) => u32::try_from(turn).ok().filter(|turn| *turn <= row.turns).ok_or_else(|| {
+            let message = format!("`{run}` has taken {} turns: `turn` is from 0 to that.", row.turns);
+            Fault::new(Code::BadField, message).at("turn")
+        })?,
+    };
+    known_version(&request, row.agent.agent.kind(), version.as_ref()).await?;
+    let state = state(&request, run, turn, set, retold).await?;
+    let task = match task {
+        Some(task) => request.keep(task).await?,
+        None => row.task.clone(),
+    };
+    let agent = Agent::parse(row.agent.agent.kind()).map_err(|_| Fault::plain(Code::Internal))?;
+    let start = Start {
+        tenant: row.agent.tenant.clone(),
+        agent,
+        task,
+        allowance: row.allowance,
+        by: request.who.by.clone(),
+        version: Some(version.unwrap_or_else(|| row.version.clone())),
+        state,
+    };
+    let said = request.tell(|ticket| Input::Start { ticket, start: Box::new(start) }).await?;
+    let Said::Started { run: made, address } = said else { return Err(Fault::plain(Code::Internal)) };
+    let body = json!({
+        "run": made.to_string(),
+        "agent": address.agent.as_str(),
+        "tenant": address.tenant.as_str(),
+        "of": run.to_string(),
+        "turn": turn,
+    });
+    request.json(StatusCode::CREATED, &body)
+}
+
+/// The state that the new run begins with.
+async fn state(
+    request: &Request<'_>,
+    run: RunKey,
+    turn: u32,
+    set: Vec<(String, Option<Vec<u8>>)>,
+    retold: bool,
+) -> Result<Vec<Change>, Fault> {
+    if turn == 0 {
+        return match set.is_empty() {
+            true => Ok(Vec::new()),
+            false => Err(Fault::new(Code::BadField, "Before its first turn a run has no state to set.").at("set")),
+        };
+    }
+    let found = request.read(move |reader| reader.state_at(run, turn)).await?;
+    let found = found.ok_or_else(|| {
+        let message = format!("What `{run}` was after turn {turn} is not kept any more.");
+        Fault::new(Code::RunUnknown, message).at("turn")
+    })?;
+    let mut state: BTreeMap<Arc<str>, Payload> =
+        found.into_iter().map(|(key, value)| (Arc::from(&*key), value)).collect();
+    for (key, value) in set {
+        if key.is_empty() || key.len() > limits::NAME_LEN_MAX || key == FORK {
+            let message = format!("A key of a state has 1 to {} bytes.", limits::NAME_LEN_MAX);
+            return Err(Fault::new(Code::BadField, message).at("set"));
+        }
+        match value {
+            Some(value) => drop(state.insert(key.into(), request.keep(value).await?)),
+            None => drop(state.remove(&*key)),
+        }
+    }
+    state.insert(FORK.into(), Payload::text(if retold { FORK_RETOLD } else { "kept" }));
+    Ok(state.into_iter().map(|(key, value)| Change::Set { key, value }).collect())
+}

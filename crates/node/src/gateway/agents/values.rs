@@ -1,0 +1,122 @@
+//! Values of a tenant's store, for programs beside its agents.
+
+use http::{StatusCode, header};
+use seawall_kernel::agents::Input;
+use seawall_kernel::agents::effect::Reply as Said;
+use seawall_model::durable::ValueRow;
+use seawall_model::{Code, Fault, Payload, Tenant, limits};
+use serde_json::{Value, json};
+
+use super::show::{Show, ms};
+use super::{Answer, Request};
+
+/// Values listed where the question names no number.
+const COUNT: usize = 100;
+/// Values in one list.
+const COUNT_MAX: usize = 1_000;
+
+/// `GET values`: by key, or with `q` those that hold these words, the best first.
+pub(super) async fn list(mut request: Request<'_>) -> Answer {
+    let tenant = tenant(&mut request)?;
+    let prefix = request.query.take("prefix").unwrap_or_default();
+    let after = request.query.take("after");
+    let words = request.query.take("q");
+    let limit = request.query.limit(COUNT, COUNT_MAX)?;
+    request.query.finish()?;
+    if prefix.len() > limits::NAME_LEN_MAX {
+        return Err(Fault::new(Code::BadField, "No key is as long as this `prefix`.").at("query"));
+    }
+    if words.is_some() && after.is_some() {
+        return Err(Fault::new(Code::BadField, "A search with `q` has one page only.").at("query"));
+    }
+    let body = request
+        .read(move |reader| {
+            let (rows, pages) = match &words {
+                Some(words) => (reader.search_values(&tenant, &prefix, words, limit)?, false),
+                None => (reader.values(&tenant, &prefix, after.as_deref(), limit)?, true),
+            };
+            let show = Show::whole(reader);
+            let next = if pages && rows.len() == limit { rows.last().map(|row| row.key.clone()) } else { None };
+            let values: Vec<Value> = rows.iter().map(|row| shown(&show, row)).collect();
+            Ok(json!({"values": values, "next": next.as_deref()}))
+        })
+        .await?;
+    request.json(StatusCode::OK, &body)
+}
+
+fn tenant(request: &mut Request<'_>) -> Result<Tenant, Fault> {
+    request.who.acts_for(request.query.take("tenant").as_deref())
+}
+
+fn shown(show: &Show<'_>, row: &ValueRow) -> Value {
+    json!({
+        "key": &*row.key,
+        "version": row.version,
+        "at_ms": ms(row.at),
+        "bytes": row.value.as_ref().map(Payload::len),
+        "value": row.value.as_ref().map_or(Value::Null, |value| show.content(value)),
+        "by": row.by.map(|effect| effect.to_string()),
+    })
+}
+
+/// `GET values/KEY`
+pub(super) async fn one(mut request: Request<'_>, key: String) -> Answer {
+    let tenant = tenant(&mut request)?;
+    request.query.finish()?;
+    let shown = request
+        .read(move |reader| {
+            let row = reader.value(&tenant, &key)?.filter(|row| row.value.is_some());
+            Ok(row.map(|row| shown(&Show::whole(reader), &row)))
+        })
+        .await?;
+    let shown = shown.ok_or_else(|| Fault::new(Code::PathUnknown, "There is no value by this key."))?;
+    let mut response = request.json(StatusCode::OK, &shown)?;
+    if let Ok(tag) = format!("\"{}\"", shown["version"]).parse() {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// `PUT values/KEY`
+pub(super) async fn set(mut request: Request<'_>, key: String) -> Answer {
+    let tenant = tenant(&mut request)?;
+    request.query.finish()?;
+    let mut fields = request.fields()?;
+    let expect = expected(&request)?.or(fields.whole("expect")?);
+    let value = fields.content("value");
+    fields.finish()?;
+    let value = value.ok_or_else(|| {
+        Fault::new(Code::BadField, "The body has a `value`, and perhaps `expect`; DELETE removes.").at("value")
+    })?;
+    let value = request.keep(value).await?;
+    put(&request, tenant, &key, Some(value), expect).await
+}
+
+/// `DELETE values/KEY`
+pub(super) async fn remove(mut request: Request<'_>, key: String) -> Answer {
+    let tenant = tenant(&mut request)?;
+    let expect = expected(&request)?.or(request.query.whole("expect")?);
+    request.query.finish()?;
+    put(&request, tenant, &key, None, expect).await
+}
+
+/// The version in `If-Match`, with or without the quotes of an entity tag.
+fn expected(request: &Request<'_>) -> Result<Option<u64>, Fault> {
+    let Some(tag) = request.parts.headers.get(header::IF_MATCH) else { return Ok(None) };
+    let version = tag.to_str().ok().and_then(|tag| tag.trim().trim_matches('"').parse().ok());
+    let bad = || Fault::new(Code::BadHeader, "`If-Match` is a version: a whole number, 0 for none yet.").at("if-match");
+    version.ok_or_else(bad).map(Some)
+}
+
+async fn put(
+    request: &Request<'_>,
+    tenant: Tenant,
+    key: &str,
+    value: Option<Payload>,
+    expect: Option<u64>,
+) -> Answer {
+    let name = key.into();
+    let said = request.tell(|ticket| Input::Put { ticket, tenant, key: name, value, expect }).await?;
+    let Said::Version(version) = said else { return Err(Fault::plain(Code::Internal)) };
+    request.json(StatusCode::OK, &json!({"key": key, "version": version}))
+}

@@ -1,0 +1,91 @@
+//! Agents that run inside: how they stand, what they wait for, and what their operators
+//! were told of. Read when somebody looks.
+
+use std::sync::PoisonError;
+
+use prometheus_client::registry::Registry;
+
+use crate::agents::census::Told;
+use crate::app::App;
+
+use super::label::{Counters, Gauges, Labels, counters, gauges, one};
+
+/// Metrics of agents.
+#[derive(Debug)]
+pub(super) struct AgentLooks {
+    agents: Gauges<1>,
+    waits: Gauges<1>,
+    runs: Gauges<0>,
+    pool: Gauges<2>,
+    inbox: Gauges<1>,
+    undurable: Gauges<0>,
+    told: Counters<1>,
+}
+
+impl AgentLooks {
+    pub(super) fn register(r: &mut Registry) -> Self {
+        Self {
+            agents: gauges(r, "seawall_agents", "Agents, suspended ones included, by state"),
+            waits: gauges(r, "seawall_agent_waits", "Agents in memory that wait, by the nearest cause"),
+            runs: gauges(r, "seawall_runs_live", "Durable runs that are not over"),
+            pool: gauges(r, "seawall_agent_pool", "Places for turns, model calls and tools: held and waited for"),
+            inbox: gauges(r, "seawall_agent_inbox", "What people are wanted for, and dead letters"),
+            undurable: gauges(r, "seawall_journal_undurable", "Records of the journal on their way to the disk"),
+            told: counters(r, "seawall_agent_notices", "What operators were told of agents, by kind"),
+        }
+    }
+
+    pub(super) fn look(&self, app: &App) {
+        let Some(runtime) = &app.agents else { return };
+        let view = runtime.desk.view();
+        let census = *runtime.census.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = |state: &str| view.states.get(state).copied().unwrap_or(0);
+        let busy = now("running") + now("runnable");
+        // The census is of lately, the view of now: what is in memory is never left out.
+        let waiting = census.active.saturating_sub(busy).max(now("waiting"));
+        for (state, count) in [
+            ("idle", census.idle.max(now("idle"))),
+            ("runnable", now("runnable")),
+            ("running", now("running")),
+            ("waiting", waiting),
+            ("quarantined", census.quarantined.max(now("quarantined"))),
+            ("done", census.done.max(now("done"))),
+        ] {
+            self.agents.get_or_create(&one("state", state)).set(count as f64);
+        }
+        self.waits.clear();
+        for (cause, count) in &view.needs {
+            self.waits.get_or_create(&one("cause", *cause)).set(*count as f64);
+        }
+        self.runs.get_or_create(&Labels([])).set(view.runs_live as f64);
+        self.undurable.get_or_create(&Labels([])).set(view.undurable as f64);
+        self.pool.clear();
+        self.place("turns", view.turns);
+        self.place("models", view.models);
+        for (tool, figures) in &view.tools {
+            self.place(tool.clone(), *figures);
+        }
+        for (kind, count) in [
+            ("letters", view.letters),
+            ("doubts", census.doubts),
+            ("approvals", census.approvals),
+            ("questions", census.questions),
+        ] {
+            self.inbox.get_or_create(&one("kind", kind)).set(count as f64);
+        }
+        for (kind, count) in Told::KINDS.into_iter().zip(runtime.told.counts()) {
+            let counter = self.told.get_or_create(&one("kind", kind));
+            let known = counter.get();
+            counter.inc_by(count.saturating_sub(known));
+        }
+    }
+
+    fn place(&self, pool: impl Into<super::label::Text> + Clone, (held, waiting): (u32, usize)) {
+        let set = |what: &'static str, count: f64| {
+            let labels = Labels([("pool", pool.clone().into()), ("what", what.into())]);
+            self.pool.get_or_create(&labels).set(count);
+        };
+        set("held", f64::from(held));
+        set("waiting", waiting as f64);
+    }
+}

@@ -1,0 +1,203 @@
+//! People: they answer, vote, say what became of what is in doubt, stop things, put them
+//! right, and change the rules.
+
+use std::sync::Arc;
+
+use seawall_kernel::agents::input::Input;
+use seawall_model::durable::{AgentRow, Message, Pending, Rung, Scope, Stage, Standing};
+use seawall_model::effect::{Answer, EffectClass, Work};
+use seawall_model::{Address, Agent, At, Millis, Payload, RunKey, Tenant};
+
+use super::cast;
+use super::door::Asked;
+use super::lie::Lie;
+use super::world::{Happening, World};
+
+const VOTERS: [&str; 3] = ["ann", "bob", "cy"];
+
+impl World {
+    /// Somebody looks in.
+    pub(super) fn people(&mut self) {
+        let pause = Millis(if self.calm { 5_000 } else { 1_000 + self.rng.below(4_000) });
+        self.later(pause, Happening::People);
+        if self.agents.is_none() {
+            return;
+        }
+        let rows: Vec<AgentRow> =
+            self.books.fold.iter().flat_map(|shard| shard.agents.values()).map(|row| (**row).clone()).collect();
+        for row in &rows {
+            if self.calm || self.rng.chance(0.5) {
+                self.look_after(row);
+            }
+        }
+        if self.calm || self.plan.meddling {
+            self.lift_halts();
+        }
+        if self.plan.meddling && !self.calm {
+            self.meddle();
+        }
+    }
+
+    fn look_after(&mut self, row: &AgentRow) {
+        for pending in &row.pending {
+            self.answer(row, pending);
+        }
+        let stopped = row.standing == Standing::Quarantined || row.progress.rung == Rung::Paused;
+        if !stopped || !(self.calm || self.plan.meddling) {
+            return;
+        }
+        let times = self.released.entry(row.address.clone()).or_default();
+        *times += 1;
+        // Whoever is stopped time and again is sent home.
+        if *times > 2 {
+            for run in row.run.iter().chain(&row.queue) {
+                self.cancel_run(*run, &row.address);
+            }
+        }
+        let ticket = self.ticket(Asked::Other);
+        self.step(Input::Release { ticket, address: row.address.clone(), by: "ann".into() });
+    }
+
+    fn answer(&mut self, row: &AgentRow, pending: &Pending) {
+        let (effect, address) = (pending.id, row.address.clone());
+        match (&pending.stage, &pending.work) {
+            (Stage::Approving { yes, .. }, _) => {
+                let ticket = self.ticket(Asked::Other);
+                let by: Arc<str> = VOTERS[self.rng.below(3) as usize].into();
+                let yes = yes.contains(&by) || self.calm || self.rng.chance(0.85);
+                self.step(Input::Vote { ticket, effect, address, by, yes, args: None });
+            }
+            (Stage::Waiting, Work::Promise { .. }) => {
+                let answer = Answer::Done(Payload::text("yes, we shall"));
+                self.resolve(pending, address, answer);
+            }
+            (Stage::Doubtful { .. }, _) => self.clear_doubt(row, pending),
+            _ => {}
+        }
+    }
+
+    fn resolve(&mut self, pending: &Pending, address: Address, answer: Answer) {
+        self.books.resolve(pending.id);
+        let ticket = self.ticket(Asked::Resolve(pending.id));
+        self.step(Input::Resolve { ticket, effect: pending.id, address, by: "bob".into(), answer });
+    }
+
+    /// They look at the tool, which knows: it was done, or may be sent again.
+    fn clear_doubt(&mut self, row: &AgentRow, pending: &Pending) {
+        // While it is on its way nobody can know.
+        if self.flights.values().any(|flight| flight.effect == pending.id) {
+            return;
+        }
+        let truth = self.tools.truth(pending.id);
+        let done = if pending.class == EffectClass::Compensable { truth.stands } else { truth.done } > truth.resent;
+        if done {
+            return self.resolve(pending, row.address.clone(), Answer::Done(Payload::text("it was done")));
+        }
+        let wanted = row.run == Some(pending.id.run) && self.rng.chance(0.6);
+        let ticket = self.ticket(Asked::Other);
+        let (effect, address) = (pending.id, row.address.clone());
+        self.step(Input::Vote { ticket, effect, address, by: "cy".into(), yes: wanted, args: None });
+    }
+
+    fn cancel_run(&mut self, run: RunKey, address: &Address) {
+        let ticket = self.ticket(Asked::Cancel(run));
+        self.step(Input::Cancel { ticket, run, address: address.clone(), by: "ann".into() });
+    }
+
+    fn lift_halts(&mut self) {
+        let halts = self.books.fold[0].row.halts.clone();
+        for scope in halts {
+            if self.calm || self.rng.chance(0.3) {
+                self.halt(scope, false);
+            }
+        }
+    }
+
+    fn halt(&mut self, scope: Scope, on: bool) {
+        let hidden = on && self.plan.lie == Some(Lie::HideHalts);
+        let ticket = if hidden { 0 } else { self.ticket(Asked::Other) };
+        self.step(Input::Halt { ticket, scope, on, by: "ann".into() });
+    }
+
+    fn meddle(&mut self) {
+        let live: Vec<(RunKey, Address)> = self
+            .books
+            .runs
+            .iter()
+            .filter(|(_, line)| line.over.is_none())
+            .map(|(run, line)| (*run, line.agent.clone()))
+            .collect();
+        if live.is_empty() {
+            return;
+        }
+        let (run, address) = live[self.rng.below(live.len() as u64) as usize].clone();
+        match self.rng.below(12) {
+            0 => self.cancel_run(run, &address),
+            1 => self.halt(Scope::Agent(address), true),
+            2 => self.halt(Scope::Tree(run), true),
+            3 => self.halt(Scope::Type(address.agent.kind().into()), true),
+            4 => self.halt(Scope::Tenant(address.tenant.as_str().into()), true),
+            5 => self.halt(Scope::Tool("shop.*".into()), true),
+            6 if self.rng.chance(0.3) => self.halt(Scope::All, true),
+            7 => self.redrive(),
+            8 => self.reload(),
+            9 => {
+                let ticket = self.ticket(Asked::Other);
+                self.step(Input::Again { ticket, run, address, why: "ann wants it so".into() });
+            }
+            _ => {}
+        }
+    }
+
+    fn redrive(&mut self) {
+        let letters: Vec<(u8, u64)> = self
+            .books
+            .fold
+            .iter()
+            .flat_map(|shard| shard.letters.keys().map(|number| (shard.row.shard, *number)))
+            .collect();
+        if letters.is_empty() {
+            return;
+        }
+        let (shard, number) = letters[self.rng.below(letters.len() as u64) as usize];
+        let ticket = self.ticket(Asked::Other);
+        let send = self.rng.chance(0.7);
+        self.step(Input::Redrive { ticket, shard, number, send });
+    }
+
+    fn reload(&mut self) {
+        let version: Arc<str> = (1 + self.rng.below(5)).to_string().into();
+        for kind in &mut self.rules.kinds {
+            kind.version = version.clone();
+        }
+        self.rules.turns_max = 1 + self.rng.below(8) as u32;
+        self.rules.models_max = 1 + self.rng.below(8) as u32;
+        self.rules.tool_max = 1 + self.rng.below(4) as u32;
+        self.step(Input::Configure(Box::new(self.rules.clone())));
+    }
+
+    /// A message from outside, or a storm of them.
+    pub(super) fn outside_mail(&mut self, tenant: Tenant) {
+        let kinds = ["mate", "reader", "pong"];
+        let kind = kinds[self.rng.below(kinds.len() as u64) as usize];
+        let name = format!("{kind}/{}", self.rng.below(3));
+        let to = Address { tenant, agent: Agent::parse(&name).expect("the cast's names are valid") };
+        let storm = if self.rng.chance(0.2) { 2 * cast::INBOX_MAX } else { 1 };
+        for _ in 0..storm {
+            let ticket = self.ticket + 1;
+            let id = 0xffff_0000_0000 + ticket;
+            self.ticket(Asked::Send(to.clone(), id));
+            let body = Payload::text(&ticket.to_string());
+            let message = Message { id, from: None, name: Some("signal".into()), at: At(0), hop: 0, body };
+            self.step(Input::Send { ticket, to: to.clone(), message: Box::new(message) });
+        }
+    }
+
+    /// A value from outside.
+    pub(super) fn outside_put(&mut self, tenant: Tenant) {
+        let ticket = self.ticket(Asked::Other);
+        let key: Arc<str> = format!("board/{}", self.rng.below(2)).into();
+        let value = self.rng.chance(0.8).then(|| Payload::text("from outside"));
+        self.step(Input::Put { ticket, tenant, key, value, expect: None });
+    }
+}

@@ -1,0 +1,518 @@
+//! The world: one clock, one list of things to come, and the real machine behind a shell
+//! that writes, reads, performs and crashes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use seawall_kernel::agents::input::{Input, Report, Start, Ticket};
+use seawall_kernel::agents::rules::Rules;
+use seawall_kernel::agents::{Agents, Batch, Effect, Shard};
+use seawall_load::rng::Rng;
+use seawall_model::durable::{AgentRow, RunRow, ValueRow};
+use seawall_model::effect::{Allowance, EffectClass, EffectId};
+use seawall_model::journal::Commit;
+use seawall_model::{Address, Agent, At, Millis, Payload, RunKey, Tenant};
+
+use super::books::{Books, first_difference};
+use super::cast;
+use super::disk::Disk;
+use super::door::Asked;
+use super::lie::Lie;
+use super::plan::Plan;
+use super::tally::Tally;
+use super::tools::Tools;
+use crate::trace::Trace;
+
+/// Events in one world: far more than any needs. Beyond it something goes round in circles.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// What will happen.
+#[derive(Debug)]
+pub(super) enum Happening {
+    Execute(u64),
+    Report(u64, Report),
+    Took(Address, u64, Result<Box<Commit>, Arc<str>>),
+    Written,
+    Loaded(Address, Vec<AgentRow>, Vec<RunRow>),
+    ValueLoaded(Tenant, Arc<str>, Option<Box<ValueRow>>),
+    Tick,
+    Client,
+    People,
+    Crash,
+    Reopen,
+    Jump,
+    Room(bool),
+    Calm,
+}
+
+impl Happening {
+    /// Does it happen though the process has died?
+    const fn survives(&self) -> bool {
+        matches!(
+            self,
+            Self::Client | Self::People | Self::Crash | Self::Reopen | Self::Jump | Self::Room(_) | Self::Calm
+        )
+    }
+}
+
+/// An effect that the shell is performing.
+#[derive(Clone, Debug)]
+pub(super) struct Flying {
+    pub(super) effect: EffectId,
+    pub(super) address: Address,
+    pub(super) class: EffectClass,
+    pub(super) undo: bool,
+    /// The pool that it has a place in: `model`, or a tool's server.
+    pub(super) pool: Option<Arc<str>>,
+    /// It will be executed, and has not been.
+    pub(super) to_execute: bool,
+    /// Nobody waits for it any longer.
+    pub(super) aborted: bool,
+}
+
+/// One world.
+pub struct World {
+    pub(super) plan: Plan,
+    pub(super) rules: Rules,
+    pub(super) now: At,
+    pub(super) rng: Rng,
+    /// Nobody while the process is down.
+    pub(super) agents: Option<Box<Agents>>,
+    pub(super) disk: Disk,
+    pub(super) books: Books,
+    /// The fold of all records, those included that are not on disk yet.
+    ahead: Vec<Shard>,
+    pub(super) tools: Tools,
+    pub(super) trace: Trace,
+    events: BTreeMap<(At, u64), (u64, Happening)>,
+    number: u64,
+    /// Counts the lives of the process.
+    pub(super) life: u64,
+    writing: Option<Batch>,
+    tick: Option<(At, u64)>,
+    pub(super) flights: BTreeMap<u64, Flying>,
+    pub(super) turns: BTreeMap<Address, u64>,
+    pub(super) tickets: BTreeMap<Ticket, Asked>,
+    pub(super) ticket: Ticket,
+    /// Runs of which the shell heard that they are over.
+    pub(super) told_over: BTreeSet<RunKey>,
+    pub(super) released: BTreeMap<Address, u32>,
+    /// Faults, operators and clients have stopped.
+    pub(super) calm: bool,
+    starts_left: u64,
+    pub(super) tally: Tally,
+}
+
+impl World {
+    /// The world of a plan; `whole` keeps every line of its trace.
+    #[must_use]
+    pub fn new(plan: Plan, whole: bool) -> Self {
+        let rules = cast::rules(&plan);
+        let mut world = Self {
+            now: plan.begin,
+            rng: Rng::branch(plan.seed, 2),
+            agents: None,
+            disk: Disk::new(plan.shards),
+            books: Books::new(plan.shards),
+            ahead: (0..plan.shards).map(Shard::new).collect(),
+            tools: Tools::new(plan.lie == Some(Lie::ForgetKeys)),
+            trace: Trace::new(whole),
+            events: BTreeMap::new(),
+            number: 0,
+            life: 0,
+            writing: None,
+            tick: None,
+            flights: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            ticket: 0,
+            told_over: BTreeSet::new(),
+            released: BTreeMap::new(),
+            calm: false,
+            starts_left: plan.starts,
+            tally: Tally::default(),
+            rules,
+            plan,
+        };
+        world.foresee();
+        world
+    }
+
+    /// Puts down what fate has in store.
+    fn foresee(&mut self) {
+        let length = self.plan.length.0;
+        let at = |world: &mut Self, what| {
+            let when = Millis(world.rng.below(length));
+            world.later(when, what);
+        };
+        for _ in 0..self.plan.starts {
+            at(self, Happening::Client);
+        }
+        for _ in 0..self.plan.crashes {
+            at(self, Happening::Crash);
+        }
+        for _ in 0..self.plan.jumps {
+            at(self, Happening::Jump);
+        }
+        for _ in 0..self.plan.full {
+            at(self, Happening::Room(false));
+        }
+        self.later(Millis(1_000), Happening::People);
+        self.later(Millis(length), Happening::Calm);
+    }
+
+    /// Figures of the world.
+    #[must_use]
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The time.
+    #[must_use]
+    pub const fn now(&self) -> At {
+        self.now
+    }
+
+    /// The books.
+    #[must_use]
+    pub const fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// The last lines of the trace.
+    #[must_use]
+    pub fn tail(&self) -> Vec<String> {
+        self.trace.tail()
+    }
+
+    /// The whole trace, if it was kept.
+    #[must_use]
+    pub fn into_trace(self) -> Option<String> {
+        self.trace.into_whole()
+    }
+
+    pub(super) fn later(&mut self, after: Millis, what: Happening) -> (At, u64) {
+        self.later_us(after.micros(), what)
+    }
+
+    pub(super) fn later_us(&mut self, after: u64, what: Happening) -> (At, u64) {
+        self.at(At(self.now.0.saturating_add(after)), what)
+    }
+
+    fn at(&mut self, at: At, what: Happening) -> (At, u64) {
+        self.number += 1;
+        self.events.insert((at, self.number), (self.life, what));
+        (at, self.number)
+    }
+
+    /// From the beginning until everything is over and forgotten.
+    ///
+    /// # Panics
+    /// When a law does not hold.
+    pub fn run(&mut self) {
+        self.open();
+        let deadline = self.plan.begin.plus(self.plan.length).plus(self.plan.calm);
+        let mut events = 0_u64;
+        while !(self.calm && self.is_over()) {
+            let Some(((at, _), (life, what))) = self.events.pop_first() else { break };
+            self.now = self.now.max(at);
+            events += 1;
+            if self.now > deadline || events > EVENTS_MAX {
+                panic!("progress: {}", self.stuck());
+            }
+            if life == self.life || what.survives() {
+                self.happen(what);
+            }
+        }
+        assert!(self.is_over(), "progress: nothing more happens, and {}", self.stuck());
+        self.forget();
+        self.close();
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Execute(flight) => self.execute(flight),
+            Happening::Report(flight, report) => self.reported(flight, report),
+            Happening::Took(address, token, commit) => self.took(address, token, commit),
+            Happening::Written => self.written(),
+            Happening::Loaded(address, agents, runs) => self.step(Input::Loaded { address, agents, runs }),
+            Happening::ValueLoaded(tenant, key, row) => self.step(Input::ValueLoaded { tenant, key, row }),
+            Happening::Tick => {
+                self.tick = None;
+                self.step(Input::Tick);
+            }
+            Happening::Client => self.client(),
+            Happening::People => self.people(),
+            Happening::Crash => self.crash(),
+            Happening::Reopen => self.open(),
+            Happening::Jump => {
+                let jump = 1_000_000 * (1 + self.rng.below(1_200));
+                self.now = At(self.now.0 + jump);
+                self.step(Input::Tick);
+            }
+            Happening::Room(room) => {
+                if !room {
+                    let length = Millis(self.rng.below(20_000));
+                    self.later(length, Happening::Room(true));
+                }
+                self.step(Input::Room(room || self.calm));
+            }
+            Happening::Calm => self.calm_down(),
+        }
+    }
+
+    /// One step of the machine, and what follows from it.
+    pub(super) fn step(&mut self, input: Input) {
+        let input = self.plan.lie.map_or_else(|| input.clone(), |lie| lie.input(input.clone()));
+        let Some(mut agents) = self.agents.take() else { return };
+        self.tally.steps += 1;
+        let now = self.plan.lie.map_or(self.now, |lie| lie.now(self.now, self.tally.steps));
+        self.trace.add(self.now, '>', &input);
+        let mut out = Vec::new();
+        agents.step(now, input, &mut out);
+        self.agents = Some(agents);
+        self.after(out);
+    }
+
+    fn after(&mut self, out: Vec<Effect>) {
+        if self.tally.steps.is_multiple_of(self.plan.check_every) {
+            self.check_live();
+        }
+        self.write();
+        for effect in out {
+            self.trace.add(self.now, '<', &effect);
+            self.effect(effect);
+        }
+        let Some(wake) = self.agents.as_ref().and_then(|agents| agents.wake_at()) else { return };
+        let wake = wake.max(self.now);
+        if wake < At::MAX && self.tick.is_none_or(|(at, _)| wake < at) {
+            if let Some(old) = self.tick.take() {
+                self.events.remove(&old);
+            }
+            self.tick = Some(self.at(wake, Happening::Tick));
+        }
+    }
+
+    /// Takes what is to be written, unless a write is under way: group commit.
+    fn write(&mut self) {
+        let Some(agents) = self.agents.as_mut().filter(|agents| self.writing.is_none() && agents.has_batch()) else {
+            return;
+        };
+        let batch = agents.batch();
+        for entry in &batch.entries {
+            self.trace.add(self.now, '=', entry);
+            self.ahead[usize::from(entry.shard)].fold(entry);
+        }
+        if self.plan.thorough {
+            self.compare_live();
+        }
+        let slow = !self.calm && self.rng.below(100) < self.plan.faults.slow_disk;
+        let latency = if slow { 50_000 + self.rng.below(900_000) } else { 500 + self.rng.below(4_000) };
+        let early = (self.plan.lie == Some(Lie::EarlyDurable)).then(|| newest(&batch));
+        self.writing = Some(batch);
+        self.later_us(latency, Happening::Written);
+        for (shard, seq) in early.into_iter().flatten() {
+            self.step(Input::Durable { shard, seq });
+        }
+    }
+
+    /// A transaction is on disk.
+    fn written(&mut self) {
+        let Some(mut batch) = self.writing.take() else { return };
+        if self.plan.lie == Some(Lie::LoseRows) && self.disk.commits % 20 == 19 {
+            batch.rows.pop();
+        }
+        self.commit(&batch);
+        let crash = self.plan.crash_at.filter(|(at, _)| *at == self.disk.commits);
+        if crash == Some((self.disk.commits, false)) {
+            return self.crash();
+        }
+        for (shard, seq) in newest(&batch) {
+            self.step(Input::Durable { shard, seq });
+        }
+        if crash.is_some() {
+            return self.crash();
+        }
+        self.write();
+    }
+
+    fn commit(&mut self, batch: &Batch) {
+        self.disk.commit(batch);
+        for entry in &batch.entries {
+            self.books.read(self.now, entry);
+        }
+        self.tally.records += batch.entries.len() as u64;
+        if self.plan.thorough || self.disk.commits.is_multiple_of(97) {
+            self.books.compare(&self.disk);
+        }
+    }
+
+    /// Live rows against the fold of everything that was recorded (I4).
+    fn compare_live(&self) {
+        let Some(agents) = &self.agents else { return };
+        for (live, ahead) in agents.shards().iter().zip(&self.ahead) {
+            let same = live.row == ahead.row
+                && live.agents.iter().all(|(address, row)| ahead.agents.get(address) == Some(row))
+                && live.runs.iter().all(|(key, row)| ahead.runs.get(key) == Some(row))
+                && live.values.iter().all(|(name, row)| ahead.values.get(name) == Some(row))
+                && (&live.leases, &live.topics) == (&ahead.leases, &ahead.topics)
+                && (&live.schedules, &live.letters) == (&ahead.schedules, &ahead.letters);
+            assert!(same, "I4: live {}", first_difference(live, ahead));
+        }
+    }
+
+    /// The process begins.
+    fn open(&mut self) {
+        if self.agents.is_some() {
+            return;
+        }
+        self.ahead.clone_from(&self.books.fold);
+        let mut rules = self.rules.clone();
+        if let Some(lie) = self.plan.lie {
+            rules = lie.rules(rules);
+            rules.seed ^= if lie == Lie::Reseed { std::ptr::from_ref(self).addr() as u64 | 1 } else { 0 };
+        }
+        self.trace.add(self.now, '-', &("open", self.life));
+        let mut agents = Agents::open(self.now, rules, self.disk.opened(), self.disk.runs_live());
+        let (mut rows, runs) = self.disk.at_work();
+        if let Some(lie) = self.plan.lie {
+            lie.rows(&mut rows);
+        }
+        let mut out = Vec::new();
+        agents.restore(self.now, rows, runs, &mut out);
+        self.agents = Some(Box::new(agents));
+        self.after(out);
+    }
+
+    /// The process dies: what was not on disk is gone, what was on its way to a tool may
+    /// have arrived.
+    fn crash(&mut self) {
+        if self.agents.is_none() || (self.calm && self.plan.crash_at.is_none()) {
+            return;
+        }
+        self.trace.add(self.now, '-', &"crash");
+        self.tally.crashes += 1;
+        self.agents = None;
+        // A transaction under way is whole or not there.
+        if let Some(batch) = self.writing.take()
+            && self.rng.chance(0.3)
+        {
+            self.commit(&batch);
+        }
+        for (_, flight) in std::mem::take(&mut self.flights) {
+            self.drop_flight(&flight);
+        }
+        self.life += 1;
+        self.tick = None;
+        self.turns.clear();
+        self.tickets.clear();
+        // Whoever heard nothing reads it from the rows.
+        let over = self.books.runs.iter().filter(|(_, line)| line.over.is_some());
+        self.told_over.extend(over.map(|(run, _)| *run));
+        let down = Millis(self.rng.below(3_000));
+        self.later(down, Happening::Reopen);
+    }
+
+    /// What is on its way arrives or does not.
+    pub(super) fn drop_flight(&mut self, flight: &Flying) {
+        if flight.to_execute && self.rng.chance(0.5) {
+            self.tools.execute(flight.effect, flight.class, flight.undo);
+        }
+    }
+
+    /// Clients start runs, send messages and write values.
+    fn client(&mut self) {
+        if self.agents.is_none() {
+            return;
+        }
+        let tenant = cast::tenant(self.rng.below(self.plan.tenants));
+        match self.rng.below(20) {
+            0 if self.plan.only.is_none() => self.outside_mail(tenant.clone()),
+            1 if self.plan.only.is_none() => self.outside_put(tenant.clone()),
+            _ => {}
+        }
+        let kind = self.plan.only.unwrap_or_else(|| cast::STARTED[self.rng.below(cast::STARTED.len() as u64) as usize]);
+        let talks = matches!(kind, "ping" | "chat" | "reader");
+        let keyed = talks || self.rng.chance(0.3);
+        let name = if keyed { format!("{kind}/{}", self.rng.below(3)) } else { kind.to_owned() };
+        let start = Start {
+            tenant,
+            agent: Agent::parse(&name).expect("the cast's names are valid"),
+            task: Payload::text("do it"),
+            allowance: Allowance::default(),
+            by: "client".into(),
+            version: None,
+            state: Vec::new(),
+        };
+        self.starts_left = self.starts_left.saturating_sub(1);
+        let ticket = self.ticket(Asked::Start);
+        let input = Input::Start { ticket, start: Box::new(start) };
+        if self.plan.lie == Some(Lie::EchoStarts) {
+            self.step(input.clone());
+        }
+        self.step(input);
+    }
+
+    pub(super) fn ticket(&mut self, asked: Asked) -> Ticket {
+        self.ticket += 1;
+        self.tickets.insert(self.ticket, asked);
+        self.ticket
+    }
+
+    fn calm_down(&mut self) {
+        self.calm = true;
+        self.trace.add(self.now, '-', &"calm");
+        for kind in &mut self.rules.kinds {
+            kind.schedule = None;
+        }
+        if self.agents.is_none() {
+            self.open();
+        }
+        self.step(Input::Configure(Box::new(self.rules.clone())));
+        self.step(Input::Room(true));
+    }
+
+    /// Is every run over, and nothing under way?
+    fn is_over(&self) -> bool {
+        let Some(agents) = &self.agents else { return false };
+        self.writing.is_none()
+            && !agents.has_batch()
+            && agents.is_quiet()
+            && self.flights.values().all(|flight| flight.aborted)
+            && self.books.runs.values().all(|run| run.over.is_some())
+            && self.books.unread().is_none()
+    }
+
+    /// Who is not over, and why.
+    fn stuck(&self) -> String {
+        let live = self.books.runs.iter().filter(|(_, line)| line.over.is_none());
+        let told = live.take(5).map(|(run, line)| {
+            let row = self.books.fold.iter().find_map(|shard| shard.agents.get(&line.agent));
+            let needs = row.zip(self.agents.as_ref()).map(|(row, agents)| agents.needs(row));
+            format!("{run} of {} waits for {needs:?}: {row:?}", line.agent)
+        });
+        let told: Vec<String> = told.chain(self.books.unread().map(|row| format!("{row:?} has mail"))).collect();
+        told.join("\n")
+    }
+
+    /// Time passes until whoever has nothing to do has left memory.
+    fn forget(&mut self) {
+        let until = self.now.plus(Millis(4 * self.plan.suspend_after.0 + 60_000));
+        while let Some(((at, number), (life, what))) = self.events.pop_first() {
+            if at > until {
+                self.events.insert((at, number), (life, what));
+                break;
+            }
+            self.now = self.now.max(at);
+            if life == self.life && !matches!(what, Happening::People | Happening::Client) {
+                self.happen(what);
+            }
+        }
+    }
+}
+
+/// The last sequence of each shard in a batch.
+fn newest(batch: &Batch) -> Vec<(u8, u64)> {
+    let newest: BTreeMap<u8, u64> = batch.entries.iter().map(|entry| (entry.shard, entry.seq)).collect();
+    newest.into_iter().collect()
+}
