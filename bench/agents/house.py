@@ -217,8 +217,9 @@ class House:
         return states.get("running", 0) + states.get("runnable", 0)
 
     def verify(self) -> bool:
-        """Is the chain whole?"""
-        return bool(self.api.ok("GET", "/seawall/audit/verify", seconds=120).get("ok"))
+        """Is the chain whole, and are the books right?"""
+        found = self.api.ok("GET", "/seawall/audit/verify?books=1", seconds=120)
+        return bool((found.get("ok") or found.get("whole")) and found["books"]["right"])
 
     def close(self) -> None:
         """Ends everything."""

@@ -139,9 +139,9 @@ class Town:
         return self.get(f"/seawall/runs/{run}/events")["events"]
 
     def verified(self) -> None:
-        """The journal's chain is whole."""
-        found = self.get("/seawall/audit/verify")
-        assert found["ok"], found
+        """The journal's chain is whole, and nothing runs, waits or reserves without a reason."""
+        found = self.get("/seawall/audit/verify", books=1)
+        assert found["ok"] and found["books"]["right"], found
 
     def done(self, tool: str) -> list[dict[str, typing.Any]]:
         """What a tool of the kit really did."""

@@ -193,6 +193,15 @@ def test_a_stream_comes_as_the_model_speaks(client: openai.OpenAI, claude: anthr
     assert (text, early) == ("word " * 12, True)
 
 
+def test_a_client_that_does_not_read_holds_nobody_up_and_misses_nothing(world: World) -> None:
+    path, request = body("chat", "[[id=slow tokens=1000 token_bytes=8000]]", stream=True)
+    with httpx.stream("POST", world.gateway.url + path, json=request, timeout=30) as response:
+        ends(world.gateway, response.headers["x-seawall-run"], "done")
+        chunks = [json.loads(line[6:]) for line in response.iter_lines() if line.startswith("data: {")]
+    said = "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+    assert said == "word ".ljust(8000, "x") * 1000
+
+
 def test_a_stream_says_which_tool_works(world: World) -> None:
     harness.until("the tools are there", lambda: not any(kind["unmet"] for kind in httpx.get(world.gateway.url + "/seawall/agents", timeout=10).json()["types"]), 20)
     path, request = body("chat", "Please look it up.", stream=True, model="agent/tooled")
@@ -224,7 +233,9 @@ def test_who_leaves_ends_the_run(world: World, protocol: str, stream: bool) -> N
         if stream:
             with leaver.stream("POST", world.gateway.url + path, json=request) as response:
                 key = response.headers["x-seawall-run"]
-                next(response.iter_bytes())
+                # Kept: dropped, it would close the connection.
+                pieces = response.iter_bytes()
+                next(pieces)
                 arrives(world.witness, name)
         else:
             with pytest.raises(httpx.ReadTimeout):

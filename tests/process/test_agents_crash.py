@@ -196,12 +196,15 @@ def test_a_tree_survives(towns: Towns) -> None:
 
 
 def test_a_halt_survives(towns: Towns) -> None:
-    """What an operator stopped stays stopped."""
-    town = towns({"worker": kind("store.put")}, kit=False)
+    """What an operator stopped stays stopped, until somebody lets it go on."""
+    town = towns({"worker": kind("timer.sleep")}, kit=False)
+    run = town.start("worker/w", 'script: call timer.sleep {"seconds":0.3}; say done')
     town.post("/seawall/halts", {"scope": "type:worker", "on": True})
-    run = town.start("worker/w", "script: say done")
     town.crash()
+    refused = town.client.post("/seawall/agents/worker/x/runs", json={"task": "script: say done"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "run_stopped")
+    harness.until("it is told", lambda: town.get(f"/seawall/why/{run}")["waits"][0]["cause"] == "halted")
     assert town.run(run)["state"] not in OVER
-    assert "halt" in json.dumps(town.get(f"/seawall/why/{run}"))
     town.post("/seawall/halts", {"scope": "type:worker", "on": False})
     assert town.over(run)["state"] == "done"
+    town.verified()

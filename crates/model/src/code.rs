@@ -116,7 +116,7 @@ table! {
         "Raise the limit that is named in the agent's definition or at the start; `seawall run ID` shows who spent it."
     GateDenied "gate_denied" 403 Caller Never
         "A rule forbids this effect."
-        "The rule is named in the message; rules stand under `[[gate]]` in the config."
+        "The rule is named in the message; rules stand under `[[permissions]]` of the definition and `[[agents.permissions]]` of the config."
     ApprovalDenied "approval_denied" 403 Caller Never
         "A human said no, or nobody said yes in time."
         "`seawall run ID` shows who was asked and who answered."
@@ -125,7 +125,7 @@ table! {
         "`seawall why AGENT` says why; `seawall agent release AGENT` puts it back."
     NoProgress "no_progress" 422 Caller Never
         "The run went in circles and was stopped."
-        "`seawall run ID` shows what it repeated; `[agents.guard]` sets the rule."
+        "`seawall run ID` shows what it repeated; `guard` in its definition sets the rule."
     MailboxFull "mailbox_full" 429 Caller After
         "The agent has as many messages waiting as it may."
         "Send fewer; `seawall why AGENT` says what it is doing."
@@ -152,7 +152,7 @@ table! {
         "See `output.schema` in its definition, or allow more `output.repairs`."
     PathUnknown "path_unknown" 404 Caller Never
         "There is nothing at this path."
-        "Inference paths start with /v1/; operations paths are /healthz, /readyz and /metrics."
+        "Inference paths start with /v1/, those of agents with /seawall/; operations paths are /healthz, /readyz and /metrics."
     MethodNotAllowed "method_not_allowed" 405 Caller Never
         "This path does not take that method."
         "Inference paths take POST; /v1/models takes GET."

@@ -295,20 +295,22 @@ fn write_one(out: &mut impl Write, line: &Line) -> std::io::Result<()> {
             call: None,
             agent: None,
         },
-        Line::Agent { at_ms, trace, tenant, protocol, model, run, status, outcome, took_ms, tokens } => Entry {
-            at_ms: *at_ms,
-            trace,
-            tenant: Some(tenant.as_str()),
-            class: Some(Class::Agent.as_str()),
-            operation: protocol.as_str(),
-            model: Some(model),
-            engine: None,
-            status: *status,
-            outcome,
-            tokens_estimated: None,
-            call: None,
-            agent: Some(AgentPart { run: run.to_string(), took_ms: *took_ms, tokens: tokens.0 }),
-        },
+        Line::Agent { at_ms, trace, tenant, protocol, model, run, status, outcome, took_ms, tokens } => {
+            Entry {
+                at_ms: *at_ms,
+                trace,
+                tenant: Some(tenant.as_str()),
+                class: Some(Class::Agent.as_str()),
+                operation: protocol.as_str(),
+                model: Some(model),
+                engine: None,
+                status: *status,
+                outcome,
+                tokens_estimated: None,
+                call: None,
+                agent: Some(AgentPart { run: run.to_string(), took_ms: *took_ms, tokens: tokens.0 }),
+            }
+        }
         Line::Replayed { at_ms, trace, tenant, class, protocol, model } => Entry {
             at_ms: *at_ms,
             trace,
@@ -391,6 +393,26 @@ mod tests {
         let mut out = Vec::new();
         write_one(&mut out, &line).expect("memory takes it");
         let expected = "{\"at_ms\":1,\"trace\":\"t\",\"tenant\":\"local\",\"class\":\"agent\",\"operation\":\"count_tokens\",\"model\":\"m\",\"status\":200,\"outcome\":\"done\",\"tokens_estimated\":9}\n";
+        assert_eq!(String::from_utf8(out).expect("text"), expected);
+    }
+
+    #[test]
+    fn an_agent_asked_for_as_a_model_has_a_line_with_its_run() {
+        let line = Line::Agent {
+            at_ms: 1,
+            trace: "t".into(),
+            tenant: Tenant::local(),
+            protocol: Protocol::Chat,
+            model: "agent/a".into(),
+            run: RunKey(0x1f03),
+            status: 504,
+            outcome: "deadline_passed",
+            took_ms: 7,
+            tokens: Tokens(9),
+        };
+        let mut out = Vec::new();
+        write_one(&mut out, &line).expect("memory takes it");
+        let expected = "{\"at_ms\":1,\"trace\":\"t\",\"tenant\":\"local\",\"class\":\"agent\",\"operation\":\"chat\",\"model\":\"agent/a\",\"status\":504,\"outcome\":\"deadline_passed\",\"agent\":{\"run\":\"run-1f03\",\"took_ms\":7,\"tokens\":9}}\n";
         assert_eq!(String::from_utf8(out).expect("text"), expected);
     }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{Scope, Stage};
+use seawall_model::durable::{Message, Scope, Stage};
 use seawall_model::effect::{Answer, EffectId, Spend, Verdict, Work};
 use seawall_model::journal::Event;
 use seawall_model::{Address, Code, Payload};
 
 use super::effect::Reply;
-use super::input::{Input, Ticket};
+use super::input::Ticket;
 use super::machine::{Agents, Slot};
 
 impl Agents {
@@ -66,6 +66,10 @@ impl Agents {
                     true => Stage::Ready { after: self.now },
                     false => Stage::Approving { yes: said, until: *until },
                 })
+            }
+            (Stage::Doubtful { .. }, true) if row.reserved == Spend::default() => {
+                let why = format!("the run of {effect} ended or began anew: say what became of it instead");
+                return self.refuse(ticket, Code::EffectUnknown, why);
             }
             (Stage::Doubtful { .. }, true) => Some(Stage::Ready { after: self.now }),
             (Stage::Approving { .. } | Stage::Doubtful { .. }, false) => None,
@@ -156,13 +160,16 @@ impl Agents {
         let Some(letter) = self.shards.get(at).and_then(|shard| shard.letters.get(&number)).cloned() else {
             return self.refuse(ticket, Code::EffectUnknown, format!("there is no dead letter {number}"));
         };
-        self.append(at, None, Event::Unlettered { number });
         if send {
-            let mut message = letter.message;
-            message.hop = 0;
-            self.follow(Input::Send { ticket, to: letter.to, message: Box::new(message) });
-        } else {
-            self.reply(at, ticket, Reply::Done);
+            // Its number makes it another message: it may have been taken and never read.
+            let id = letter.message.id.rotate_left(17) ^ number;
+            let message = Message { id, hop: 0, ..letter.message };
+            if let Err(code) = self.deliver(&letter.to, message) {
+                // The letter stays where it is.
+                return self.refuse(ticket, code, format!("{} takes no message", letter.to));
+            }
         }
+        self.append(at, None, Event::Unlettered { number });
+        self.reply(at, ticket, Reply::Done);
     }
 }

@@ -34,6 +34,8 @@ pub struct Agents {
     held: Vec<VecDeque<(u64, Effect)>>,
     entries: Vec<Entry>,
     pub(super) slots: BTreeMap<Address, Slot>,
+    /// When the alarms of suspended agents ring that have one.
+    pub(super) away: BTreeMap<Address, At>,
     pub(super) reads: Reads,
     pub(super) alarms: Alarms,
     pub(super) turns: Pool<Address>,
@@ -130,6 +132,7 @@ impl Agents {
             held: vec![VecDeque::new(); count],
             entries: Vec::new(),
             slots: BTreeMap::new(),
+            away: BTreeMap::new(),
             reads: Reads::default(),
             alarms: Alarms::default(),
             values: BTreeMap::new(),

@@ -78,7 +78,7 @@ impl Agents {
     }
 
     /// Into the mailbox, if it takes it. A message that it had before is taken as before.
-    fn deliver(&mut self, to: &Address, message: Message) -> Result<(), Code> {
+    pub(super) fn deliver(&mut self, to: &Address, message: Message) -> Result<(), Code> {
         let kind = self.rules.kind(to.agent.kind()).ok_or(Code::AgentUnknown)?;
         let inbox_max = kind.inbox_max;
         let begins = kind.starts_on_mail && self.agent(to).is_none_or(|agent| agent.run.is_none());

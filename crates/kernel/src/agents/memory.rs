@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use seawall_model::durable::{AgentRow, RunRow, Stage, Standing};
 use seawall_model::effect::Work;
-use seawall_model::{Address, Agent, At, RunKey};
+use seawall_model::{Address, Agent, At, Millis, RunKey};
 
 use super::alarm::Alarm;
 use super::effect::Effect;
@@ -27,6 +27,9 @@ pub(super) struct Reads {
 
 /// Who left is looked through beyond so many, which is more than leave during most reads.
 const LEFT_MAX: usize = 1_024;
+
+/// Who could not leave memory tries again after so long.
+const LEAVE_AGAIN: Millis = Millis(50);
 
 impl Reads {
     fn begin(&mut self, address: &Address) {
@@ -118,6 +121,10 @@ impl Agents {
             | Input::Fail { address, .. }
             | Input::Nudge { address }
             | Input::Release { address, .. } => vec![address.clone()],
+            Input::Redrive { shard, number, send: true, .. } => {
+                let letter = self.shards.get(usize::from(*shard)).and_then(|shard| shard.letters.get(number));
+                letter.map(|letter| letter.to.clone()).into_iter().collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -172,6 +179,9 @@ impl Agents {
                 continue;
             }
             let address = row.address.clone();
+            if let Some(due) = self.away.remove(&address) {
+                self.alarms.disarm(due, Alarm::Agent(address.clone()));
+            }
             self.make_slot(&address);
             self.shards[shard].agents.insert(address.clone(), Box::new(row));
             new.push(address);
@@ -217,8 +227,9 @@ impl Agents {
                 Some(Slot::Here(live)) => live.since,
                 _ => self.now,
             };
-            // Never now: what is due now has just been done.
-            let leaves = since.plus(self.rules.suspend_after).max(At(self.now.0 + 1_000));
+            // Never now: what is due now has just been done, and who could not leave waits
+            // for the disk.
+            let leaves = since.plus(self.rules.suspend_after).max(self.now.plus(LEAVE_AGAIN));
             at = at.min(leaves);
         }
         let at = at.max(At(self.now.0 + 1));
@@ -238,8 +249,10 @@ impl Agents {
         if !self.bring(address, Input::Nudge { address: address.clone() }) {
             return;
         }
+        let now = self.now;
         if let Some(live) = self.live(address) {
-            live.alarm = None;
+            // Another one that is still to ring stays.
+            live.alarm.take_if(|at| *at <= now);
         }
         self.due(address);
         self.look(address);
@@ -304,6 +317,10 @@ impl Agents {
         }
         self.shards[shard].agents.remove(address);
         self.reads.leave(address);
+        if due == At::MAX {
+            return;
+        }
+        self.away.insert(address.clone(), due);
         self.alarms.arm(due, Alarm::Agent(address.clone()));
     }
 }

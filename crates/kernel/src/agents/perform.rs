@@ -264,6 +264,10 @@ impl Agents {
         by: Option<Arc<str>>,
     ) {
         if self.pending(address, effect).is_some() {
+            // People may have answered before the world did.
+            if self.live(address).is_some_and(|live| live.flights.remove(&effect).is_some()) {
+                self.leave_pool(address, effect);
+            }
             self.record(address, Event::Answered { effect, answer, used, by });
             self.look(address);
         }

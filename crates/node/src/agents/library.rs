@@ -197,7 +197,6 @@ impl Library {
     }
 
     /// The file of a folder that defines this type.
-    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
     fn file_of(folder: &Path, kind: &str) -> Result<Option<PathBuf>, String> {
         let (_, files) = Self::read(folder)?;
         let defines = |(name, text): &&(String, String)| {

@@ -100,7 +100,9 @@ impl Runtime {
             .filter(|run| !run.state.over())
             .map(|run| run.key)
             .collect();
-        let agents = Agents::open(clock::wall(clock::now()), rules(whole, &library), shards, keys.len());
+        // Nobody takes a turn before the tools are known ([`keep_house`]).
+        let closed = Rules { turns_max: 0, ..rules(whole, &library) };
+        let agents = Agents::open(clock::wall(clock::now()), closed, shards, keys.len());
         let found = Found {
             kinds: library.newest().len(),
             agents: live.iter().map(|(agents, _)| agents.len()).sum(),
@@ -324,9 +326,20 @@ fn tell_operators(notice: &Notice) {
 /// agents in memory.
 const RECONCILE_EVERY: u32 = 60;
 
+/// Turns wait so long for the tool servers to be reached for the first time.
+const TOOLS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Tool servers come and go: the kits of agents follow. Once a minute the books are checked:
 /// does anything run, wait or reserve without a reason?
 async fn keep_house(app: Arc<App>, library: Arc<Library>) {
+    // To a model, a tool that is not there yet does not exist: whoever went on at once after
+    // a restart would be told so.
+    if tokio::time::timeout(TOOLS_PATIENCE, stock(&app, &library)).await.is_err() {
+        tracing::warn!("a tool server cannot be reached: agents go on without its tools");
+    }
+    if let Some(agents) = &app.agents {
+        agents.configure(&app.live.load().config);
+    }
     let mut look = tokio::time::interval(std::time::Duration::from_secs(1));
     let mut rounds = 0_u32;
     loop {
@@ -337,16 +350,21 @@ async fn keep_house(app: Arc<App>, library: Arc<Library>) {
         {
             tracing::error!(%what, "the books of agents do not balance: please report this");
         }
-        let cards = app.tools.list().await;
-        let tools = cards.into_iter().map(|card| Tool {
-            name: card.name,
-            about: card.about.into(),
-            schema: card.schema,
-            class: card.class,
-            undo: card.undo,
-        });
-        library.stock(tools.collect());
+        stock(&app, &library).await;
     }
+}
+
+/// Tells the library which tools there are.
+async fn stock(app: &App, library: &Library) {
+    let cards = app.tools.list().await;
+    let tools = cards.into_iter().map(|card| Tool {
+        name: card.name,
+        about: card.about.into(),
+        schema: card.schema,
+        class: card.class,
+        undo: card.undo,
+    });
+    library.stock(tools.collect());
 }
 
 /// This installation's name, made at its first start: what idempotency keys begin with.

@@ -36,7 +36,9 @@ pub(crate) fn run(args: &CheckArgs) -> i32 {
         if let Some(folder) = &folder {
             print::text(&folder.render());
             print::text(&by_file("warning", folder.warnings()));
-            print::note(by_file("error", folder.problems()).trim_end());
+            if !sound {
+                print::note(by_file("error", folder.problems()).trim_end());
+            }
         }
     }
     if sound { code::OK } else { code::USAGE }
@@ -44,7 +46,13 @@ pub(crate) fn run(args: &CheckArgs) -> i32 {
 
 /// Problems of several files.
 fn by_file(word: &str, found: &[(String, Problem)]) -> String {
-    found.iter().map(|(file, problem)| problems(word, file, std::slice::from_ref(problem))).collect()
+    let one = |(file, problem): &(String, Problem)| {
+        // Without a line it says nothing of its file by itself.
+        let key =
+            if problem.line.is_none() { format!("{file}: {}", problem.key) } else { problem.key.clone() };
+        problems(word, file, &[Problem { key, ..problem.clone() }])
+    };
+    found.iter().map(one).collect()
 }
 
 /// The effective configuration, and the types of agents with what they may do.

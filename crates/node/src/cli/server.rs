@@ -214,7 +214,10 @@ impl Server {
         self.client.request(request, again).await.map_err(|error| {
             let why =
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            let hint = "start it with: seawall serve";
+            let hint = match why.contains("certificate") {
+                true => "trust it with --ca FILE or SEAWALL_CA_FILE, if it is your own",
+                false => "start it with: seawall serve",
+            };
             failed(code::UNAVAILABLE, format!("nothing answers at {url}: {why}"), hint)
         })
     }
@@ -242,7 +245,9 @@ impl Server {
         let error = &body["error"];
         let said = error["message"].as_str();
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+                if matches!(error["code"].as_str(), None | Some("bad_key" | "admin_only")) =>
+            {
                 let hint = "pass one with --key or SEAWALL_API_KEY; an admin key may do everything";
                 let what =
                     said.map_or_else(|| format!("{url} asks for a key"), |said| format!("{url}: {said}"));
@@ -310,6 +315,10 @@ mod tests {
         );
         assert_eq!(server.refused(StatusCode::SERVICE_UNAVAILABLE, &body).code, code::UNAVAILABLE);
         assert_eq!(server.refused(StatusCode::UNAUTHORIZED, &Value::Null).code, code::USAGE);
+        let stopped = json!({ "error": { "code": "run_stopped", "message": "Stopped.", "hint": "wait" } });
+        assert_eq!(server.refused(StatusCode::FORBIDDEN, &stopped).hint, "wait");
+        let key = json!({ "error": { "code": "admin_only", "message": "Only for admins.", "hint": "x" } });
+        assert!(server.refused(StatusCode::FORBIDDEN, &key).hint.contains("--key"));
         let told = server.refused(StatusCode::NOT_FOUND, &Value::Null);
         assert!(told.what.contains("seems not to be Seawall") && told.code == code::UNAVAILABLE);
     }

@@ -26,9 +26,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use hyper::body::Incoming;
+use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::Reply as Said;
 use seawall_kernel::agents::input::Ticket;
-use seawall_kernel::agents::Input;
 use seawall_model::code::Retry;
 use seawall_model::{At, Code, EffectId, Fault, Millis, Payload, Protocol, RunKey, limits};
 use seawall_store::Error;
@@ -127,7 +127,7 @@ async fn carry_out(order: Order, request: Request<'_>) -> Answer {
         Order::Effect(effect, act) => people::decide(request, effect, act).await,
         Order::Letters => people::letters(request).await,
         Order::Letter(shard, number, send) => people::letter(request, shard, number, send).await,
-        Order::Halts => people::halts(request),
+        Order::Halts => people::halts(&request),
         Order::SetHalt => people::set_halt(request).await,
         Order::WhyRun(run) => why::of_run(request, run).await,
         Order::WhyAgent(agent) => why::of_agent(request, agent).await,
@@ -226,7 +226,6 @@ fn refused(code: Code, why: &str) -> Fault {
 }
 
 /// What the journal could not answer, for a client.
-#[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]
 fn unread(error: Error) -> Fault {
     match error {
         Error::Busy => {

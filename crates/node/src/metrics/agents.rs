@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use crate::agents::census::Told;
 use crate::app::App;
 
-use super::label::{Counters, Gauges, Labels, counters, gauges, one};
+use super::label::{Counters, Gauges, Labels, Text, counters, gauges, one};
 
 /// Metrics of agents.
 #[derive(Debug)]
@@ -28,9 +28,17 @@ impl AgentLooks {
             agents: gauges(r, "seawall_agents", "Agents, suspended ones included, by state"),
             waits: gauges(r, "seawall_agent_waits", "Agents in memory that wait, by the nearest cause"),
             runs: gauges(r, "seawall_runs_live", "Durable runs that are not over"),
-            pool: gauges(r, "seawall_agent_pool", "Places for turns, model calls and tools: held and waited for"),
+            pool: gauges(
+                r,
+                "seawall_agent_pool",
+                "Places for turns, model calls and tools: held and waited for",
+            ),
             inbox: gauges(r, "seawall_agent_inbox", "What people are wanted for, and dead letters"),
-            undurable: gauges(r, "seawall_journal_undurable", "Records of the journal on their way to the disk"),
+            undurable: gauges(
+                r,
+                "seawall_journal_undurable",
+                "Records of the journal on their way to the disk",
+            ),
             told: counters(r, "seawall_agent_notices", "What operators were told of agents, by kind"),
         }
     }
@@ -60,10 +68,10 @@ impl AgentLooks {
         self.runs.get_or_create(&Labels([])).set(view.runs_live as f64);
         self.undurable.get_or_create(&Labels([])).set(view.undurable as f64);
         self.pool.clear();
-        self.place("turns", view.turns);
-        self.place("models", view.models);
+        self.place(&"turns".into(), view.turns);
+        self.place(&"models".into(), view.models);
         for (tool, figures) in &view.tools {
-            self.place(tool.clone(), *figures);
+            self.place(&tool.clone().into(), *figures);
         }
         for (kind, count) in [
             ("letters", view.letters),
@@ -80,9 +88,9 @@ impl AgentLooks {
         }
     }
 
-    fn place(&self, pool: impl Into<super::label::Text> + Clone, (held, waiting): (u32, usize)) {
+    fn place(&self, pool: &Text, (held, waiting): (u32, usize)) {
         let set = |what: &'static str, count: f64| {
-            let labels = Labels([("pool", pool.clone().into()), ("what", what.into())]);
+            let labels = Labels([("pool", pool.clone()), ("what", what.into())]);
             self.pool.get_or_create(&labels).set(count);
         };
         set("held", f64::from(held));

@@ -74,6 +74,7 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
                 steps.push(tools(rng, 1, 3));
             }
         }
+        "thinker" => steps.extend((0..30).map(|_| Step::Do(vec![model(rng)], Wake::Any))),
         "mapper" => {
             let count = 1 + rng.below(5);
             let children = (0..count).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"]))).collect();

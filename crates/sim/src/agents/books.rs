@@ -79,6 +79,12 @@ pub struct Books {
     shown: BTreeMap<(RunKey, u32), Vec<Item>>,
     told: BTreeMap<EffectId, Vec<Told>>,
     people: BTreeSet<EffectId>,
+    /// Dead letters that people sent again.
+    redriven: BTreeSet<(u8, u64)>,
+    /// Dead letters that were dealt with.
+    pub unlettered: u64,
+    /// Who was sent a message last.
+    last_mail: Option<Address>,
     mailed: BTreeSet<(Address, u64)>,
     /// Messages by sender: taken or buried, and answered as taken.
     letters: BTreeMap<Address, (u64, u64)>,
@@ -124,6 +130,14 @@ impl Books {
         self.people.insert(effect);
     }
 
+    /// Somebody sends a dead letter again, or throws it away.
+    pub fn redrive(&mut self, shard: u8, number: u64, send: bool) {
+        self.redriven.remove(&(shard, number));
+        if send {
+            self.redriven.insert((shard, number));
+        }
+    }
+
     /// One committed record, at the world's time.
     pub fn read(&mut self, now: At, entry: &Entry) {
         let shard = usize::from(entry.shard);
@@ -163,12 +177,19 @@ impl Books {
             }
             Event::Mailed { message } => {
                 let to = agent.expect("a message is for an agent");
+                self.last_mail = Some(to.clone());
                 let new = self.mailed.insert((to.clone(), message.id));
                 assert!(new, "mail: {to} has message {:x} twice", message.id);
                 if let Some(from) = &message.from {
                     self.letters.entry(from.clone()).or_default().0 += 1;
                     *self.exchanged.entry((from.clone(), to.clone())).or_default() += 1;
                 }
+            }
+            Event::Unlettered { number } => {
+                let letter = &self.fold[shard].letters[number];
+                self.unlettered += 1;
+                let sent = self.redriven.remove(&(entry.shard, *number));
+                assert!(!sent || self.last_mail.as_ref() == Some(&letter.to), "mail: dead letter {letter:?} is gone");
             }
             Event::Lettered { message, .. } => {
                 if let Some(from) = &message.from {

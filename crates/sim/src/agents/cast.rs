@@ -20,7 +20,7 @@ pub const STARTED: &[&str] = &[
     "watcher", "faulty", "shaky", "poison", "spender", "hasty", "boss",
 ];
 /// Types that begin by mail, schedule or parent only.
-pub const LED: &[&str] = &["pong", "mate", "beat", "guarded"];
+pub const LED: &[&str] = &["pong", "mate", "beat", "guarded", "thinker"];
 
 /// Types whose agents the progress guard or poison detection may take out of service.
 pub const DISHONEST: &[&str] = &["ping", "pong", "poison", "shaky", "hasty"];

@@ -13,7 +13,7 @@ use super::books::is_gated;
 use super::cast::{self, DISHONEST, INBOX_MAX, QUORUM};
 use super::lie::Lie;
 use super::plan::Plan;
-use super::world::{Happening, World};
+use super::world::{Happening, Turning, World};
 
 /// What somebody waits to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,10 @@ impl World {
                 let line = self.books.runs.get(&run);
                 let over = line.and_then(|line| line.over);
                 assert!(over == Some(state.as_str()), "I3: {run} is said to be {} and is {over:?} on disk", state.as_str());
+                if self.plan.flood && self.tally.shares.is_empty() {
+                    // All had work until now.
+                    self.tally.shares = self.tally.tokens.values().copied().collect();
+                }
                 if self.plan.lie != Some(Lie::HideOver) {
                     assert!(self.told_over.insert(run), "I6: {run} was over twice");
                 }
@@ -78,9 +82,9 @@ impl World {
         let halted = self.halted(address, run);
         assert!(halted.is_none(), "halt: {address} has a turn under {halted:?}");
         self.tally.turns += 1;
-        self.turns.insert(address.clone(), grant.token);
-        let most = self.rules.turns_max as usize;
-        assert!(self.turns.len() <= most || self.plan.meddling, "I5: {} turns at once of {most}", self.turns.len());
+        let turning = Turning { token: grant.token, run, restarts: grant.run.restarts.len() };
+        self.turns.insert(address.clone(), turning);
+        self.check_turns();
         self.books.show(run, grant.number, &grant.items);
         let nothing = State::new();
         let state = self.disk.states.get(&run).unwrap_or(&nothing);
@@ -89,9 +93,19 @@ impl World {
         self.later_us(latency, Happening::Took(grant.address, grant.token, commit));
     }
 
-    /// Is it under a stop that the machine knows of?
+    /// Never more turns than places, those apart whose run is over or began anew meanwhile.
+    fn check_turns(&self) {
+        let agents = self.live();
+        let counts = |(address, turning): &(&Address, &Turning)| {
+            let works = agents.row(address).is_some_and(|row| row.run == Some(turning.run));
+            works && agents.run_row(turning.run).is_some_and(|run| run.restarts.len() == turning.restarts)
+        };
+        let (turns, most) = (self.turns.iter().filter(counts).count(), self.rules.turns_max as usize);
+        assert!(turns <= most || self.plan.meddling, "I5: {turns} turns at once of {most}");
+    }
+
+    /// Is it under a stop?
     fn halted(&self, address: &Address, run: RunKey) -> Option<Scope> {
-        let halts = &self.live().shards()[0].row.halts;
         let above = |top: RunKey| {
             let mut next = Some(run);
             while let Some(key) = next {
@@ -111,7 +125,7 @@ impl World {
             Scope::Tree(top) => above(*top),
             Scope::Tool(_) => false,
         };
-        halts.iter().find(covers).cloned()
+        self.halts.iter().find(covers).cloned()
     }
 
     /// Holds an effect that is to be performed against everything that must be true then.

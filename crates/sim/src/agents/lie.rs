@@ -45,8 +45,10 @@ pub enum Lie {
     HideOver,
     /// Tools do not keep keys (effects).
     ForgetKeys,
+    /// The tenant that floods seems to be hundreds (fairness).
+    Scatter,
     /// Another seed each time (I2).
-    Reseed,
+    Reseed(u64),
 }
 
 impl Lie {

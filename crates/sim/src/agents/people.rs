@@ -84,16 +84,19 @@ impl World {
 
     /// They look at the tool, which knows: it was done, or may be sent again.
     fn clear_doubt(&mut self, row: &AgentRow, pending: &Pending) {
-        // While it is on its way nobody can know.
+        // While it is on its way nobody can know, though some say that they do.
         if self.flights.values().any(|flight| flight.effect == pending.id) {
+            if self.rng.chance(0.3) {
+                self.resolve(pending, row.address.clone(), Answer::Done(Payload::text("surely it was done")));
+            }
             return;
         }
         let truth = self.tools.truth(pending.id);
-        let done = if pending.class == EffectClass::Compensable { truth.stands } else { truth.done } > truth.resent;
+        let done = if pending.class == EffectClass::Compensable { truth.stands } else { truth.done } > 0;
         if done {
             return self.resolve(pending, row.address.clone(), Answer::Done(Payload::text("it was done")));
         }
-        let wanted = row.run == Some(pending.id.run) && self.rng.chance(0.6);
+        let wanted = self.rng.chance(0.6);
         let ticket = self.ticket(Asked::Other);
         let (effect, address) = (pending.id, row.address.clone());
         self.step(Input::Vote { ticket, effect, address, by: "cy".into(), yes: wanted, args: None });
@@ -105,8 +108,7 @@ impl World {
     }
 
     fn lift_halts(&mut self) {
-        let halts = self.books.fold[0].row.halts.clone();
-        for scope in halts {
+        for scope in self.halts.clone() {
             if self.calm || self.rng.chance(0.3) {
                 self.halt(scope, false);
             }
@@ -114,6 +116,10 @@ impl World {
     }
 
     fn halt(&mut self, scope: Scope, on: bool) {
+        if self.agents.is_some() {
+            self.halts.retain(|halted| *halted != scope);
+            self.halts.extend(on.then(|| scope.clone()));
+        }
         let hidden = on && self.plan.lie == Some(Lie::HideHalts);
         let ticket = if hidden { 0 } else { self.ticket(Asked::Other) };
         self.step(Input::Halt { ticket, scope, on, by: "ann".into() });
@@ -162,6 +168,7 @@ impl World {
         let (shard, number) = letters[self.rng.below(letters.len() as u64) as usize];
         let ticket = self.ticket(Asked::Other);
         let send = self.rng.chance(0.7);
+        self.books.redrive(shard, number, send);
         self.step(Input::Redrive { ticket, shard, number, send });
     }
 

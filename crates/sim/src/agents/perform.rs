@@ -127,6 +127,12 @@ impl World {
         self.execute(flight);
         let Some(flight) = self.flights.remove(&flight) else { return };
         self.books.tell(flight.effect, &report, flight.undo);
+        if let (Report::Done { used, .. }, true) = (&report, self.plan.flood) {
+            // Those who made themselves many are still one.
+            let root = flight.address.tenant.prefixes().next().unwrap_or_default();
+            let root = if root.starts_with('x') { "t0" } else { root };
+            *self.tally.tokens.entry(root.to_owned()).or_default() += used.tokens.0;
+        }
         self.step(Input::Report { effect: flight.effect, address: flight.address, report });
     }
 
@@ -152,7 +158,7 @@ impl World {
 
     /// A handler is through with its turn.
     pub(super) fn took(&mut self, address: Address, token: u64, commit: Result<Box<Commit>, Arc<str>>) {
-        if self.turns.get(&address) == Some(&token) {
+        if self.turns.get(&address).is_some_and(|turning| turning.token == token) {
             self.turns.remove(&address);
         }
         match commit {

@@ -62,6 +62,8 @@ pub struct Plan {
     pub meddling: bool,
     /// A schedule of every minute.
     pub cron: bool,
+    /// Everybody starts at once, the first tenant a hundred times as much as each other.
+    pub flood: bool,
     /// Turns, model calls and calls on each tool at once.
     pub places: (u32, u32, u32),
     /// After how long agents leave memory.
@@ -94,6 +96,7 @@ pub fn calm(name: &str, seed: u64) -> Plan {
         full: 0,
         meddling: false,
         cron: false,
+        flood: false,
         places: (4, 4, 2),
         suspend_after: Millis(2_000),
         thorough: true,

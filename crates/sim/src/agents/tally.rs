@@ -39,6 +39,12 @@ pub struct Tally {
     pub kinds: BTreeMap<&'static str, u64>,
     /// Executions and effects, by class.
     pub executed: BTreeMap<&'static str, (u64, u64)>,
+    /// Tokens by tenant, in a flood.
+    pub tokens: BTreeMap<String, u64>,
+    /// The same as the first run ended: until then all had work.
+    pub shares: Vec<u64>,
+    /// Dead letters that people dealt with.
+    pub unlettered: u64,
     /// Hash of the trace.
     pub hash: u64,
 }
@@ -55,6 +61,7 @@ impl Tally {
         for class in EffectClass::ALL {
             self.executed.insert(class.as_str(), tools.count(class));
         }
+        self.unlettered = books.unlettered;
         self.hash = trace.hash();
     }
 
@@ -71,6 +78,7 @@ impl Tally {
         self.stopped += other.stopped;
         self.tight += other.tight;
         self.granted += other.granted;
+        self.unlettered += other.unlettered;
         for (name, count) in &other.ends {
             *self.ends.entry(name).or_default() += count;
         }

@@ -16,8 +16,6 @@ pub struct Truth {
     pub undone: u32,
     /// Executed and not undone.
     pub stands: u32,
-    /// Times that people had it sent again.
-    pub resent: u32,
 }
 
 /// All tools.
@@ -37,7 +35,8 @@ impl Tools {
     }
 
     /// A request arrives. The law: idempotent ones are executed once however often they
-    /// arrive, irreversible ones never twice unless people said so.
+    /// arrive, irreversible ones never twice: people have them sent again only where they
+    /// see that they were not done.
     pub fn execute(&mut self, effect: EffectId, class: EffectClass, undo: bool) {
         self.classes.insert(effect, class);
         let truth = self.truth.entry(effect).or_default();
@@ -58,19 +57,12 @@ impl Tools {
                 assert!(truth.done == 1, "effects: idempotent {effect} was executed {} times", truth.done);
             }
             EffectClass::Compensable => {
-                let most = 1 + truth.resent;
-                assert!(truth.stands <= most, "effects: compensable {effect} stands {} times", truth.stands);
+                assert!(truth.stands <= 1, "effects: compensable {effect} stands {} times", truth.stands);
             }
             EffectClass::Irreversible => {
-                let most = 1 + truth.resent;
-                assert!(truth.done <= most, "effects: irreversible {effect} was executed {} times", truth.done);
+                assert!(truth.done <= 1, "effects: irreversible {effect} was executed {} times", truth.done);
             }
         }
-    }
-
-    /// People said that it be sent again.
-    pub fn resend(&mut self, effect: EffectId) {
-        self.truth.entry(effect).or_default().resent += 1;
     }
 
     /// What became of it.

@@ -8,7 +8,7 @@ use seawall_kernel::agents::input::{Input, Report, Start, Ticket};
 use seawall_kernel::agents::rules::Rules;
 use seawall_kernel::agents::{Agents, Batch, Effect, Shard};
 use seawall_load::rng::Rng;
-use seawall_model::durable::{AgentRow, RunRow, ValueRow};
+use seawall_model::durable::{AgentRow, RunRow, Scope, ValueRow};
 use seawall_model::effect::{Allowance, EffectClass, EffectId};
 use seawall_model::journal::Commit;
 use seawall_model::{Address, Agent, At, Millis, Payload, RunKey, Tenant};
@@ -37,6 +37,7 @@ pub(super) enum Happening {
     ValueLoaded(Tenant, Arc<str>, Option<Box<ValueRow>>),
     Tick,
     Client,
+    Flood,
     People,
     Crash,
     Reopen,
@@ -70,6 +71,15 @@ pub(super) struct Flying {
     pub(super) aborted: bool,
 }
 
+/// A handler that has a turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turning {
+    pub(super) token: u64,
+    pub(super) run: RunKey,
+    /// How often the run had begun again.
+    pub(super) restarts: usize,
+}
+
 /// One world.
 pub struct World {
     pub(super) plan: Plan,
@@ -91,15 +101,16 @@ pub struct World {
     writing: Option<Batch>,
     tick: Option<(At, u64)>,
     pub(super) flights: BTreeMap<u64, Flying>,
-    pub(super) turns: BTreeMap<Address, u64>,
+    pub(super) turns: BTreeMap<Address, Turning>,
     pub(super) tickets: BTreeMap<Ticket, Asked>,
     pub(super) ticket: Ticket,
     /// Runs of which the shell heard that they are over.
     pub(super) told_over: BTreeSet<RunKey>,
     pub(super) released: BTreeMap<Address, u32>,
+    /// What people stopped.
+    pub(super) halts: Vec<Scope>,
     /// Faults, operators and clients have stopped.
     pub(super) calm: bool,
-    starts_left: u64,
     pub(super) tally: Tally,
 }
 
@@ -128,8 +139,8 @@ impl World {
             ticket: 0,
             told_over: BTreeSet::new(),
             released: BTreeMap::new(),
+            halts: Vec::new(),
             calm: false,
-            starts_left: plan.starts,
             tally: Tally::default(),
             rules,
             plan,
@@ -147,6 +158,9 @@ impl World {
         };
         for _ in 0..self.plan.starts {
             at(self, Happening::Client);
+        }
+        if self.plan.flood {
+            self.later(Millis(10), Happening::Flood);
         }
         for _ in 0..self.plan.crashes {
             at(self, Happening::Crash);
@@ -242,6 +256,7 @@ impl World {
                 self.step(Input::Tick);
             }
             Happening::Client => self.client(),
+            Happening::Flood => self.flood(),
             Happening::People => self.people(),
             Happening::Crash => self.crash(),
             Happening::Reopen => self.open(),
@@ -370,7 +385,9 @@ impl World {
         let mut rules = self.rules.clone();
         if let Some(lie) = self.plan.lie {
             rules = lie.rules(rules);
-            rules.seed ^= if lie == Lie::Reseed { std::ptr::from_ref(self).addr() as u64 | 1 } else { 0 };
+            if let Lie::Reseed(seed) = lie {
+                rules.seed ^= seed;
+            }
         }
         self.trace.add(self.now, '-', &("open", self.life));
         let mut agents = Agents::open(self.now, rules, self.disk.opened(), self.disk.runs_live());
@@ -406,6 +423,8 @@ impl World {
         self.tick = None;
         self.turns.clear();
         self.tickets.clear();
+        // Nobody was told that a stop holds which is not on disk.
+        self.halts.clone_from(&self.books.fold[0].row.halts);
         // Whoever heard nothing reads it from the rows.
         let over = self.books.runs.iter().filter(|(_, line)| line.over.is_some());
         self.told_over.extend(over.map(|(run, _)| *run));
@@ -435,16 +454,31 @@ impl World {
         let talks = matches!(kind, "ping" | "chat" | "reader");
         let keyed = talks || self.rng.chance(0.3);
         let name = if keyed { format!("{kind}/{}", self.rng.below(3)) } else { kind.to_owned() };
+        self.start(tenant, &name);
+    }
+
+    /// Four runs of each tenant, and four hundred of the first.
+    fn flood(&mut self) {
+        for nth in 0..400 {
+            let alone = Tenant::parse(&format!("x{nth}/team")).expect("a valid path");
+            let scattered = self.plan.lie == Some(Lie::Scatter);
+            self.start(if scattered { alone } else { cast::tenant(0) }, "thinker");
+            for polite in (1..self.plan.tenants).filter(|_| nth < 4) {
+                self.start(cast::tenant(polite), "thinker");
+            }
+        }
+    }
+
+    fn start(&mut self, tenant: Tenant, name: &str) {
         let start = Start {
             tenant,
-            agent: Agent::parse(&name).expect("the cast's names are valid"),
+            agent: Agent::parse(name).expect("the cast's names are valid"),
             task: Payload::text("do it"),
             allowance: Allowance::default(),
             by: "client".into(),
             version: None,
             state: Vec::new(),
         };
-        self.starts_left = self.starts_left.saturating_sub(1);
         let ticket = self.ticket(Asked::Start);
         let input = Input::Start { ticket, start: Box::new(start) };
         if self.plan.lie == Some(Lie::EchoStarts) {

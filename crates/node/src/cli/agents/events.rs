@@ -82,7 +82,7 @@ fn render(answer: &Value) -> String {
         let (kind, style) = kind(event);
         table.row(vec![
             Cell::styled(show::number(&event["seq"]), DIM),
-            show::time(&event["at_ms"]).into(),
+            show::moment(&event["at_ms"]).into(),
             Cell::styled(kind, style),
             details(event).into(),
         ]);
@@ -98,7 +98,7 @@ fn render(answer: &Value) -> String {
 fn line(event: &Value) -> String {
     let (kind, style) = kind(event);
     let seq = show::number(&event["seq"]);
-    let time = show::time(&event["at_ms"]);
+    let time = show::moment(&event["at_ms"]);
     format!("{DIM}{seq:>6}{DIM:#} {time} {style}{kind:<11}{style:#} {}", details(event)).trim_end().to_owned()
 }
 
@@ -114,18 +114,54 @@ fn kind(event: &Value) -> (String, anstyle::Style) {
     (kind, style)
 }
 
-/// The fields of an event other than its place and kind, in the order of their names.
+/// Fields that are told first, in this order; others follow by name.
+const FIRST: [&str; 8] = ["turn", "effect", "outcome", "output", "error", "why", "yes", "by"];
+/// Fields that the run itself says, or that only a script wants: `--json` has them.
+const LEFT_OUT: [&str; 12] = [
+    "seq",
+    "at_ms",
+    "kind",
+    "agent",
+    "run",
+    "root",
+    "bytes",
+    "rests_until_ms",
+    "changes",
+    "shard",
+    "epoch",
+    "counts",
+];
+
+/// What an event says, the most telling first.
 fn details(event: &Value) -> String {
     let Some(fields) = event.as_object() else { return String::new() };
-    let mut parts: Vec<String> = fields
-        .iter()
-        .filter(|(name, value)| {
-            !matches!(name.as_str(), "seq" | "at_ms" | "kind" | "shard" | "epoch") && !value.is_null()
-        })
-        .map(|(name, value)| format!("{}={}", show::clean(name, false), show::line(value)))
-        .collect();
-    parts.sort();
-    show::clipped(&parts.join(" "), DETAIL_CHARS_MAX)
+    let told = |name: &str| !LEFT_OUT.contains(&name) && !FIRST.contains(&name);
+    let mut rest: Vec<&str> = fields.keys().map(String::as_str).filter(|name| told(name)).collect();
+    rest.sort_unstable();
+    let parts = FIRST.into_iter().chain(rest).filter_map(|name| field(name, &event[name]));
+    show::clipped(&parts.collect::<Vec<_>>().join("  "), DETAIL_CHARS_MAX)
+}
+
+/// One field in few words; none where it says nothing.
+fn field(name: &str, value: &Value) -> Option<String> {
+    let text = match (name, value) {
+        (_, Value::Null | Value::Bool(false)) => return None,
+        ("output", output) => show::outcome(output, show::CELL_CHARS_MAX),
+        ("error", error) => show::fault(error),
+        ("used", used) => return spent(used),
+        ("next", next) => super::step::next(next),
+        ("effect" | "outcome", word) => return Some(show::text(word)),
+        ("asks" | "seen", Value::Number(count)) if count.as_u64() == Some(0) => return None,
+        (_, Value::Bool(true)) => return Some(show::clean(name, false)),
+        (_, other) => show::line(other),
+    };
+    Some(format!("{}={text}", show::clean(name, false)))
+}
+
+/// What an effect used, where it used anything.
+fn spent(used: &Value) -> Option<String> {
+    let tokens = used["tokens"].as_u64().filter(|tokens| *tokens > 0)?;
+    Some(format!("used={tokens} tokens, {}", show::money(&used["money_usd"])))
 }
 
 #[cfg(test)]
@@ -139,19 +175,22 @@ mod tests {
     fn events_are_a_table_and_lines_alike() {
         let answer = json!({
             "events": [
-                { "seq": 3, "at_ms": 1_700_000_000_000_u64, "kind": "turned", "turn": 1, "effects": ["run-1f03.1"] },
-                { "seq": 4, "at_ms": 1_700_000_001_000_u64, "kind": "answered", "effect": "run-1f03.1", "by": null },
+                { "seq": 3, "at_ms": 1_700_000_000_000_u64, "kind": "turned", "turn": 1, "asks": 1, "seen": 1,
+                  "run": "run-1f03", "changes": [{ "set": "m/0" }], "next": { "kind": "wait", "for": "all" } },
+                { "seq": 4, "at_ms": 1_700_000_001_250_u64, "kind": "answered", "effect": "run-1f03.1", "by": null,
+                  "outcome": "done", "bytes": 300, "output": { "choices": [{ "message": { "content": "Well." } }] },
+                  "used": { "tokens": 12, "money_usd": 0.5, "calls": 1, "steps": 0 } },
             ],
             "next": 5,
         });
-        insta::assert_snapshot!(plain(&render(&answer)), @r#"
-        seq  time              event     details
-        3    2023-11-14 22:13  turned    effects=["run-1f03.1"] turn=1
-        4    2023-11-14 22:13  answered  effect=run-1f03.1
-        "#);
+        insta::assert_snapshot!(plain(&render(&answer)), @r"
+        seq  time                     event     details
+        3    2023-11-14 22:13:20.000  turned    turn=1  asks=1  next=wait all  seen=1
+        4    2023-11-14 22:13:21.250  answered  run-1f03.1  done  output=Well.  used=12 tokens, $0.5000
+        ");
         assert_eq!(
             plain(&line(&answer["events"][1])),
-            "     4 2023-11-14 22:13 answered    effect=run-1f03.1"
+            "     4 2023-11-14 22:13:21.250 answered    run-1f03.1  done  output=Well.  used=12 tokens, $0.5000"
         );
         assert!(render(&Value::Null).contains("Nothing") && !line(&Value::Null).is_empty());
     }

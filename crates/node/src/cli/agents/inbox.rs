@@ -104,23 +104,27 @@ fn render(answer: &Value, now_ms: u64) -> String {
 }
 
 fn one(item: &Value, now_ms: u64) -> String {
-    let object = match item["object"].as_str() {
-        Some(object) if !object.is_empty() => show::clean(object, false),
-        _ => show::text(&item["kind"]),
+    let (kind, object) = (show::text(&item["kind"]), show::text(&item["object"]));
+    let what = match (kind.as_str(), object.as_str()) {
+        ("promise", _) => "question".to_owned(),
+        ("tool", object) => object.to_owned(),
+        (kind, "-") => kind.to_owned(),
+        (kind, object) => format!("{kind} {object}"),
     };
     let tenant = show::text(&item["tenant"]);
     let mut out = format!(
-        "  {WARN}{}{WARN:#}  {BOLD}{object}{BOLD:#}  {} of {tenant}, asked {} ago",
+        "  {WARN}{}{WARN:#}  {BOLD}{what}{BOLD:#}  {} of {tenant}, asked {} ago",
         show::text(&item["effect"]),
         show::text(&item["agent"]),
         show::ago(&item["asked_ms"], now_ms),
     );
     match show::ahead(&item["until_ms"], now_ms).as_str() {
         "-" => {}
+        until if kind == "promise" => out.push_str(&format!(", given up {until}")),
         until => out.push_str(&format!(", a no {until}")),
     }
     out.push('\n');
-    for name in ["args", "question"] {
+    for name in ["args", "question", "task", "body", "value"] {
         if !item[name].is_null() {
             out.push_str(&format!("    {}\n", show::line_of(&item[name], SHOWN_CHARS_MAX)));
         }
@@ -128,7 +132,7 @@ fn one(item: &Value, now_ms: u64) -> String {
     if let Some(why) = item["why"].as_str().filter(|why| !why.is_empty()) {
         out.push_str(&format!("    {DIM}{}{DIM:#}\n", show::clean(why, false)));
     }
-    if let Some(rule) = item["rule"].as_str() {
+    if let Some(rule) = item["rule"].as_str().filter(|rule| *rule != "default") {
         let yes: Vec<String> = show::list(&item["yes"]).iter().map(show::text).collect();
         let yes = if yes.is_empty() { String::new() } else { format!("; yes of {}", yes.join(", ")) };
         let wanted = match item["quorum"].as_u64() {
@@ -156,7 +160,7 @@ mod tests {
             }],
             "questions": [{
                 "effect": "run-1f03.3", "agent": "triage/7", "tenant": "acme", "kind": "promise", "object": "",
-                "question": "Which order?", "asked_ms": 1_000, "until_ms": null, "rule": null, "yes": [],
+                "question": "Which order?", "asked_ms": 1_000, "until_ms": null, "rule": "default",
             }],
             "doubts": [{
                 "effect": "run-2003.1", "agent": "payer/1", "tenant": "acme", "kind": "tool", "object": "bank.pay",
@@ -170,7 +174,7 @@ mod tests {
             by rule small-refunds; 2 must say yes; yes of ann
 
         questions (1)
-          run-1f03.3  promise  triage/7 of acme, asked 60s ago
+          run-1f03.3  question  triage/7 of acme, asked 60s ago
             Which order?
 
         nobody knows whether it was done (1)

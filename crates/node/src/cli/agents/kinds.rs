@@ -1,12 +1,14 @@
 //! What there is: types of agents, agents, tool servers and tools.
 
+use http::Method;
 use serde_json::{Value, json};
 
+use crate::cli::code;
 use crate::cli::print::{BAD, BOLD, Cell, DIM, GOOD, Table, WARN};
-use crate::cli::server::{Failed, Server, escaped, with_query};
+use crate::cli::server::{Failed, Server, escaped, failed, with_query};
 
 use super::args::{AgentsArgs, AskArgs};
-use super::{agent_named, attempt, look, of, show, tell};
+use super::{agent_named, ask, attempt, look, of, show, tell};
 
 /// Agents asked for at once: what the server gives.
 const PAGE: usize = 1_000;
@@ -28,8 +30,21 @@ pub(super) fn agents(args: &AgentsArgs) -> i32 {
             let path = of(&args.of, &format!("/seawall/agents/{}", escaped(agent.as_str())));
             Ok(look(&args.ask, &path, |answer| render_one(answer, show::now_ms())))
         }),
-        _ => look(&args.ask, &of(&args.of, "/seawall/agents"), |answer| render_kinds(answer, kind)),
+        _ => tell(&args.ask, kinds(args, kind), |answer| render_kinds(answer, kind)),
     }
+}
+
+/// Types of agents, or the one that is named.
+fn kinds(args: &AgentsArgs, only: Option<&str>) -> Result<Value, Failed> {
+    let mut answer = ask(&args.ask, Method::GET, &of(&args.of, "/seawall/agents"), None)?;
+    if let (Some(only), Some(types)) = (only, answer["types"].as_array_mut()) {
+        types.retain(|kind| kind["type"].as_str() == Some(only));
+        if types.is_empty() {
+            let what = format!("there is no type of agents called {only}");
+            return Err(failed(code::USAGE, what, "see `seawall agents`"));
+        }
+    }
+    Ok(answer)
 }
 
 /// Agents one by one, of one type where one is named: page after page, until there are as
@@ -68,18 +83,12 @@ fn listed(args: &AgentsArgs, kind: Option<&str>) -> Result<Value, Failed> {
 
 /// Types of agents as a table, one of them with all that it may call.
 fn render_kinds(answer: &Value, only: Option<&str>) -> String {
-    let kinds: Vec<&Value> = show::list(&answer["types"])
-        .iter()
-        .filter(|kind| only.is_none_or(|only| kind["type"].as_str() == Some(only)))
-        .collect();
+    let kinds = show::list(&answer["types"]);
     if kinds.is_empty() {
-        return match only {
-            Some(only) => format!("There is no type {only}: see `seawall agents`.\n"),
-            None => "There are no types of agents: put definitions into the folder `agents`.\n".to_owned(),
-        };
+        return "There are no types of agents: put definitions into the folder `agents`.\n".to_owned();
     }
     let mut table = Table::new(&["type", "version", "model", "agents", "tools", "about"]);
-    for kind in &kinds {
+    for kind in kinds {
         let tools = show::list(&kind["tools"]).len();
         let unmet = show::list(&kind["unmet"]).len();
         let tools = match unmet {
@@ -96,7 +105,7 @@ fn render_kinds(answer: &Value, only: Option<&str>) -> String {
         ]);
     }
     let mut out = table.render();
-    if let (Some(_), [kind]) = (only, &kinds[..]) {
+    if let (Some(_), [kind]) = (only, kinds) {
         out.push_str(&named("tools", &kind["tools"]));
         out.push_str(&named("missing", &kind["unmet"]));
     } else {
@@ -275,7 +284,8 @@ mod tests {
         agents in memory: waiting 1
         they wait for: model_call 1
         ");
-        insta::assert_snapshot!(plain(&render_kinds(&answer, Some("lead"))), @r"
+        let lead = json!({ "types": [answer["types"][0]] });
+        insta::assert_snapshot!(plain(&render_kinds(&lead, Some("lead"))), @r"
         type  version  model  agents             tools         about
         lead  1a2b     fast   idle 2, waiting 1  2, 1 missing  Plans.
 
@@ -286,7 +296,6 @@ mod tests {
         missing
           web.*
         ");
-        assert!(render_kinds(&answer, Some("x")).contains("no type x"));
         assert!(render_kinds(&json!({}), None).contains("folder `agents`"));
     }
 
@@ -306,7 +315,7 @@ mod tests {
         progress: warned
 
         waits for
-        cause     on          for  until   effect
+        cause     on          for  until  effect
         approval  crm.refund  60s  in 9m  run-1f03.2
 
         inbox    from  bytes  age

@@ -122,12 +122,10 @@ fn ended(run: &Value, as_json: bool) -> i32 {
 pub(in crate::cli) fn ending(run: &Value) -> String {
     let name = show::text(&run["run"]);
     let error = &run["error"];
-    match (run["state"].as_str(), error["message"].as_str()) {
-        (Some("cancelled"), _) => format!("{name} was cancelled"),
-        (_, Some(why)) => {
-            format!("{name} failed: {} ({})", show::clean(why, false), show::text(&error["code"]))
-        }
-        _ => format!("{name} failed"),
+    match run["state"].as_str() {
+        Some("cancelled") => format!("{name} was cancelled"),
+        _ if error.is_null() => format!("{name} failed"),
+        _ => format!("{name} failed: {}", show::fault(error)),
     }
 }
 

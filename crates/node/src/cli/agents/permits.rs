@@ -214,10 +214,10 @@ impl Permits {
             })
             .collect();
         let tools = if tools.is_empty() { "none".to_owned() } else { tools.join(", ") };
-        out.push_str(&format!("  {DIM}tools{DIM:#}           {tools}\n"));
+        out.push_str(&format!("  {DIM}tools{DIM:#}            {tools}\n"));
         if let Some(schedule) = &one.schedule {
             out.push_str(&format!(
-                "  {DIM}by itself{DIM:#}       on its schedule, for {}\n",
+                "  {DIM}by itself{DIM:#}        on its schedule, for {}\n",
                 schedule.tenant
             ));
         }
@@ -225,7 +225,7 @@ impl Permits {
             out.push_str(&line.render());
         }
         let rest = "everything else, but no irreversible tool";
-        out.push_str(&format!("  {GOOD}{:<15}{GOOD:#} {rest}\n", "may"));
+        out.push_str(&format!("  {GOOD}{:<15}{GOOD:#}  {rest}\n", "may"));
         out
     }
 
@@ -258,7 +258,7 @@ impl Line {
             "may not" => BAD,
             _ => WARN,
         };
-        let mut out = format!("  {style}{:<15}{style:#} {}", self.verdict, self.what);
+        let mut out = format!("  {style}{:<15}{style:#}  {}", self.verdict, self.what);
         if let Some(class) = self.class {
             out.push_str(&format!(" where it is {class}"));
         }
@@ -310,7 +310,15 @@ fields = ["args.card_number"]
     fn what_a_type_may_do_is_told_in_full() {
         let mut permits = permits(&ToolsConfig::default());
         Arc::get_mut(&mut permits.definition).expect("ours").version = "1a2b".into();
-        insta::assert_snapshot!(plain(&permits.render()), @"");
+        insta::assert_snapshot!(plain(&permits.render()), @r"
+        agent triage 1a2b  thinks with fast
+          limits of a run  steps 24, money $0.2000, wall 3d
+          tools            crm.lookup (not there), crm.refund (not there), human.ask, agent:finder (not there)
+          asks before      crm.refund if args.amount <= 100: 1 yes of any admin within 24h  small-refunds
+          may not          crm.* where it is irreversible  triage/2
+          may              crm.lookup: without args.card_number  triage/3
+          may              everything else, but no irreversible tool
+        ");
         assert_eq!(permits.json()["unmet"], json!(["crm.lookup", "crm.refund", "agent:finder"]));
     }
 

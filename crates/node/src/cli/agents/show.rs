@@ -85,6 +85,14 @@ fn blob(value: &Value) -> Option<String> {
     Some(format!("[{bytes} bytes, sha256 {}]", clean(&clipped(digest, 13), false)))
 }
 
+/// Why something failed, with its code.
+pub(crate) fn fault(error: &Value) -> String {
+    match error["message"].as_str() {
+        Some(why) => format!("{} ({})", clean(why, false), text(&error["code"])),
+        None => line(error),
+    }
+}
+
 /// A number, or `-`.
 pub(crate) fn number(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string())
@@ -93,6 +101,31 @@ pub(crate) fn number(value: &Value) -> String {
 /// A moment given in epoch milliseconds, in UTC.
 pub(crate) fn time(value: &Value) -> String {
     show_time(value.as_u64().filter(|ms| *ms > 0).map(|ms| At(ms.saturating_mul(1_000))))
+}
+
+/// A moment to the millisecond, in UTC: what stands close together must be told apart.
+pub(crate) fn moment(value: &Value) -> String {
+    let at = value.as_u64().and_then(|ms| i64::try_from(ms).ok());
+    let at = at.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    at.map_or_else(|| "-".to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string())
+}
+
+/// What came of an effect in one line; of a model's answer what it said and whom it calls.
+pub(crate) fn outcome(value: &Value, chars: usize) -> String {
+    let message = &value["choices"][0]["message"];
+    if !message.is_object() {
+        return line_of(value, chars);
+    }
+    let mut parts = Vec::new();
+    if let Some(said) = message["content"].as_str() {
+        parts.push(clean(said, false));
+    }
+    for call in list(&message["tool_calls"]) {
+        let function = &call["function"];
+        let args = function["arguments"].as_str().map_or_else(String::new, |args| clean(args, false));
+        parts.push(format!("calls {}{args}", text(&function["name"])));
+    }
+    clipped(&parts.join("; "), chars)
 }
 
 /// A span in its largest unit that says enough: `850ms`, `12s`, `5m`, `3h`, `4d`.
@@ -236,6 +269,15 @@ mod tests {
             [0, 49, 50, 1_234_567].map(|n| micros(&json!(n))),
             ["$0.0000", "$0.0000", "$0.0001", "$1.2346"]
         );
+    }
+
+    #[test]
+    fn a_models_answer_is_what_it_says() {
+        let call = json!({ "function": { "name": "crm__refund", "arguments": "{\"amount\":20}" } });
+        let answer = json!({ "choices": [{ "message": { "content": "So be it.", "tool_calls": [call] } }] });
+        assert_eq!(outcome(&answer, 100), "So be it.; calls crm__refund{\"amount\":20}");
+        assert_eq!(outcome(&json!({ "version": 1 }), 100), "{\"version\":1}");
+        assert_eq!(moment(&json!(1_700_000_000_123_u64)), "2023-11-14 22:13:20.123");
     }
 
     #[test]

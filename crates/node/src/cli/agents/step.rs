@@ -12,7 +12,7 @@ const VALUE_CHARS_MAX: usize = 160;
 /// A turn's head: what it is, what it saw, what it asked for and what came next.
 pub(super) fn head(turn: &Value, last: u64) -> String {
     let number = turn["turn"].as_u64().unwrap_or(0);
-    let when = show::time(&turn["at_ms"]);
+    let when = show::moment(&turn["at_ms"]);
     let mut out = match number {
         0 => format!("{BOLD}before the first turn{BOLD:#} of {last}\n"),
         _ => format!("{BOLD}turn {number}{BOLD:#} of {last}  {DIM}{when}{DIM:#}\n"),
@@ -32,11 +32,14 @@ pub(super) fn head(turn: &Value, last: u64) -> String {
 /// One thing that a turn saw.
 fn seen(item: &Value) -> String {
     let Some(fields) = item.as_object() else { return show::line_of(item, VALUE_CHARS_MAX) };
-    let kind = ["item", "kind"].into_iter().find_map(|name| item[name].as_str());
-    let mut parts = vec![show::clean(kind.unwrap_or("something"), false)];
+    let mut parts =
+        vec![item["kind"].as_str().map_or_else(|| "something".to_owned(), |kind| show::clean(kind, false))];
     for (name, value) in fields {
-        if !matches!(name.as_str(), "item" | "kind" | "at_ms" | "bytes" | "hop") && !value.is_null() {
-            parts.push(format!("{}={}", show::clean(name, false), show::line(value)));
+        match (name.as_str(), value) {
+            ("kind" | "at_ms" | "bytes" | "hop" | "tag" | "of", _) | (_, Value::Null) => {}
+            ("effect" | "run", word) => parts.insert(1, show::text(word)),
+            ("output", output) => parts.push(show::outcome(output, VALUE_CHARS_MAX)),
+            (_, other) => parts.push(format!("{}={}", show::clean(name, false), show::line(other))),
         }
     }
     show::clipped(&parts.join(" "), VALUE_CHARS_MAX)
@@ -61,14 +64,14 @@ fn asked(ask: &Value) -> String {
             out.push_str(&format!(" {style}{}{style:#} by rule {rule}", show::clean(verdict, false)));
         }
     }
-    if !ask["refused"].is_null() && ask["refused"] != false {
-        out.push_str(&format!(" {BAD}refused:{BAD:#} {}", show::line(&ask["refused"])));
+    if !ask["refused"].is_null() {
+        out.push_str(&format!(" {BAD}refused:{BAD:#} {}", show::fault(&ask["refused"])));
     }
     out
 }
 
 /// What came next.
-fn next(next: &Value) -> String {
+pub(super) fn next(next: &Value) -> String {
     match next {
         Value::String(word) => show::clean(word, false),
         other if other["kind"].is_string() => {
@@ -95,7 +98,7 @@ pub(super) fn index(turns: &[Value], at: u64) -> String {
         table.row(vec![
             if number == at { Cell::styled(">", GOOD) } else { "".into() },
             number.to_string().into(),
-            Cell::styled(show::time(&turn["at_ms"]), DIM),
+            Cell::styled(show::moment(&turn["at_ms"]), DIM),
             show::list(&turn["seen"]).len().to_string().into(),
             show::clipped(&asked.join(", "), show::CELL_CHARS_MAX).into(),
             show::clipped(&next(&turn["next"]), 30).into(),
@@ -165,7 +168,7 @@ pub(super) fn effects(turn: &Value) -> String {
             show::text(&ask["class"]).into(),
             Cell::styled(verdict, style),
             show::text(&ask["rule"]).into(),
-            if ask["refused"] == false { "-".into() } else { show::line(&ask["refused"]).into() },
+            show::text(&ask["refused"]["code"]).into(),
         ]);
     }
     table.render()
@@ -178,21 +181,17 @@ pub(super) fn conversation(turn: &Value) -> String {
         return "Nothing was said yet.\n".to_owned();
     }
     let mut out = String::new();
-    for said in all {
-        // Each is a message, or a message with the key that it has in the state.
-        let message = if said["message"].is_object() { &said["message"] } else { said };
+    for message in all {
         let Some(role) = message["role"].as_str() else {
-            out.push_str(&show::block(said, ""));
+            out.push_str(&show::block(message, ""));
             continue;
         };
-        let key = said["key"].as_str().map_or_else(String::new, |key| show::clean(key, false));
-        out.push_str(&format!("{BOLD}{}{BOLD:#} {DIM}{key}{DIM:#}\n", show::clean(role, false)));
+        out.push_str(&format!("{BOLD}{}{BOLD:#}\n", show::clean(role, false)));
         if !message["content"].is_null() {
             out.push_str(&show::block(&message["content"], "  "));
         }
         for call in show::list(&message["tool_calls"]) {
-            // OpenAI's shape has them one level down.
-            let call = if call["function"].is_object() { &call["function"] } else { call };
+            let call = &call["function"];
             let args = show::line_of(&call["arguments"], VALUE_CHARS_MAX);
             out.push_str(&format!("  {WARN}calls{WARN:#} {} {args}\n", show::text(&call["name"])));
         }
@@ -210,12 +209,12 @@ mod tests {
     fn turn() -> Value {
         json!({
             "turn": 2, "at_ms": 1_700_000_000_000_u64,
-            "seen": [{ "kind": "answer", "effect": "run-1f03.1", "tag": "model" }],
+            "seen": [{ "kind": "answer", "effect": "run-1f03.1", "tag": "model", "outcome": "done", "output": { "found": 2 } }],
             "asked": [
                 { "effect": "run-1f03.2", "kind": "tool", "object": "crm.refund", "class": "irreversible",
                   "rule": "small-refunds", "verdict": "ask", "refused": null },
                 { "effect": "run-1f03.3", "kind": "tool", "object": "crm.drop", "class": "irreversible",
-                  "rule": "default", "verdict": "deny", "refused": { "code": "gate_denied" } },
+                  "rule": "default", "verdict": "deny", "refused": { "code": "gate_denied", "message": "a rule says no" } },
             ],
             "next": { "kind": "wait", "for": "all" },
             "state": { "meta": { "turns": 2 }, "m/00000001": { "role": "user", "content": "hi" } },
@@ -239,7 +238,44 @@ mod tests {
             conversation(&turn),
             index(std::slice::from_ref(&turn), 2),
         ];
-        insta::assert_snapshot!(plain(&all.join("--\n")), @"");
+        insta::assert_snapshot!(plain(&all.join("--\n")), @r#"
+        turn 2 of 3  2023-11-14 22:13:20.000
+          saw    answer run-1f03.1 outcome=done {"found":2}
+          asked  run-1f03.2  tool crm.refund (irreversible) ask by rule small-refunds
+          asked  run-1f03.3  tool crm.drop (irreversible) deny by rule default refused: a rule says no (gate_denied)
+          then   wait all
+        --
+        effect      kind  object      class         verdict  rule           refused
+        run-1f03.2  tool  crm.refund  irreversible  ask      small-refunds  -
+        run-1f03.3  tool  crm.drop    irreversible  deny     default        gate_denied
+        --
+        key         value
+        m/00000001  {"content":"hi","role":"user"}
+        meta        {"turns":2}
+        --
+        {
+          "turns": 2
+        }
+        --
+        1
+          {
+            "effect": "run-1f03.1",
+            "kind": "answer",
+            "outcome": "done",
+            "output": {
+              "found": 2
+            },
+            "tag": "model"
+          }
+        --
+        user
+          hi
+        assistant
+          calls crm__refund {"amount":20}
+        --
+           turn  time                     saw  asked for             then
+        >  2     2023-11-14 22:13:20.000  1    crm.refund, crm.drop  wait all
+        "#);
     }
 
     #[test]

@@ -241,7 +241,9 @@ mod tests {
             (Protocol::Messages, "message_stop"),
             (Protocol::Responses, "response.completed"),
         ] {
-            let context = Context { model: "agent/a".into(), include_usage: true, ..Context::default() };
+            let mut context = Context::default();
+            context.model = "agent/a".to_owned();
+            context.include_usage = true;
             let hold = crate::memory::Memory::new(seawall_model::Bytes(1_000)).hold(0);
             let mut telling = Telling::new(protocol, context, "t".into(), hold, true);
             let mut all = telling.begin("run-1f03".into()).expect("begins").to_vec();

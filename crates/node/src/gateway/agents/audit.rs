@@ -75,7 +75,7 @@ pub(super) async fn verify(mut request: Request<'_>) -> Answer {
         }
     }
     let mut body = json!({
-        "whole": first_bad.is_null(), "records": records, "shards": shards, "first_bad": first_bad,
+        "ok": first_bad.is_null(), "records": records, "shards": shards, "first_bad": first_bad,
     });
     if books {
         let checked = request.runtime.desk.check();

@@ -17,7 +17,9 @@ pub(super) async fn one(mut request: Request<'_>, kind: String) -> Answer {
     request.query.finish()?;
     let newest = request.runtime.library.of(&kind);
     let version = match (version, newest) {
-        (Some(version), _) if version.len() == 12 && version.bytes().all(|byte| byte.is_ascii_hexdigit()) => version,
+        (Some(version), _) if version.len() == 12 && version.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            version
+        }
         (None, Some(newest)) => newest.version.to_string(),
         _ => return Err(undefined(&kind)),
     };

@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::agents::Runtime;
+use crate::agents::stream::{self, Listener, Talk};
 use crate::app::App;
 use crate::gateway::ask;
 use crate::gateway::reply::Reply;
@@ -35,16 +36,17 @@ pub(super) async fn events(mut request: Request<'_>, run: RunKey) -> Answer {
     let mut from = request.query.whole("from")?.unwrap_or(0);
     if let Some(last) = ask::text(headers, "last-event-id")? {
         let last: u64 = last.parse().map_err(|_| {
-            Fault::new(Code::BadHeader, "`Last-Event-ID` is the id of the last event received.").at("last-event-id")
+            Fault::new(Code::BadHeader, "`Last-Event-ID` is the id of the last event received.")
+                .at("last-event-id")
         })?;
         from = from.max(last.saturating_add(1));
     }
-    let follow = request.query.flag("follow");
+    let follows = request.query.flag("follow");
     let limit = request.query.limit(PAGE, PAGE_MAX)?;
     request.query.finish()?;
     let row = request.run(run).await?;
-    if follow {
-        return stream(&request, run, row.agent, from);
+    if follows {
+        return follow(&request, run, row.agent, from);
     }
     let page = request.read(move |reader| page(reader, run, from, limit)).await?;
     request.json(StatusCode::OK, &json!({"events": page.events, "next": page.next, "over": page.over}))
@@ -76,7 +78,7 @@ fn page(
     Ok(Page { last: events.len() < limit, events, next, over })
 }
 
-fn stream(request: &Request<'_>, run: RunKey, agent: Address, from: u64) -> Answer {
+fn follow(request: &Request<'_>, run: RunKey, agent: Address, from: u64) -> Answer {
     let app = request.app;
     if app.tasks.count(Kind::Feed) >= limits::FOLLOWERS_MAX {
         let fault = Fault::new(Code::QueueFull, "As many clients follow events as may.");
@@ -85,7 +87,9 @@ fn stream(request: &Request<'_>, run: RunKey, agent: Address, from: u64) -> Answ
     let (sender, receiver) = mpsc::channel(limits::FEED_PIECES_MAX);
     // Listened to before the first page is read: nothing falls between the two.
     let news = request.runtime.events.subscribe();
-    let feed = Feed { app: app.clone(), runtime: request.runtime.clone(), run, agent, next: from, news, sender };
+    let talk = stream::listen(request.runtime, run);
+    let runtime = request.runtime.clone();
+    let feed = Feed { app: app.clone(), runtime, run, agent, next: from, news, talk, sender };
     app.tasks.spawn(Kind::Feed, feed.run());
     let mut response = Response::new(Reply::Feed(receiver));
     let headers = response.headers_mut();
@@ -102,6 +106,7 @@ struct Feed {
     agent: Address,
     next: u64,
     news: broadcast::Receiver<Arc<Entry>>,
+    talk: Listener,
     sender: mpsc::Sender<Bytes>,
 }
 
@@ -144,7 +149,7 @@ impl Feed {
         self.sender.send(text.into()).await.map_err(|_| Over)
     }
 
-    /// Waits until something new is known of the run.
+    /// Waits until something new is known of the run; what it says meanwhile is passed on.
     async fn news(&mut self) -> Result<(), Over> {
         loop {
             tokio::select! {
@@ -155,6 +160,7 @@ impl Feed {
                     Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return Err(Over),
                 },
+                talk = self.talk.next() => self.say(delta(&talk)).await?,
                 () = self.sender.closed() => return Err(Over),
                 () = leaving(&self.app) => return Err(Over),
                 () = tokio::time::sleep(ALIVE_EVERY) => self.say(": still here\n\n".to_owned()).await?,
@@ -168,4 +174,15 @@ impl Feed {
     fn concerns(&self, entry: &Entry) -> bool {
         entry.shard == self.run.shard() && entry.record.agent.as_ref() == Some(&self.agent)
     }
+}
+
+/// A piece of what a run says while it works. It has no id: only records are taken up again.
+fn delta(talk: &Talk) -> String {
+    let mut told = json!({"kind": talk.kind()});
+    match talk {
+        Talk::Text(text) => told["text"] = (**text).into(),
+        Talk::Tool(tool) => told["tool"] = (**tool).into(),
+        Talk::Begun | Talk::Ended(_) | Talk::Broke | Talk::Missed => {}
+    }
+    format!("event: delta\ndata: {told}\n\n")
 }

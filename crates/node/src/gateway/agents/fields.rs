@@ -158,9 +158,13 @@ mod tests {
 
     #[test]
     fn allowances_are_read_and_mistakes_are_named() {
-        let mut fields = Fields::read(br#"{"allowance":{"money_usd":0.5,"calls":3,"depth":2}}"#).expect("good");
+        let mut fields =
+            Fields::read(br#"{"allowance":{"money_usd":0.5,"calls":3,"depth":2}}"#).expect("good");
         let allowance = fields.allowance("allowance").expect("good");
-        assert_eq!((allowance.money, allowance.calls, allowance.depth), (Some(MicroUsd(500_000)), Some(3), Some(2)));
+        assert_eq!(
+            (allowance.money, allowance.calls, allowance.depth),
+            (Some(MicroUsd(500_000)), Some(3), Some(2))
+        );
         for (body, at) in [
             (r#"{"allowance":{"money_usd":-1}}"#, "allowance.money_usd"),
             (r#"{"allowance":{"tokens":"x"}}"#, "allowance.tokens"),

@@ -73,7 +73,9 @@ async fn state(
     if turn == 0 {
         return match set.is_empty() {
             true => Ok(Vec::new()),
-            false => Err(Fault::new(Code::BadField, "Before its first turn a run has no state to set.").at("set")),
+            false => {
+                Err(Fault::new(Code::BadField, "Before its first turn a run has no state to set.").at("set"))
+            }
         };
     }
     let found = request.read(move |reader| reader.state_at(run, turn)).await?;

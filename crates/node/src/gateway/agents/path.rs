@@ -224,13 +224,16 @@ fn act_of(act: &str) -> Option<Act> {
 fn kind_name(kind: &str) -> Result<String, Fault> {
     let named = agent(kind)?;
     if kind.contains('/') || kind.starts_with('.') {
-        return Err(bad("A type's name is one word of letters, digits and . _ - @ :, not beginning with a dot."));
+        return Err(bad(
+            "A type's name is one word of letters, digits and . _ - @ :, not beginning with a dot.",
+        ));
     }
     Ok(named.as_str().to_owned())
 }
 
 fn agent(name: &str) -> Result<Agent, Fault> {
-    Agent::parse(name).map_err(|_| bad("An agent is `type/key`: letters, digits and . _ - @ : on either side."))
+    Agent::parse(name)
+        .map_err(|_| bad("An agent is `type/key`: letters, digits and . _ - @ : on either side."))
 }
 
 /// The key of a durable run.
@@ -238,8 +241,9 @@ fn agent(name: &str) -> Result<Agent, Fault> {
 /// # Errors
 /// `RunUnknown`: it is none.
 pub(super) fn run_key(run: &str) -> Result<RunKey, Fault> {
-    RunKey::parse(run)
-        .ok_or_else(|| Fault::new(Code::RunUnknown, "A durable run is called `run-` and hex digits, as `run-1f03`."))
+    RunKey::parse(run).ok_or_else(|| {
+        Fault::new(Code::RunUnknown, "A durable run is called `run-` and hex digits, as `run-1f03`.")
+    })
 }
 
 fn bad(what: &str) -> Fault {
@@ -250,8 +254,8 @@ fn bad(what: &str) -> Fault {
 mod tests {
     use super::*;
 
-    fn asked(method: Method, path: &str) -> Result<Order, Code> {
-        order(&method, path).map_err(|fault| fault.code)
+    fn asked(method: &Method, path: &str) -> Result<Order, Code> {
+        order(method, path).map_err(|fault| fault.code)
     }
 
     #[test]
@@ -276,7 +280,7 @@ mod tests {
             (Method::GET, "/seawall/why/clerk/7", Order::WhyAgent(agent("clerk/7"))),
             (Method::PUT, "/seawall/values/a/b%20c%2Fd", Order::SetValue("a/b c/d".to_owned())),
         ] {
-            assert_eq!(asked(method, path), Ok(expected), "{path}");
+            assert_eq!(asked(&method, path), Ok(expected), "{path}");
         }
     }
 
@@ -296,7 +300,7 @@ mod tests {
             (Method::POST, "/seawall/effects/7/deny", Code::EffectUnknown),
             (Method::GET, "/seawall/values/", Code::BadField),
         ] {
-            assert_eq!(asked(method, path), Err(code), "{path}");
+            assert_eq!(asked(&method, path), Err(code), "{path}");
         }
     }
 }

@@ -55,6 +55,10 @@ fn asked(effect: &Pending) -> Option<&Approval> {
 fn wanted(show: &Show<'_>, who: &Visitor, wanted: &Wanted) -> Value {
     let effect = &wanted.effect;
     let mut shown = show.pending(effect);
+    if !matches!(effect.work, Work::Tool { .. } | Work::Promise { .. }) {
+        // What is no tool's has fields of its own: they are its arguments.
+        shown["args"] = show.work(&effect.work).into();
+    }
     shown["agent"] = wanted.agent.agent.as_str().into();
     shown["tenant"] = wanted.agent.tenant.as_str().into();
     shown["run"] = effect.id.run.to_string().into();
@@ -160,7 +164,8 @@ async fn outcome(
 ) -> Result<Outcome, Fault> {
     match (output, error) {
         (Some(_), Some(_)) => {
-            Err(Fault::new(Code::BadField, "Say what came of it in `output` or in `error`, not in both.").at("error"))
+            Err(Fault::new(Code::BadField, "Say what came of it in `output` or in `error`, not in both.")
+                .at("error"))
         }
         (None, Some(error)) => Ok(Outcome::Failed { code: Code::ToolFailed, why: error.into() }),
         (output, None) => Ok(Outcome::Done(request.keep(output.unwrap_or_default()).await?)),
@@ -247,7 +252,7 @@ pub(super) async fn letter(request: Request<'_>, shard: u8, number: u64, send: b
 }
 
 /// `GET halts`
-pub(super) fn halts(request: Request<'_>) -> Answer {
+pub(super) fn halts(request: &Request<'_>) -> Answer {
     request.who.only_admin()?;
     request.query.finish()?;
     let halts: Vec<String> = request.runtime.desk.halts().iter().map(ToString::to_string).collect();

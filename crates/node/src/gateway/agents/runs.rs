@@ -62,7 +62,9 @@ pub(super) async fn list(app: &App, parts: &Parts, who: &Visitor) -> Answer {
         let found = runtime.read(move |reader| {
             let rows = read_page(reader, listing)?;
             let show = Show::whole(reader);
-            rows.iter().map(|row| Ok((row.began.0 / 1_000, show.run_live(&desk, row)?))).collect::<Result<Vec<_>, _>>()
+            rows.iter()
+                .map(|row| Ok((row.began.0 / 1_000, show.run_live(&desk, row)?)))
+                .collect::<Result<Vec<_>, _>>()
         });
         runs.extend(found.await.map_err(unread)?);
     }
@@ -78,7 +80,10 @@ fn listing(query: &mut Query, who: &Visitor) -> Result<Listing, Fault> {
     let tenant = who.lists(query.take("tenant").as_deref())?;
     let limit = query.limit(COUNT, limits::ROWS_MAX.min(1_000))?;
     let state = query.take("state");
-    if state.as_deref().is_some_and(|state| !["queued", "active", "done", "failed", "cancelled"].contains(&state)) {
+    if state
+        .as_deref()
+        .is_some_and(|state| !["queued", "active", "done", "failed", "cancelled"].contains(&state))
+    {
         return Err(bad("`state` is one of queued, active, done, failed, cancelled."));
     }
     let parent = query.take("parent").map(|run| path::run_key(&run)).transpose()?;
@@ -88,7 +93,9 @@ fn listing(query: &mut Query, who: &Visitor) -> Result<Listing, Fault> {
     let narrow = state.is_some() || parent.is_some() || before.is_some() || kind.is_some();
     let (door, durable) = match query.take("kind").as_deref() {
         None => (!narrow, true),
-        Some("door") if narrow => return Err(bad("Runs of the door are listed by `tenant` and `limit` only.")),
+        Some("door") if narrow => {
+            return Err(bad("Runs of the door are listed by `tenant` and `limit` only."));
+        }
         Some("door") => (true, false),
         Some("durable") => (false, true),
         Some(_) => return Err(bad("`kind` is durable or door.")),

@@ -43,7 +43,7 @@ impl<'a> Show<'a> {
     }
 
     /// A run.
-    pub(super) fn run(&self, row: &RunRow, waits: Value) -> Value {
+    pub(super) fn run(&self, row: &RunRow, waits: &Value) -> Value {
         let mut shown = json!({
             "kind": "durable",
             "run": row.key.to_string(),
@@ -88,7 +88,7 @@ impl<'a> Show<'a> {
     /// If the disk fails.
     pub(super) fn run_live(&self, desk: &Desk, row: &RunRow) -> Result<Value, Error> {
         let waits = if row.state.over() { json!([]) } else { self.run_waits(desk, row)? };
-        Ok(self.run(row, waits))
+        Ok(self.run(row, &waits))
     }
 
     fn run_waits(&self, desk: &Desk, row: &RunRow) -> Result<Value, Error> {

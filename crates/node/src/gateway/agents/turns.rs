@@ -54,11 +54,7 @@ pub(super) async fn one(request: Request<'_>, run: RunKey, number: u32) -> Answe
     request.json(StatusCode::OK, &shown)
 }
 
-fn add_state(
-    reader: &Reader,
-    shown: &mut Value,
-    state: &[(impl AsRef<str>, Payload)],
-) -> Result<(), Error> {
+fn add_state(reader: &Reader, shown: &mut Value, state: &[(impl AsRef<str>, Payload)]) -> Result<(), Error> {
     let show = Show::whole(reader);
     let mut left = limits::ANSWER_SHOWN_BYTES_MAX;
     let mut opened: BTreeMap<Arc<str>, Payload> = BTreeMap::new();
@@ -145,7 +141,7 @@ impl Tape {
                         break;
                     }
                     let seen: Vec<Value> = inbox.drain(..(turn.seen as usize).min(inbox.len())).collect();
-                    turns.push(shown(&show, &entry, turn, seen, &mut effects));
+                    turns.push(shown(&show, &entry, turn, &seen, &mut effects));
                     inbox.extend(turn.note.iter().map(|note| json!({"kind": "note", "text": &**note})));
                     let refused = turns.last().map(|turn| turn["asked"].clone()).unwrap_or_default();
                     inbox.extend(refusals(&refused));
@@ -171,7 +167,7 @@ impl Tape {
     }
 }
 
-fn shown(show: &Show<'_>, entry: &Entry, turn: &Turn, seen: Vec<Value>, effects: &mut u32) -> Value {
+fn shown(show: &Show<'_>, entry: &Entry, turn: &Turn, seen: &[Value], effects: &mut u32) -> Value {
     let asked: Vec<Value> = turn
         .effects
         .iter()
@@ -216,7 +212,8 @@ fn child(show: &Show<'_>, effect: EffectId, row: &RunRow) -> Value {
         }
         RunState::Cancelled { by } => {
             shown["outcome"] = "failed".into();
-            shown["error"] = json!({"code": Code::RunCancelled.as_str(), "message": format!("ended by {by}")});
+            shown["error"] =
+                json!({"code": Code::RunCancelled.as_str(), "message": format!("ended by {by}")});
         }
         RunState::Queued | RunState::Active => {}
     }

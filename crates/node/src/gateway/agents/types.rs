@@ -101,7 +101,8 @@ async fn one_by_one(request: &mut Request<'_>, tenant: Option<String>) -> Answer
             Ok(looked.collect::<Vec<_>>())
         })
         .await?;
-    let next = if agents.len() == limit { agents.last().map(|(row, _)| row.address.to_string()) } else { None };
+    let next =
+        if agents.len() == limit { agents.last().map(|(row, _)| row.address.to_string()) } else { None };
     let shown: Vec<Value> = agents
         .iter()
         .map(|(row, standing)| {
@@ -150,7 +151,8 @@ pub(super) async fn one(mut request: Request<'_>, agent: Agent) -> Answer {
 
 /// There is no such agent.
 pub(super) fn unknown(address: &Address) -> Fault {
-    let message = format!("`{}` has no agent `{}` that ever ran or was written to.", address.tenant, address.agent);
+    let message =
+        format!("`{}` has no agent `{}` that ever ran or was written to.", address.tenant, address.agent);
     Fault::new(Code::AgentUnknown, message)
 }
 
@@ -231,7 +233,8 @@ pub(super) fn wait_ms(asked: Option<u64>) -> Result<u64, Fault> {
     if asked <= limits::RUN_WAIT_MS_MAX {
         return Ok(asked);
     }
-    let message = format!("`wait_ms` is at most {}; follow the run's events instead.", limits::RUN_WAIT_MS_MAX);
+    let message =
+        format!("`wait_ms` is at most {}; follow the run's events instead.", limits::RUN_WAIT_MS_MAX);
     Err(Fault::new(Code::BadField, message).at("wait_ms"))
 }
 

@@ -36,7 +36,8 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
                 None => (reader.values(&tenant, &prefix, after.as_deref(), limit)?, true),
             };
             let show = Show::whole(reader);
-            let next = if pages && rows.len() == limit { rows.last().map(|row| row.key.clone()) } else { None };
+            let next =
+                if pages && rows.len() == limit { rows.last().map(|row| row.key.clone()) } else { None };
             let values: Vec<Value> = rows.iter().map(|row| shown(&show, row)).collect();
             Ok(json!({"values": values, "next": next.as_deref()}))
         })
@@ -86,7 +87,8 @@ pub(super) async fn set(mut request: Request<'_>, key: String) -> Answer {
     let value = fields.content("value");
     fields.finish()?;
     let value = value.ok_or_else(|| {
-        Fault::new(Code::BadField, "The body has a `value`, and perhaps `expect`; DELETE removes.").at("value")
+        Fault::new(Code::BadField, "The body has a `value`, and perhaps `expect`; DELETE removes.")
+            .at("value")
     })?;
     let value = request.keep(value).await?;
     put(&request, tenant, &key, Some(value), expect).await
@@ -104,7 +106,9 @@ pub(super) async fn remove(mut request: Request<'_>, key: String) -> Answer {
 fn expected(request: &Request<'_>) -> Result<Option<u64>, Fault> {
     let Some(tag) = request.parts.headers.get(header::IF_MATCH) else { return Ok(None) };
     let version = tag.to_str().ok().and_then(|tag| tag.trim().trim_matches('"').parse().ok());
-    let bad = || Fault::new(Code::BadHeader, "`If-Match` is a version: a whole number, 0 for none yet.").at("if-match");
+    let bad = || {
+        Fault::new(Code::BadHeader, "`If-Match` is a version: a whole number, 0 for none yet.").at("if-match")
+    };
     version.ok_or_else(bad).map(Some)
 }
 

@@ -54,7 +54,9 @@ fn run_sentence(run: &RunRow, agent: &AgentRow, standing: &Standing) -> String {
         RunState::Failed { code, why } => format!("{} failed with {}: {why}.", run.key, code.as_str()),
         RunState::Cancelled { by } => format!("{} was ended by {by}.", run.key),
         RunState::Queued => match agent.run {
-            Some(other) => format!("{} waits until {} is through with {other}.", run.key, agent.address.agent),
+            Some(other) => {
+                format!("{} waits until {} is through with {other}.", run.key, agent.address.agent)
+            }
             None => format!("{} waits for its agent. {}", run.key, agent_sentence(agent, standing)),
         },
         RunState::Active => agent_sentence(agent, standing),
@@ -120,8 +122,24 @@ mod tests {
     #[test]
     fn every_cause_has_a_clause() {
         for cause in [
-            "quarantine", "halted", "guard", "rest", "turn_slot", "approval", "in_doubt", "retry", "model_call",
-            "tool_call", "model_slot", "tool_slot", "timer", "lease", "promise", "child", "message", "watch",
+            "quarantine",
+            "halted",
+            "guard",
+            "rest",
+            "turn_slot",
+            "approval",
+            "in_doubt",
+            "retry",
+            "model_call",
+            "tool_call",
+            "model_slot",
+            "tool_slot",
+            "timer",
+            "lease",
+            "promise",
+            "child",
+            "message",
+            "watch",
         ] {
             let need = Need { cause, on: "pay".into(), since: At(1), until: None, effect: None };
             let clause = clause(&need);

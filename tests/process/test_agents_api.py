@@ -1,0 +1,461 @@
+"""The HTTP API of agents on the real binary: every path, who may use it, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import threading
+import typing
+
+import httpx
+import pytest
+
+import harness
+from agents_rig import Town
+
+CLERK = """
+description = "Answers questions."
+model = "sim-small"
+instructions = "You are {{agent.key}}. Help."
+tools = ["store.*", "human.ask", "timer.sleep", "message.send", "agent:helper"]
+
+[[permissions]]
+ask = ["store.put"]
+when = ["args.key starts_with money/"]
+
+[[permissions]]
+deny = ["store.put"]
+when = ["args.key starts_with forbidden/"]
+"""
+# Without tools the simulated model knows no scripts.
+HELPER = 'model = "sim-small"\ninstructions = "You help."\ntools = ["store.get"]\n'
+PAIR = """
+model = "sim-small"
+instructions = "You pay."
+tools = ["store.put"]
+
+[[permissions]]
+ask = ["store.put"]
+approvers = ["acme/leads"]
+"""
+KINDS = {"clerk": CLERK, "helper": HELPER, "pair": PAIR}
+
+
+@pytest.fixture
+def town(tmp_path: pathlib.Path) -> typing.Iterator[Town]:
+    """Seawall with three types of agents."""
+    town = Town(tmp_path, KINDS, kit=False)
+    yield town
+    town.kill()
+
+
+def refused(answer: httpx.Response, status: int, code: str) -> str:
+    """The message of an error that was expected."""
+    assert answer.status_code == status, f"{answer.status_code} {answer.text}"
+    error = answer.json()["error"]
+    assert error["code"] == code and answer.headers["x-seawall-code"] == code, error
+    return error["message"]
+
+
+# What the simulated model does when it is to ask a human.
+ASK = 'call human__ask {"question": "Why?"}'
+
+
+def script(turns: str) -> str:
+    """A task that brings the model's answers."""
+    return f"script: {turns}"
+
+
+def asked(town: Town, box: str, count: int = 1) -> list[dict[str, typing.Any]]:
+    """What people are wanted for, once there are so many."""
+    return harness.until(f"{count} in {box}", lambda: (found := town.inbox(box)) and len(found) >= count and found)
+
+
+def test_a_run_is_started_waited_for_and_looked_at(town: Town) -> None:
+    answer = town.client.post("/seawall/agents/clerk/7/runs", json={"task": script('say {"sum": 3}')})
+    assert answer.status_code == 201
+    started = answer.json()
+    assert started["agent"] == "clerk/7" and started["tenant"] == "local" and started["durability"] == "sync"
+    run = town.over(started["run"])
+    assert (run["state"], run["output"], run["kind"]) == ("done", {"sum": 3}, "durable")
+    assert run["used"]["calls"] == 1 and run["used"]["tokens"] > 0 and run["reserved"]["calls"] == 0
+    assert run["task"].startswith("script: ") and run["waits"] == [] and run["tree"] == []
+
+    waited = town.client.post("/seawall/agents/clerk/runs", json={"task": script("say Done."), "wait_ms": 20_000})
+    assert waited.status_code == 200 and waited.json()["output"] == "Done."
+    assert waited.json()["agent"] == f"clerk/{waited.json()['run']}"
+    later = town.client.post("/seawall/agents/clerk/runs", json={"task": script(ASK), "wait_ms": 50})
+    assert later.status_code == 202 and later.json()["state"] in ("active", "queued")
+
+    agent = town.get("/seawall/agents/clerk/7")
+    assert (agent["state"], agent["run"], agent["lasting"]) == ("idle", None, True)
+    types = town.get("/seawall/agents")
+    assert [kind["type"] for kind in types["types"]] == ["clerk", "helper", "pair"]
+    assert "human.ask" in types["types"][0]["tools"] and types["types"][0]["agents"]["idle"] == 1
+    assert types["waits"] == {"promise": 1} and types["states"]["waiting"] == 1
+    listed = town.get("/seawall/agents", list=1, limit=2)
+    assert [one["agent"] for one in listed["agents"]][0] == "clerk/7" and listed["next"]
+    rest = town.get("/seawall/agents", list=1, after=listed["next"])
+    assert len(rest["agents"]) == 1 and rest["next"] is None
+    page = town.get("/seawall/runs", limit=2)["runs"]
+    older = town.get("/seawall/runs", before=page[-1]["run"])["runs"]
+    assert [one["run"] for one in page + older] == [one["run"] for one in town.get("/seawall/runs")["runs"]]
+    assert town.get("/seawall/runs", state="active", type="clerk")["runs"][0]["waits"][0]["cause"] == "promise"
+
+
+def test_a_parent_shows_its_tree_and_why_says_what_it_waits_for(town: Town) -> None:
+    ask = script(ASK)
+    run = town.start("clerk", script("call agent__helper " + json.dumps({"task": "hello"}) + "; " + ASK + "; say Done."))
+    question = asked(town, "questions")[0]
+    assert question["question"] and question["agent"] == f"clerk/{run}" and question["run"] == run
+    shown = town.run(run)
+    assert [child["parent"] for child in shown["tree"]] == [run] and shown["tree"][0]["state"] == "done"
+    assert [wait["cause"] for wait in shown["waits"]] == ["promise"]
+    why = town.get(f"/seawall/why/{run}")
+    assert "waits for an answer to its question" in why["sentence"] and question["effect"] in why["sentence"]
+    assert town.get(f"/seawall/why/clerk/{run}")["sentence"] == why["sentence"]
+    refused(town.client.post(f"/seawall/effects/{question['effect']}/approve"), 404, "effect_unknown")
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"output": {"because": 1}})
+    assert town.over(run)["output"] == "Done."
+    assert town.get(f"/seawall/why/{run}")["sentence"] == f"{run} is done."
+    refused(town.client.post(f"/seawall/effects/{question['effect']}/answer", json={"output": 1}), 404, "effect_unknown")
+    failed = town.start("clerk", ask)
+    question = asked(town, "questions")[0]
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"error": "nobody knows"})
+    town.over(failed)
+    last = [one for one in town.events(failed) if one["kind"] == "answered" and one["effect"] == question["effect"]]
+    assert last[0]["error"]["message"] == "nobody knows" and last[0]["by"] == "operator"
+
+
+def test_approvals_are_given_with_other_arguments_or_refused_with_a_reason(town: Town) -> None:
+    put = json.dumps({"key": "money/1", "value": 5})
+    run = town.start("clerk", script(f"call store__put {put}; say Paid."))
+    approval = asked(town, "approvals")[0]
+    assert (approval["kind"], approval["object"], approval["args"]["value"]) == ("put", "money/1", 5)
+    assert approval["rule"].startswith("clerk/1") and approval["yes"] == [] and approval["yours"]
+    assert town.run(run)["waits"][0]["cause"] == "approval"
+    town.post(f"/seawall/effects/{approval['effect']}/approve")
+    assert town.over(run)["output"] == "Paid." and town.get("/seawall/values/money/1")["value"] == 5
+
+    run = town.start("clerk", script(f"call store__put {put}; say Refused."))
+    approval = asked(town, "approvals")[0]
+    town.post(f"/seawall/effects/{approval['effect']}/deny", {"why": "too much"})
+    town.over(run)
+    answered = next(one for one in town.events(run) if one["kind"] == "answered" and one["effect"] == approval["effect"])
+    assert answered["error"] == {"code": "approval_denied", "message": "operator said no: too much"}
+    assert town.get("/seawall/values/money/1")["version"] == 1
+    forbidden = town.start("clerk", script("call store__put " + json.dumps({"key": "forbidden/1", "value": 5}) + "; say No."))
+    town.over(forbidden)
+    turns = town.get(f"/seawall/runs/{forbidden}/turns")
+    denied = [one for turn in turns for one in turn["asked"] if one["verdict"] == "deny"]
+    assert denied[0]["refused"]["code"] == "gate_denied" and denied[0]["rule"].startswith("clerk/2")
+
+
+def test_a_run_is_cancelled_and_begun_again(town: Town) -> None:
+    run = town.start("clerk/9", script(ASK + "; say Done."))
+    asked(town, "questions")
+    assert town.post(f"/seawall/runs/{run}/again") == {"run": run, "restarted": True}
+    question = asked(town, "questions")[0]
+    assert town.run(run)["restarts"] == 1
+    assert town.post(f"/seawall/runs/{run}/cancel") == {"run": run, "state": "cancelled"}
+    assert town.post(f"/seawall/runs/{run}/cancel") == {"run": run, "state": "cancelled"}
+    assert town.run(run)["error"]["code"] == "run_cancelled" and town.inbox("questions") == []
+    refused(town.client.post(f"/seawall/effects/{question['effect']}/answer", json={"output": 1}), 404, "effect_unknown")
+    fresh = town.post(f"/seawall/runs/{run}/again")
+    assert fresh["run"] != run and fresh["agent"] == "clerk/9"
+    asked(town, "questions")
+
+
+def test_a_stop_holds_a_tree_until_it_is_lifted(town: Town) -> None:
+    run = town.start("clerk", script(ASK + "; say Done."))
+    question = asked(town, "questions")[0]
+    town.post(f"/seawall/runs/{run}/stop")
+    assert town.get("/seawall/halts")["halts"] == [f"run:{run}"]
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"output": "go"})
+    assert f"run:{run}" in town.get(f"/seawall/why/{run}")["sentence"] and town.run(run)["state"] == "active"
+    town.post(f"/seawall/runs/{run}/resume")
+    assert town.over(run)["output"] == "Done."
+    town.post("/seawall/halts", {"scope": "type:clerk", "on": True})
+    refused(town.client.post("/seawall/agents/clerk/runs", json={"task": "x"}), 403, "run_stopped")
+    town.post("/seawall/halts", {"scope": "type:clerk", "on": False})
+    assert town.get("/seawall/halts")["halts"] == []
+    refused(town.client.post("/seawall/halts", json={"scope": "planet:earth"}), 400, "bad_field")
+
+
+def follow(client: httpx.Client, run: str, headers: dict[str, str] | None = None) -> list[tuple[str, str, dict[str, typing.Any]]]:
+    """Id, event and data of everything that is told of a run until its end."""
+    told, one = [], {"id": "", "event": "message"}
+    with client.stream("GET", f"/seawall/runs/{run}/events?follow=1", headers=headers, timeout=20) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        for line in answer.iter_lines():
+            if line.startswith(":"):
+                continue
+            if not line:
+                told.append((one["id"], one["event"], json.loads(one["data"])))
+                one = {"id": "", "event": "message"}
+                continue
+            name, _, value = line.partition(": ")
+            one[name] = value
+    return told
+
+
+def test_events_are_followed_to_the_end_and_taken_up_again_by_offset(town: Town) -> None:
+    run = town.start("clerk", script(ASK + "; say Done."))
+    question = asked(town, "questions")[0]
+    told: list[typing.Any] = []
+    thread = threading.Thread(target=lambda: told.extend(follow(town.client, run)))
+    thread.start()
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"output": "yes"})
+    thread.join(20)
+    assert not thread.is_alive() and told[-1][1:] == ("over", {"run": run, "state": "done"})
+    records = [(key, data) for key, event, data in told if event == "message"]
+    assert [int(key) for key, _ in records] == [data["seq"] for _, data in records] == sorted(data["seq"] for _, data in records)
+    kinds = [data["kind"] for _, data in records]
+    assert kinds[0] == "started" and kinds[-1] == "turned" and records[-1][1]["next"]["output"] == "Done."
+    assert [data for _, data in records] == town.events(run)
+    middle = records[len(records) // 2][0]
+    again = follow(town.client, run, {"last-event-id": middle})
+    assert [key for key, event, _ in again if event == "message"] == [key for key, _ in records if int(key) > int(middle)]
+    page = town.get(f"/seawall/runs/{run}/events", limit=2)
+    assert len(page["events"]) == 2 and town.get(f"/seawall/runs/{run}/events", **{"from": page["next"]})["events"][0]["seq"] >= page["next"]
+
+
+def test_turns_are_told_with_state_and_a_fork_goes_on_from_one(town: Town) -> None:
+    put = json.dumps({"key": "a", "value": 1})
+    run = town.start("clerk", script(f"call store__put {put}; say First."))
+    assert town.over(run)["output"] == "First."
+    turns = town.get(f"/seawall/runs/{run}/turns")
+    assert [turn["turn"] for turn in turns] == list(range(1, len(turns) + 1)) and turns[-1]["next"]["kind"] == "end"
+    assert turns[0]["seen"][0]["kind"] == "task" and turns[0]["asked"][0]["kind"] == "model"
+    assert turns[1]["seen"][0]["kind"] == "answer" and turns[1]["asked"][0]["object"] == "a"
+    assert turns[2]["seen"][0]["effect"] == turns[1]["asked"][0]["effect"]
+    second = town.get(f"/seawall/runs/{run}/turns/2")
+    roles = [message["role"] for message in second["conversation"]]
+    assert roles[:3] == ["system", "user", "assistant"] and "meta" in second["state"]
+    refused(town.client.get(f"/seawall/runs/{run}/turns/99"), 404, "run_unknown")
+
+    fork = town.client.post(f"/seawall/runs/{run}/fork", json={"turn": 2})
+    assert fork.status_code == 201 and fork.json()["run"] != run
+    forked = town.over(fork.json()["run"])
+    assert forked["output"] == "First." and town.get("/seawall/values/a")["version"] == 1, "what was done is not done again"
+    talk = town.get(f"/seawall/runs/{forked['run']}/turns/{forked['turns']}")["conversation"]
+    assert [message["role"] for message in talk][:3] == ["system", "user", "assistant"]
+    retold = town.post(f"/seawall/runs/{run}/fork", {"turn": 1, "task": script("say Other.")})
+    assert town.over(retold["run"])["output"] == "Other."
+    scratch = town.post(f"/seawall/runs/{run}/fork", {"turn": 0, "task": script("say Anew.")})
+    assert town.over(scratch["run"])["output"] == "Anew."
+    changed = json.dumps({"role": "user", "content": script("say Changed.")})
+    set_one = town.post(f"/seawall/runs/{run}/fork", {"turn": 1, "set": {"m/00000001": changed}})
+    assert town.over(set_one["run"])["output"] == "Changed."
+    refused(town.client.post(f"/seawall/runs/{run}/fork", json={"turn": 99}), 400, "bad_field")
+
+
+def test_messages_are_taken_once_and_dead_letters_are_sent_again(town: Town) -> None:
+    run = town.start("clerk/4", script(ASK + "; say Done."))
+    question = asked(town, "questions")[0]
+    for _ in range(2):
+        answer = town.client.post("/seawall/agents/clerk/4/messages", json={"body": "hurry", "name": "note", "id": "m1"})
+        assert answer.status_code == 202
+    inbox = town.get("/seawall/agents/clerk/4")["inbox"]
+    assert [(item["kind"], item["body"], item["name"]) for item in inbox] == [("message", "hurry", "note")]
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"output": 1})
+    town.over(run)
+    refused(town.client.post("/seawall/agents/nobody/1/messages", json={"body": 1}), 404, "agent_unknown")
+    refused(town.client.post("/seawall/agents/clerk/4/messages", json={"text": 1}), 400, "bad_field")
+    assert town.get("/seawall/letters") == {"letters": [], "all": 0}
+    refused(town.client.post("/seawall/letters/3.17/redrive"), 404, "effect_unknown")
+
+
+def test_values_are_written_by_version_and_found_by_words(town: Town) -> None:
+    url = "/seawall/values/notes/a%20b"
+    assert town.answer(town.client.put(url, json={"value": {"text": "the cat sat"}, "expect": 0})) == {"key": "notes/a b", "version": 1}
+    refused(town.client.put(url, json={"value": 2, "expect": 0}), 409, "version_conflict")
+    refused(town.client.put(url, json={"value": 2}, headers={"if-match": '"7"'}), 409, "version_conflict")
+    assert town.answer(town.client.put(url, json={"value": "a dog"}, headers={"if-match": '"1"'}))["version"] == 2
+    found = town.client.get(url)
+    assert found.json()["value"] == "a dog" and found.headers["etag"] == '"2"'
+    town.client.put("/seawall/values/other", json={"value": [1, 2]})
+    assert [value["key"] for value in town.get("/seawall/values", q="dog")["values"]] == ["notes/a b"]
+    assert [value["key"] for value in town.get("/seawall/values", prefix="o")["values"]] == ["other"]
+    page = town.get("/seawall/values", limit=1)
+    assert page["next"] == "notes/a b" and town.get("/seawall/values", after=page["next"])["values"][0]["value"] == [1, 2]
+    assert town.answer(town.client.delete(url))["version"] == 3
+    refused(town.client.get(url), 404, "path_unknown")
+    refused(town.client.put(url, json={"values": 1}), 400, "bad_field")
+    large = "x" * 300_000
+    town.answer(town.client.put("/seawall/values/large", json={"value": large}))
+    assert town.get("/seawall/values/large")["value"] == large
+
+
+def test_large_tasks_go_through_the_blob_store_and_are_shown_within_a_bound(town: Town) -> None:
+    run = town.start("helper", script("say Done.") + "\n" + "y" * 100_000)
+    shown = town.over(run)
+    assert shown["output"] == "Done." and len(shown["task"]) > 100_000
+    run = town.start("helper", "z" * (2 << 20), allowance={"calls": 0})
+    assert set(town.run(run)["task"]) == {"blob", "bytes"}
+
+
+def test_definitions_are_put_into_force_at_once_and_mistakes_leave_the_old(town: Town) -> None:
+    made = town.answer(town.client.put("/seawall/definitions/poet", json={"model": "sim-small", "instructions": "Rhyme.", "tools": ["store.get"]}))
+    assert town.over(town.start("poet", script("say Rhymed.")))["output"] == "Rhymed."
+    assert (town.folder / "agents" / "poet.toml").exists()
+    assert "Rhyme." in town.get("/seawall/definitions/poet")["toml"]
+    toml = 'model = "sim-small"\ninstructions = "Rhyme better."\ntools = ["store.get"]\n'
+    better = town.answer(town.client.put("/seawall/definitions/poet", content=toml, headers={"content-type": "application/toml"}))
+    assert better["version"] != made["version"]
+    assert "Rhyme." in town.get("/seawall/definitions/poet", version=made["version"])["toml"]
+    old = town.start("poet", script("say Old."), version=made["version"])
+    assert town.run(old)["version"] == made["version"]
+    message = refused(town.client.put("/seawall/definitions/poet", content='model = 3\nverse = "x"\n'), 400, "bad_field")
+    assert "line 1" in message and "verse" in message
+    refused(town.client.put("/seawall/definitions/poet", json={"name": "bard", "model": "sim-small", "instructions": "x"}), 400, "bad_field")
+    assert town.get("/seawall/definitions/poet")["version"] == better["version"]
+    town.answer(town.client.delete("/seawall/definitions/poet"))
+    refused(town.client.post("/seawall/agents/poet/runs", json={"task": "x"}), 404, "agent_unknown")
+    refused(town.client.get("/seawall/definitions/poet"), 404, "agent_unknown")
+
+
+def test_evidence_is_verified_and_exported_without_content_unless_asked_for(town: Town) -> None:
+    town.over(town.start("clerk", script("say Secret-word.")))
+    found = town.get("/seawall/audit/verify", books=1)
+    assert found["ok"] and found["records"] > 0 and len(found["shards"]) == 16 and found["books"]["right"], found
+    lines = town.client.get("/seawall/audit/export").text.splitlines()
+    assert len(lines) == found["records"] and all(json.loads(line) for line in lines)
+    assert "Secret-word" not in "".join(lines)
+    assert "Secret-word" in town.client.get("/seawall/audit/export?content=1").text
+    assert town.get("/seawall/tools") == {"servers": [], "tools": []}
+    assert town.gateway is not None and "Secret-word" not in town.gateway.output()
+
+
+def test_metrics_tell_of_agents(town: Town) -> None:
+    assert town.gateway is not None
+    town.start("clerk", script(ASK))
+    asked(town, "questions")
+    metrics = town.gateway.metrics()
+    assert metrics['seawall_agents{state="waiting"}'] == 1 and town.gateway.metric("seawall_runs_live") == 1
+    assert metrics['seawall_agent_waits{cause="promise"}'] == 1
+    assert metrics['seawall_agent_pool{pool="turns",what="held"}'] == 0
+    assert metrics['seawall_agent_inbox{kind="letters"}'] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/seawall/agents/nobody/runs", {"task": "x"}, 404, "agent_unknown"),
+        ("POST", "/seawall/agents/clerk/runs", {"tusk": "x"}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", {"task": "x", "allowance": {"tokens": -1}}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", {"task": "x", "version": "../../etc"}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", {"task": "x", "wait_ms": 10**9}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", {"task": "x", "tenant": "a b"}, 400, "bad_field"),
+        ("GET", "/seawall/agents/clerk/none", None, 404, "agent_unknown"),
+        ("GET", "/seawall/runs/run-ffffff", None, 404, "run_unknown"),
+        ("GET", "/seawall/runs/7", None, 404, "run_unknown"),
+        ("GET", "/seawall/runs?nonsense=1", None, 400, "bad_field"),
+        ("GET", "/seawall/runs?state=dancing", None, 400, "bad_field"),
+        ("GET", "/seawall/agents?list=1&after=x", None, 400, "bad_field"),
+        ("PUT", "/seawall/runs", None, 405, "method_not_allowed"),
+        ("GET", "/seawall/nothing", None, 404, "path_unknown"),
+        ("POST", "/seawall/effects/run-ffffff.1/approve", {}, 404, "effect_unknown"),
+        ("GET", "/seawall/why/clerk/none", None, 404, "agent_unknown"),
+        ("PUT", "/seawall/definitions/.hidden", {}, 400, "bad_field"),
+    ],
+)
+def test_mistakes_are_told_by_code(town: Town, method: str, path: str, body: typing.Any, status: int, code: str) -> None:
+    refused(town.client.request(method, path, json=body), status, code)
+
+
+def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Path) -> None:
+    town = Town(tmp_path, KINDS, kit=False)
+    try:
+        data = tmp_path / "data"
+        # From the first key on, every request needs one.
+        keys = {name: harness.add_key(data, tenant, *more) for name, tenant, more in [
+            ("admin", "ops", ["--admin"]), ("acme", "acme", []), ("below", "acme/x", []), ("lead", "acme/leads", []), ("other", "other", []),
+        ]}
+        clients = {name: httpx.Client(base_url=town.gateway.url, timeout=20, headers={"authorization": f"Bearer {key}"}) for name, key in keys.items()}  # type: ignore[union-attr]
+        harness.until("keys are known", lambda: all(client.get("/seawall/inbox").status_code == 200 for client in clients.values()))
+        assert town.client.get("/seawall/runs").status_code == 401
+        acme, below, other, admin, lead = (clients[name] for name in ("acme", "below", "other", "admin", "lead"))
+        started = town.answer(acme.post("/seawall/agents/clerk/1/runs", json={"task": script(ASK + "; say Done.")}))
+        run = started["run"]
+        assert started["tenant"] == "acme"
+        question = harness.until("a question", lambda: acme.get("/seawall/inbox").json()["questions"])[0]
+        effect = question["effect"]
+
+        for stranger in (other, below):
+            assert stranger.get("/seawall/runs").json()["runs"] == []
+            assert stranger.get("/seawall/inbox").json() == {"approvals": [], "questions": [], "doubts": []}
+            assert stranger.get("/seawall/agents?list=1").json()["agents"] == []
+            assert stranger.get("/seawall/agents").json()["states"] == {}
+            for method, path, body, code in [
+                ("GET", f"/seawall/runs/{run}", None, "run_unknown"),
+                ("GET", f"/seawall/runs/{run}/events", None, "run_unknown"),
+                ("GET", f"/seawall/runs/{run}/events?follow=1", None, "run_unknown"),
+                ("GET", f"/seawall/runs/{run}/turns", None, "run_unknown"),
+                ("GET", f"/seawall/runs/{run}/turns/1", None, "run_unknown"),
+                ("GET", f"/seawall/why/{run}", None, "run_unknown"),
+                ("POST", f"/seawall/runs/{run}/cancel", {}, "run_unknown"),
+                ("POST", f"/seawall/runs/{run}/again", {}, "run_unknown"),
+                ("POST", f"/seawall/runs/{run}/fork", {}, "run_unknown"),
+                ("POST", f"/seawall/effects/{effect}/answer", {"output": 1}, "effect_unknown"),
+                ("GET", "/seawall/agents/clerk/1", None, "agent_unknown"),
+                ("GET", "/seawall/why/clerk/1", None, "agent_unknown"),
+            ]:
+                refused(stranger.request(method, path, json=body), 404, code)
+            for method, path, body in [
+                ("GET", "/seawall/runs?tenant=acme", None),
+                ("GET", "/seawall/agents?tenant=acme", None),
+                ("GET", "/seawall/agents/clerk/1?tenant=acme", None),
+                ("POST", "/seawall/agents/clerk/1/runs", {"task": "x", "tenant": "acme"}),
+                ("POST", "/seawall/agents/clerk/1/messages", {"body": "x", "tenant": "acme"}),
+                ("GET", "/seawall/values?tenant=acme", None),
+                ("PUT", "/seawall/values/k?tenant=acme", {"value": 1}),
+                ("POST", f"/seawall/runs/{run}/stop", {}),
+                ("GET", "/seawall/halts", None),
+                ("POST", "/seawall/halts", {"scope": "all", "on": True}),
+                ("GET", "/seawall/audit/verify", None),
+                ("GET", "/seawall/audit/export", None),
+                ("GET", "/seawall/definitions/clerk", None),
+                ("PUT", "/seawall/definitions/clerk", {"model": "sim-small", "instructions": "x"}),
+                ("DELETE", "/seawall/definitions/clerk", None),
+                ("POST", "/seawall/agents/clerk/1/release", {}),
+            ]:
+                refused(stranger.request(method, path, json=body), 403, "admin_only")
+        # A tenant's key acts for what is below it, an admin's for anybody.
+        child = town.answer(acme.post("/seawall/agents/helper/1/runs", json={"task": script("say Hi."), "tenant": "acme/x", "wait_ms": 20_000}))
+        assert child["tenant"] == "acme/x" and below.get(f"/seawall/runs/{child['run']}").status_code == 200
+        assert {one["tenant"] for one in acme.get("/seawall/runs").json()["runs"]} == {"acme", "acme/x"}
+        assert {one["tenant"] for one in admin.get("/seawall/runs?tenant=acme/x").json()["runs"]} == {"acme/x"}
+        # Values of one tenant are not another's.
+        town.answer(acme.put("/seawall/values/k", json={"value": "acme's"}))
+        town.answer(other.put("/seawall/values/k", json={"value": "other's"}))
+        assert acme.get("/seawall/values/k").json()["value"] == "acme's"
+        assert other.get("/seawall/values?q=acme").json()["values"] == []
+        town.answer(acme.post(f"/seawall/effects/{effect}/answer", json={"output": "yes"}))
+        assert town.answer(acme.get(f"/seawall/runs/{run}?wait_ms=20000"))["output"] == "Done."
+
+        # Who may approve is whoever the rule names: an admin by itself is not among them.
+        put = json.dumps({"key": "a", "value": 1})
+        pair = town.answer(acme.post("/seawall/agents/pair/runs", json={"task": script(f"call store__put {put}; say Paid.")}))["run"]
+        approval = harness.until("an approval", lambda: lead.get("/seawall/inbox").json()["approvals"])[0]
+        assert approval["approvers"] == ["acme/leads"] and approval["yours"]
+        refused(acme.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "admin_only")
+        refused(admin.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "admin_only")
+        refused(other.post(f"/seawall/effects/{approval['effect']}/approve"), 404, "effect_unknown")
+        town.answer(lead.post(f"/seawall/effects/{approval['effect']}/approve"))
+        assert town.answer(acme.get(f"/seawall/runs/{pair}?wait_ms=20000"))["output"] == "Paid."
+    finally:
+        town.kill()
+
+
+def test_everything_is_there_after_a_crash(town: Town) -> None:
+    run = town.start("clerk", script(ASK + "; say Done."))
+    effect = asked(town, "questions")[0]["effect"]
+    town.client.put("/seawall/values/k", json={"value": 1})
+    before = town.get(f"/seawall/runs/{run}/turns")
+    town.crash()
+    assert town.get(f"/seawall/runs/{run}/turns") == before and town.get("/seawall/values/k")["version"] == 1
+    assert asked(town, "questions")[0]["effect"] == effect
+    town.post(f"/seawall/effects/{effect}/answer", {"output": 1})
+    assert town.over(run)["output"] == "Done."
+    assert town.get("/seawall/audit/verify")["ok"]
