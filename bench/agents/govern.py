@@ -125,8 +125,8 @@ def trip_times(journal: list[dict[str, typing.Any]]) -> tuple[float | None, floa
         if event["kind"] == "turned":
             for planned in event["of"]["effects"]:
                 refused = planned.get("refused")
-                if refused and "budget" in str(refused):
-                    trip = trip if trip is not None else at
+                if refused is not None:
+                    trip = at if trip is None else trip
                 elif trip is not None and planned["ask"]["work"]["kind"] == "model":
                     asked = max(asked, at - trip)
         elif event["kind"] == "answered" and trip is not None and int(event["used"]["tokens"]) > 0:

@@ -220,6 +220,28 @@ def test_events_are_followed_to_the_end_and_taken_up_again_by_offset(town: Town)
     assert len(page["events"]) == 2 and town.get(f"/seawall/runs/{run}/events", **{"from": page["next"]})["events"][0]["seq"] >= page["next"]
 
 
+def test_a_follower_that_leaves_costs_nothing_and_deltas_come_between_records(town: Town) -> None:
+    assert town.gateway is not None
+    gateway = town.gateway
+    run = town.start("clerk", script(ASK + "; say Some words at the end."))
+    question = asked(town, "questions")[0]
+    feeds = 'seawall_tasks{kind="feed"}'
+    with town.client.stream("GET", f"/seawall/runs/{run}/events?follow=1") as answer:
+        lines = answer.iter_lines()
+        assert next(lines).startswith("id: ")
+        assert gateway.metrics()[feeds] == 1
+    harness.until("the follower is gone", lambda: gateway.metrics()[feeds] == 0)
+    told: list[typing.Any] = []
+    thread = threading.Thread(target=lambda: told.extend(follow(town.client, run)))
+    thread.start()
+    harness.until("it follows", lambda: gateway.metrics()[feeds] == 1)
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"output": "yes"})
+    thread.join(20)
+    deltas = [data for _, event, data in told if event == "delta"]
+    assert "".join(data.get("text", "") for data in deltas) == "Some words at the end."
+    harness.until("the stream ended by itself", lambda: gateway.metrics()[feeds] == 0)
+
+
 def test_turns_are_told_with_state_and_a_fork_goes_on_from_one(town: Town) -> None:
     put = json.dumps({"key": "a", "value": 1})
     run = town.start("clerk", script(f"call store__put {put}; say First."))

@@ -437,7 +437,7 @@ pub const SHOWN_BYTES_MAX: u64 = 1 << 20;
 pub const ANSWER_SHOWN_BYTES_MAX: u64 = 4 << 20;
 /// Records that one look at a run's turns reads: more turns are looked at one by one.
 pub const TURN_RECORDS_MAX: usize = 20_000;
-/// Scopes that operators may have stopped at once: each is looked at for every effect.
-pub const HALTS_MAX: usize = 1_000;
 /// Pieces of an answer that are made ahead of the client who reads it.
 pub const FEED_PIECES_MAX: usize = 16;
+/// Things that operators may have stopped at once: each is held against every turn.
+pub const HALTS_MAX: usize = 1_000;

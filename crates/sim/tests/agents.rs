@@ -41,7 +41,10 @@ fn worlds_of_every_kind_hold() {
             sum.add(&play(&world(name, seed)));
         }
         assert!(sum.ends.get("done").is_some_and(|done| *done > 20), "{name}: {:?}", sum.ends);
-        assert_eq!(sum.crashes > 0, matches!(*name, "agents-crash" | "agents-storm" | "agents" | "agents-disk"));
+        assert_eq!(
+            sum.crashes > 0,
+            matches!(*name, "agents-crash" | "agents-storm" | "agents" | "agents-disk")
+        );
     }
 }
 
@@ -54,14 +57,36 @@ fn everything_happens_somewhere() {
         sum.add(&play(&world("agents-people", seed)));
     }
     let kinds = [
-        "opened", "started", "turned", "stumbled", "attempted", "postponed", "answered", "doubted", "voted",
-        "mailed", "lettered", "unlettered", "ended", "restarted", "quarantined", "released", "halted", "moved",
-        "put", "granted", "freed", "subscribed",
+        "opened",
+        "started",
+        "turned",
+        "stumbled",
+        "attempted",
+        "postponed",
+        "answered",
+        "doubted",
+        "voted",
+        "mailed",
+        "lettered",
+        "unlettered",
+        "ended",
+        "restarted",
+        "quarantined",
+        "released",
+        "halted",
+        "moved",
+        "put",
+        "granted",
+        "freed",
+        "subscribed",
     ];
     for kind in kinds {
         assert!(sum.kinds.contains_key(kind), "no record `{kind}` in {:?}", sum.kinds);
     }
-    assert!(sum.doubts > 5 && sum.granted > 20 && sum.tight > 5 && sum.stopped > 5 && sum.refused > 5, "{sum:?}");
+    assert!(
+        sum.doubts > 5 && sum.granted > 20 && sum.tight > 5 && sum.stopped > 5 && sum.refused > 5,
+        "{sum:?}"
+    );
     assert!(sum.executed.values().all(|(_, all)| *all > 20), "{:?}", sum.executed);
 }
 

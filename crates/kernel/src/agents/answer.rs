@@ -5,7 +5,7 @@ use std::sync::Arc;
 use seawall_model::durable::{Message, Scope, Stage};
 use seawall_model::effect::{Answer, EffectId, Spend, Verdict, Work};
 use seawall_model::journal::Event;
-use seawall_model::{Address, Code, Payload};
+use seawall_model::{Address, Code, Payload, limits};
 
 use super::effect::Reply;
 use super::input::Ticket;
@@ -35,7 +35,6 @@ impl Agents {
     }
 
     /// Somebody says yes or no: to an effect that asks, or to sending one in doubt again.
-    #[expect(clippy::too_many_arguments, reason = "it is one input, taken apart")]
     pub(super) fn vote(
         &mut self,
         ticket: Ticket,
@@ -94,12 +93,16 @@ impl Agents {
     }
 
     /// An operator stops something, or lets it go on.
-    pub(super) fn halt(&mut self, ticket: Ticket, scope: Scope, on: bool, by: Arc<str>) {
+    pub(super) fn halt(&mut self, ticket: Ticket, scope: &Scope, on: bool, by: Arc<str>) {
+        let halts = self.shards.first().map_or(0, |shard| shard.row.halts.len());
+        if on && halts >= limits::HALTS_MAX {
+            return self.refuse(ticket, Code::AgentsFull, "as much is stopped as may be: lift some, or stop a tenant");
+        }
         self.append(0, None, Event::Halted { scope: scope.clone(), on, by });
         let all: Vec<Address> = self.slots.iter().filter(|(_, slot)| matches!(slot, Slot::Here(_))).map(|(a, _)| a.clone()).collect();
         for address in all {
             if on {
-                self.stop_flights(&address, &scope);
+                self.stop_flights(&address, scope);
             } else {
                 self.recover_lined(&address);
             }
@@ -124,7 +127,8 @@ impl Agents {
         for effect in flying {
             let Some(row) = self.pending(address, effect) else { continue };
             let tool = matches!(scope, Scope::Tool(_)) && self.tool_halted(row.work.object());
-            if (halted || tool) && self.drop_flight(address, effect) && tool {
+            let dropped = (halted || tool) && self.drop_flight(address, effect);
+            if dropped && tool {
                 self.answer_failed(address, effect, Code::RunStopped, "an operator stopped this tool");
             }
         }

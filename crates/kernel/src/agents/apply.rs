@@ -16,6 +16,8 @@ use super::shard::{Dirty, Shard, pending};
 
 /// Beginnings of a run that supervision can look back on.
 const RESTARTS_KEPT: usize = limits::RESTARTS_MAX;
+/// [`RunRow::by`] of runs that a message began.
+pub(super) const BY_MAIL: &str = "mail";
 
 impl Shard {
     /// Folds one entry into the state.
@@ -78,7 +80,7 @@ impl Shard {
                     agent.why = Some(why.clone());
                 }
             }
-            Event::Released { .. } => self.released(address),
+            Event::Released { .. } => self.released(address, dirty),
             Event::Moved { run, version } => {
                 if let Some(row) = self.runs.get_mut(run) {
                     row.version = version.clone();
@@ -311,13 +313,19 @@ impl Shard {
         dirty.letter(number);
     }
 
-    fn released(&mut self, address: &Address) {
+    fn released(&mut self, address: &Address, dirty: &mut Dirty) {
         let Some(agent) = self.agents.get_mut(address) else { return };
-        agent.standing = if agent.run.is_some() { Standing::Active } else { Standing::Idle };
+        let quarantined = agent.standing == Standing::Quarantined;
+        if quarantined && agent.run.is_some() {
+            agent.standing = Standing::Active;
+        }
         agent.why = None;
         agent.strikes = 0;
         agent.rests_until = At(0);
         super::progress::resume(&mut agent.progress);
+        if quarantined && agent.run.is_none() {
+            self.begin_next(address, dirty);
+        }
     }
 
     /// A run is over: what it reserved is free, who waits for it is told, and the next
@@ -374,10 +382,17 @@ impl Shard {
         }
         agent.run = None;
         agent.inbox.retain(|item| matches!(item, Item::Mail(_)));
-        let next = (!agent.queue.is_empty()).then(|| agent.queue.remove(0));
+        // Only a human ends a quarantine: what is queued waits for that.
         if agent.standing != Standing::Quarantined {
-            agent.standing = if agent.lasting { Standing::Idle } else { Standing::Done };
+            self.begin_next(address, dirty);
         }
+    }
+
+    /// An agent without a run takes up the next that waits for it, or rests.
+    fn begin_next(&mut self, address: &Address, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        agent.standing = if agent.lasting { Standing::Idle } else { Standing::Done };
+        let next = (!agent.queue.is_empty()).then(|| agent.queue.remove(0));
         let Some(next) = next else { return self.bury(address, dirty) };
         let (Some(agent), Some(run)) = (self.agents.get_mut(address), self.runs.get_mut(&next)) else { return };
         begin(agent, run);
@@ -438,7 +453,10 @@ fn begin(agent: &mut AgentRow, run: &mut RunRow) {
     run.state = RunState::Active;
     agent.run = Some(run.key);
     agent.standing = Standing::Active;
-    agent.progress = Progress::default();
+    // Messages to and fro may be one run each: what was exchanged is known to the next that
+    // a message begins. Whoever is asked to do the same again does it anew.
+    let letters = if &*run.by == BY_MAIL { std::mem::take(&mut agent.progress.letters) } else { Vec::new() };
+    agent.progress = Progress { letters, ..Progress::default() };
     agent.wake = Wake::Any;
     agent.rests_until = At(0);
     agent.strikes = 0;

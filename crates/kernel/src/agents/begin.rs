@@ -9,6 +9,7 @@ use seawall_model::journal::{Ending, Event};
 use seawall_model::{Address, Agent, At, Code, Millis, Payload, RunKey, limits};
 
 use super::alarm::Alarm;
+use super::apply::BY_MAIL;
 use super::effect::{Effect, Reply};
 use super::input::{Input, Start, Ticket};
 use super::machine::Agents;
@@ -131,7 +132,7 @@ impl Agents {
         // Mail that was taken is worked on: under a stop the run begins and has no turn.
         let shard = self.shard(address);
         let key = RunKey::new(shard.row.shard, shard.row.runs + 1);
-        let run = RunRow { version, allowance, ..new_run(key, address, Payload::empty(), "mail".into(), self.now) };
+        let run = RunRow { version, allowance, ..new_run(key, address, Payload::empty(), BY_MAIL.into(), self.now) };
         self.runs_live += 1;
         let event = Event::Started { run: Box::new(run), lasting: true, state: Vec::new(), schedule: None };
         self.record(address, event);

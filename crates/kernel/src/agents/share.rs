@@ -169,14 +169,14 @@ impl Agents {
         self.values.entry(name.clone()).or_default()
     }
 
-    pub(super) fn value_loaded(&mut self, name: Name, row: Option<Box<ValueRow>>) {
-        let Some(slot) = self.values.get_mut(&name).filter(|slot| !slot.here) else { return };
+    pub(super) fn value_loaded(&mut self, name: &Name, row: Option<Box<ValueRow>>) {
+        let Some(slot) = self.values.get_mut(name).filter(|slot| !slot.here) else { return };
         slot.here = true;
         if let Some(row) = row {
             let shard = self.shard_of(&name.0);
             self.shards[shard].values.insert(name.clone(), *row);
         }
-        self.serve_value(&name);
+        self.serve_value(name);
     }
 
     fn serve_value(&mut self, name: &Name) {

@@ -26,12 +26,14 @@ impl Agents {
         let ready = agent.rests_until <= self.now && wakeful(agent) && self.halted(address, agent.run).is_none();
         let (tenant, run) = (agent.address.tenant.clone(), agent.run);
         let (now, tree) = (self.now, run.and_then(|run| self.run(address, run)).map(|run| run.root));
-        if ready && let (Some(tree), Some(live)) = (tree, self.live(address)) {
-            if live.turn.is_none() && !live.lined_up {
-                live.lined_up = true;
-                live.since = now;
-                self.turns.enter(address.clone(), &tenant, tree, now);
-            }
+        if ready
+            && let (Some(tree), Some(live)) = (tree, self.live(address))
+            && live.turn.is_none()
+            && !live.lined_up
+        {
+            live.lined_up = true;
+            live.since = now;
+            self.turns.enter(address.clone(), &tenant, tree, now);
         }
         self.set_alarm(address);
     }

@@ -379,9 +379,10 @@ pub fn installation(data: &Path) -> Result<Arc<str>, String> {
     {
         return Ok(name.trim().into());
     }
-    let name = uuid::Uuid::new_v4().simple().to_string();
-    std::fs::write(&path, &name).map_err(|why| format!("{}: {why}", path.display()))?;
-    Ok(name[..16].into())
+    // What is told now must be what is read later: receivers know a call again by it.
+    let name = &uuid::Uuid::new_v4().simple().to_string()[..16];
+    std::fs::write(&path, name).map_err(|why| format!("{}: {why}", path.display()))?;
+    Ok(name.into())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]

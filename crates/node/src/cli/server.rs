@@ -295,7 +295,8 @@ mod tests {
 
     fn server() -> Server {
         let args = ServerArgs { url: "http://127.0.0.1:1".into(), key: None, ca: None };
-        Server::at(&args).ok().expect("an address")
+        let Ok(server) = Server::at(&args) else { panic!("it is an address") };
+        server
     }
 
     #[test]

@@ -38,7 +38,8 @@ enum Step {
 pub fn play(seed: u64, grant: &Grant, state: &State) -> Result<Commit, Arc<str>> {
     // The same in every turn of a run.
     let mut rng = Rng::branch(seed ^ 0xac70, grant.run.key.0);
-    let mut once = Rng::branch(seed ^ 0x07ce, grant.run.key.0 ^ (grant.token << 40) ^ u64::from(grant.number));
+    let mut once =
+        Rng::branch(seed ^ 0x07ce, grant.run.key.0 ^ (grant.token << 40) ^ u64::from(grant.number));
     match grant.address.agent.kind() {
         "poison" => Err("it cannot read this".into()),
         "shaky" if once.chance(0.3) => Err("it lost its thread".into()),
@@ -77,7 +78,8 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
         "thinker" => steps.extend((0..30).map(|_| Step::Do(vec![model(rng)], Wake::Any))),
         "mapper" => {
             let count = 1 + rng.below(5);
-            let children = (0..count).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"]))).collect();
+            let children =
+                (0..count).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"]))).collect();
             steps.push(Step::Do(children, if rng.chance(0.5) { Wake::All } else { Wake::Any }));
             steps.push(Step::Do(vec![model(rng)], Wake::Any));
         }
@@ -164,14 +166,30 @@ fn pick<'a>(rng: &mut Rng, names: &[&'a str]) -> &'a str {
 
 /// An effect of no cost that is like nothing else.
 fn plain(work: Work) -> Ask {
-    let class = if matches!(work, Work::Get { .. } | Work::Watch { .. }) { EffectClass::Read } else { EffectClass::Idempotent };
-    Ask { tag: "it".into(), work, class, cost_max: Spend::default(), patience: None, twin: 0, facts: Vec::new() }
+    let class = if matches!(work, Work::Get { .. } | Work::Watch { .. }) {
+        EffectClass::Read
+    } else {
+        EffectClass::Idempotent
+    };
+    Ask {
+        tag: "it".into(),
+        work,
+        class,
+        cost_max: Spend::default(),
+        patience: None,
+        twin: 0,
+        facts: Vec::new(),
+    }
 }
 
 fn model(rng: &mut Rng) -> Ask {
     let patience = rng.chance(0.1).then_some(Millis::from_secs(15));
     let work = Work::Model { model: "small".into(), recipe: Payload::empty() };
-    let cost_max = Spend { tokens: Tokens(200 + rng.below(1_000)), money: MicroUsd(50 + rng.below(400)), ..Spend::default() };
+    let cost_max = Spend {
+        tokens: Tokens(200 + rng.below(1_000)),
+        money: MicroUsd(50 + rng.below(400)),
+        ..Spend::default()
+    };
     Ask { class: EffectClass::Read, cost_max, patience, ..plain(work) }
 }
 
@@ -220,7 +238,8 @@ impl Place {
 
 fn numbers<const N: usize>(state: &State, key: &str) -> [u64; N] {
     let text = state.get(key).and_then(|value| value.here()).unwrap_or_default();
-    let mut all = std::str::from_utf8(text).unwrap_or_default().split(' ').map(|word| word.parse().unwrap_or(0));
+    let mut all =
+        std::str::from_utf8(text).unwrap_or_default().split(' ').map(|word| word.parse().unwrap_or(0));
     std::array::from_fn(|_| all.next().unwrap_or(0))
 }
 
@@ -241,7 +260,11 @@ fn follow(grant: &Grant, state: &State, mut steps: Vec<Step>) -> Commit {
         let changes = vec![set("place", &[place.step as u64, place.first.into(), place.left.into()]), said];
         return Commit { changes, asks: Vec::new(), next: Next::Wait(Wake::Any) };
     }
-    let step = if place.step < steps.len() { steps.swap_remove(place.step) } else { Step::End(failed("it is lost")) };
+    let step = if place.step < steps.len() {
+        steps.swap_remove(place.step)
+    } else {
+        Step::End(failed("it is lost"))
+    };
     match step {
         Step::Do(asks, wake) => {
             let place = [place.step as u64 + 1, u64::from(grant.run.effects) + 1, asks.len() as u64];
@@ -300,7 +323,9 @@ fn bounce(grant: &Grant, first: Option<Agent>, words: &str) -> Commit {
     {
         asks.push(say(to, words));
     }
-    asks.extend(mails(grant).filter_map(|message| message.from.as_ref()).map(|from| say(from.agent.clone(), words)));
+    asks.extend(
+        mails(grant).filter_map(|message| message.from.as_ref()).map(|from| say(from.agent.clone(), words)),
+    );
     wait(Vec::new(), asks)
 }
 

@@ -189,21 +189,35 @@ impl Books {
                 let letter = &self.fold[shard].letters[number];
                 self.unlettered += 1;
                 let sent = self.redriven.remove(&(entry.shard, *number));
-                assert!(!sent || self.last_mail.as_ref() == Some(&letter.to), "mail: dead letter {letter:?} is gone");
+                assert!(
+                    !sent || self.last_mail.as_ref() == Some(&letter.to),
+                    "mail: dead letter {letter:?} is gone"
+                );
             }
             Event::Lettered { message, .. } => {
                 if let Some(from) = &message.from {
                     self.letters.entry(from.clone()).or_default().0 += 1;
                 }
             }
-            Event::Put { tenant, key, value, version, .. } => self.put(shard, tenant, key, value.as_ref(), *version),
+            Event::Put { tenant, key, value, version, .. } => {
+                self.put(shard, tenant, key, value.as_ref(), *version);
+            }
             Event::Granted { tenant, resource, holder, .. } => {
                 self.lent.grant(&(tenant.clone(), resource.clone()), holder);
             }
-            Event::Freed { tenant, resource, token } => self.lent.free(&(tenant.clone(), resource.clone()), *token),
+            Event::Freed { tenant, resource, token } => {
+                self.lent.free(&(tenant.clone(), resource.clone()), *token);
+            }
             _ => {}
         }
+        let quarantined = |books: &Self| {
+            let row = agent.and_then(|agent| books.fold[shard].agents.get(agent));
+            row.is_some_and(|row| row.standing == Standing::Quarantined)
+        };
+        let before = quarantined(self);
         self.fold[shard].fold(entry);
+        let free = matches!(entry.record.event, Event::Released { .. });
+        assert!(!before || free || quarantined(self), "quarantine: {agent:?} left it by itself");
     }
 
     fn begin(&mut self, run: &RunRow) {
@@ -242,7 +256,10 @@ impl Books {
 
     fn turned(&mut self, shard: usize, address: &Address, turn: &Turn) {
         let run = turn.run;
-        assert!(self.runs.get(&run).is_some_and(|line| line.over.is_none()), "I6: {run} is over and had a turn");
+        assert!(
+            self.runs.get(&run).is_some_and(|line| line.over.is_none()),
+            "I6: {run} is over and had a turn"
+        );
         let agent = &self.fold[shard].agents[address];
         let drained = &agent.inbox[..(turn.seen as usize).min(agent.inbox.len())];
         let shown = self.shown.remove(&(run, turn.number)).unwrap_or_default();
@@ -339,8 +356,13 @@ impl Books {
                 };
                 assert!(!done || told.iter().any(same), "effects: {effect} was answered out of thin air");
                 let last = told.last().map(|told| &told.report);
-                let known = done || matches!(last, Some(Report::NotDone { .. })) || told.last().is_some_and(|told| told.undo);
-                assert!(!line.open || !line.sent || known, "effects: {effect} may have been done and is said to have failed");
+                let known = done
+                    || matches!(last, Some(Report::NotDone { .. }))
+                    || told.last().is_some_and(|told| told.undo);
+                assert!(
+                    !line.open || !line.sent || known,
+                    "effects: {effect} may have been done and is said to have failed"
+                );
             }
             Work::Timer { at } if done => {
                 assert!(now >= *at, "timers: {effect} rang {} us early", at.micros_since(now));
@@ -359,7 +381,8 @@ impl Books {
                     Answer::Done(body) => body.here().unwrap_or_default(),
                     _ => &[],
                 };
-                let digits: String = body.iter().filter(|b| b.is_ascii_digit()).map(|b| char::from(*b)).collect();
+                let digits: String =
+                    body.iter().filter(|b| b.is_ascii_digit()).map(|b| char::from(*b)).collect();
                 let from = agent.expect("an effect is an agent's").clone();
                 self.letters.entry(from).or_default().1 += digits.parse::<u64>().unwrap_or(0);
             }
@@ -367,7 +390,10 @@ impl Books {
         }
         if let Some(agent) = agent {
             let enough = line.yes.len() >= usize::from(QUORUM);
-            assert!(!done || by_people || enough || !is_gated(agent, &line.work), "gate: {effect} was done without a yes");
+            assert!(
+                !done || by_people || enough || !is_gated(agent, &line.work),
+                "gate: {effect} was done without a yes"
+            );
         }
         if !line.booked {
             self.purse.spend(effect.run, used);
@@ -401,11 +427,12 @@ impl Books {
             }
         }
         assert!(self.states == disk.states, "I4: working states on disk are not those of the journal");
-        let open: BTreeSet<EffectId> = self.lines.iter().filter(|(_, line)| line.open).map(|(id, _)| *id).collect();
+        let open: BTreeSet<EffectId> =
+            self.lines.iter().filter(|(_, line)| line.open).map(|(id, _)| *id).collect();
         let agents = self.fold.iter().flat_map(|shard| shard.agents.values());
-        let unsure = agents.flat_map(|row| &row.pending).filter(|pending| {
-            matches!(pending.stage, Stage::Attempted | Stage::Doubtful { .. })
-        });
+        let unsure = agents
+            .flat_map(|row| &row.pending)
+            .filter(|pending| matches!(pending.stage, Stage::Attempted | Stage::Doubtful { .. }));
         let unsure: BTreeSet<EffectId> = unsure.map(|pending| pending.id).collect();
         assert!(open == unsure, "effects: in doubt are {open:?}, and listed are {unsure:?}");
     }
@@ -413,13 +440,12 @@ impl Books {
     /// Somebody who should begin a run for its mail.
     #[must_use]
     pub fn unread(&self) -> Option<&AgentRow> {
-        let mut agents = self.fold.iter().flat_map(|shard| shard.agents.values());
-        let unread = |row: &&Box<AgentRow>| {
+        let mut agents = self.fold.iter().flat_map(|shard| shard.agents.values()).map(|row| &**row);
+        agents.find(|row| {
             row.standing == Standing::Idle
                 && matches!(row.address.agent.kind(), "pong" | "mate" | "reader")
                 && row.inbox.iter().any(|item| matches!(item, Item::Mail(_)))
-        };
-        agents.find(unread).map(|row| &**row)
+        })
     }
 
     /// What must hold when everything is over.
@@ -428,7 +454,12 @@ impl Books {
             assert!(line.over.is_some(), "progress: {run} of {} never ended", line.agent);
             let row = self.fold.iter().find_map(|shard| shard.runs.get(run));
             let row = row.unwrap_or_else(|| panic!("I4: {run} is in no shard"));
-            assert!(row.used == self.purse.used(*run), "I12: {run} used {:?}, not {:?}", self.purse.used(*run), row.used);
+            assert!(
+                row.used == self.purse.used(*run),
+                "I12: {run} used {:?}, not {:?}",
+                self.purse.used(*run),
+                row.used
+            );
         }
         for (from, (taken, said)) in &self.letters {
             assert!(taken >= said, "mail: {said} messages of {from} are said to be taken, and {taken} were");
@@ -442,7 +473,9 @@ impl Books {
         while let Some(line) = next.and_then(|key| self.runs.get(&key)) {
             next = line.parent.map(|effect| effect.run);
             let Some(parent) = line.parent else { continue };
-            let (Some(above), Some(effect)) = (self.runs.get(&parent.run), self.lines.get(&parent)) else { continue };
+            let (Some(above), Some(effect)) = (self.runs.get(&parent.run), self.lines.get(&parent)) else {
+                continue;
+            };
             if is_gated(&above.agent, &effect.work) && effect.yes.len() < usize::from(QUORUM) {
                 return false;
             }
@@ -453,7 +486,9 @@ impl Books {
 
 fn body_of(seen: &[Item], effect: EffectId) -> Payload {
     let found = seen.iter().find_map(|item| match item {
-        Item::Answer { effect: of, answer: Answer::Done(body) | Answer::Error(body), .. } if *of == effect => {
+        Item::Answer { effect: of, answer: Answer::Done(body) | Answer::Error(body), .. }
+            if *of == effect =>
+        {
             Some(body.clone())
         }
         _ => None,

@@ -74,7 +74,11 @@ fn kind(name: &str) -> Kind {
         allowance: allowance(name),
         supervision: supervision(name),
         guard: GuardRule::default(),
-        gate: if name == "asker" { vec![rule("asker-timer", "timer", "*", None, asks())] } else { Vec::new() },
+        gate: if name == "asker" {
+            vec![rule("asker-timer", "timer", "*", None, asks())]
+        } else {
+            Vec::new()
+        },
         schedule: None,
         starts_on_mail: matches!(name, "pong" | "mate" | "reader"),
         inbox_max: INBOX_MAX,
@@ -82,7 +86,15 @@ fn kind(name: &str) -> Kind {
 }
 
 fn rule(id: &str, what: &str, on: &str, class: Option<EffectClass>, then: Verdict) -> Rule {
-    Rule { id: id.into(), who: Who::anyone(), what: what.into(), on: Pattern::new(on), class, when: Vec::new(), then }
+    Rule {
+        id: id.into(),
+        who: Who::anyone(),
+        what: what.into(),
+        on: Pattern::new(on),
+        class,
+        when: Vec::new(),
+        then,
+    }
 }
 
 fn asks() -> Verdict {
@@ -116,6 +128,7 @@ pub fn rules(plan: &Plan) -> Rules {
         shards: plan.shards,
         kinds,
         gate,
+        runs_max: plan.runs_max,
         turns_max,
         models_max,
         tool_max,

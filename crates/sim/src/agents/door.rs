@@ -49,7 +49,11 @@ impl World {
             Effect::Over { run, state } => {
                 let line = self.books.runs.get(&run);
                 let over = line.and_then(|line| line.over);
-                assert!(over == Some(state.as_str()), "I3: {run} is said to be {} and is {over:?} on disk", state.as_str());
+                assert!(
+                    over == Some(state.as_str()),
+                    "I3: {run} is said to be {} and is {over:?} on disk",
+                    state.as_str()
+                );
                 if self.plan.flood && self.tally.shares.is_empty() {
                     // All had work until now.
                     self.tally.shares = self.tally.tokens.values().copied().collect();
@@ -75,9 +79,16 @@ impl World {
         let (address, run) = (&grant.address, grant.run.key);
         let shard = &self.books.fold[usize::from(run.shard())];
         let inbox = shard.agents.get(address).map_or(&[][..], |row| &row.inbox);
-        assert!(inbox.starts_with(&grant.items), "I3: {address} sees {:?}, and on disk is {inbox:?}", grant.items);
+        assert!(
+            inbox.starts_with(&grant.items),
+            "I3: {address} sees {:?}, and on disk is {inbox:?}",
+            grant.items
+        );
         let row = self.live().row(address);
-        assert!(row.is_some_and(|row| row.run == Some(run)), "effects: {address} has a turn for {run}, which is over");
+        assert!(
+            row.is_some_and(|row| row.run == Some(run)),
+            "effects: {address} has a turn for {run}, which is over"
+        );
         assert!(self.books.is_allowed(run), "gate: {run} has a turn and nobody said yes");
         let halted = self.halted(address, run);
         assert!(halted.is_none(), "halt: {address} has a turn under {halted:?}");
@@ -149,16 +160,23 @@ impl World {
     }
 
     fn reply(&mut self, ticket: Ticket, reply: &Reply) {
-        let asked = self.tickets.remove(&ticket).unwrap_or_else(|| panic!("I6: ticket {ticket} is answered again"));
+        let asked =
+            self.tickets.remove(&ticket).unwrap_or_else(|| panic!("I6: ticket {ticket} is answered again"));
         match (asked, reply) {
             (_, Reply::Refused { .. }) => self.tally.refused += 1,
             (Asked::Start, Reply::Started { run, .. }) => {
-                assert!(self.books.runs.contains_key(run), "I3: {run} is said to be started and is not on disk");
+                assert!(
+                    self.books.runs.contains_key(run),
+                    "I3: {run} is said to be started and is not on disk"
+                );
                 self.tally.started += 1;
             }
             (Asked::Send(to, id), _) => {
                 let row = self.books.fold.iter().find_map(|shard| shard.agents.get(&to));
-                assert!(row.is_some_and(|row| row.seen.contains(&id)), "I3: {to} is said to have {id} and has not");
+                assert!(
+                    row.is_some_and(|row| row.seen.contains(&id)),
+                    "I3: {to} is said to have {id} and has not"
+                );
             }
             (Asked::Cancel(run), _) => {
                 let over = self.books.runs.get(&run).is_some_and(|line| line.over.is_some());
@@ -166,7 +184,8 @@ impl World {
             }
             (Asked::Resolve(effect), _) => {
                 let shard = &self.books.fold[usize::from(effect.run.shard())];
-                let open = shard.agents.values().any(|row| row.pending.iter().any(|pending| pending.id == effect));
+                let open =
+                    shard.agents.values().any(|row| row.pending.iter().any(|pending| pending.id == effect));
                 assert!(!open, "I3: {effect} is said to be answered and is not");
             }
             _ => {}
@@ -212,11 +231,18 @@ impl World {
         let waiting = &self.tickets;
         assert!(waiting.is_empty(), "I6: nobody answered {waiting:?}");
         for ((from, to), count) in &self.books.exchanged {
-            let loops = matches!(from.agent.kind(), "ping" | "pong") && matches!(to.agent.kind(), "ping" | "pong");
+            let loops =
+                matches!(from.agent.kind(), "ping" | "pong") && matches!(to.agent.kind(), "ping" | "pong");
             // Each of a pair may have several runs, and be released by people: then it begins anew.
-            let again: u64 = [from, to].iter().filter_map(|who| self.released.get(*who)).map(|n| u64::from(*n)).sum();
-            let runs = again + self.books.runs.values().filter(|line| line.agent == *from || line.agent == *to).count() as u64;
-            assert!(!loops || *count <= 4 * runs, "guard: {from} and {to} exchanged {count} messages in {runs} runs");
+            let again: u64 =
+                [from, to].iter().filter_map(|who| self.released.get(*who)).map(|n| u64::from(*n)).sum();
+            let runs = again
+                + self.books.runs.values().filter(|line| line.agent == *from || line.agent == *to).count()
+                    as u64;
+            assert!(
+                !loops || *count <= 4 * runs,
+                "guard: {from} and {to} exchanged {count} messages in {runs} runs"
+            );
         }
         let agents = self.live();
         let view = agents.view();
@@ -225,7 +251,11 @@ impl World {
         assert!(view.runs_live == 0, "I5: {} runs are said to be alive", view.runs_live);
         for shard in agents.shards() {
             let (rows, runs) = (shard.agents.len(), shard.runs.len());
-            assert!(rows == 0, "I5: {rows} agents are in memory for nothing: {:?}", shard.agents.values().next());
+            assert!(
+                rows == 0,
+                "I5: {rows} agents are in memory for nothing: {:?}",
+                shard.agents.values().next()
+            );
             assert!(runs == 0, "I5: {runs} runs are in memory for nothing: {:?}", shard.runs.values().next());
             assert!(shard.values.is_empty(), "I5: values are in memory for nothing: {:?}", shard.values);
         }

@@ -33,7 +33,8 @@ impl Lent {
     pub fn grant(&mut self, name: &Name, holder: &Holder) {
         self.granted += 1;
         let resource = self.resources.entry(name.clone()).or_default();
-        let renewed = resource.just_back.take().is_some_and(|back| back == (holder.token, holder.agent.clone()));
+        let renewed =
+            resource.just_back.take().is_some_and(|back| back == (holder.token, holder.agent.clone()));
         let newest = resource.newest;
         assert!(renewed || holder.token > newest, "I13: token {} of {name:?} after {newest}", holder.token);
         resource.newest = newest.max(holder.token);
@@ -56,7 +57,8 @@ impl Lent {
     #[must_use]
     pub fn holds(&self, name: &Name, agent: &Address, token: u64) -> bool {
         let just = |resource: &Resource| resource.just_back.as_ref() == Some(&(token, agent.clone()));
-        let lent = |resource: &Resource| resource.lent.iter().any(|(lent, of, _)| (*lent, of) == (token, agent));
+        let lent =
+            |resource: &Resource| resource.lent.iter().any(|(lent, of, _)| (*lent, of) == (token, agent));
         self.resources.get(name).is_some_and(|resource| lent(resource) || just(resource))
     }
 }

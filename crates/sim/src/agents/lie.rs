@@ -90,9 +90,9 @@ impl Lie {
     #[must_use]
     pub fn input(self, input: Input) -> Input {
         match (self, input) {
-            (Self::HideReports, Input::Report { .. })
-            | (Self::HideTicks, Input::Tick)
-            | (Self::HideHalts, Input::Halt { ticket: 0, .. }) => Input::Room(true),
+            (Self::HideReports, Input::Report { .. }) | (Self::HideHalts, Input::Halt { ticket: 0, .. }) => {
+                Input::Room(true)
+            }
             (Self::FatLease, Input::Commit { address, token, mut commit }) => {
                 for ask in &mut commit.asks {
                     if let Work::Acquire { of, .. } = &mut ask.work {

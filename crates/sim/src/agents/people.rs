@@ -23,8 +23,13 @@ impl World {
         if self.agents.is_none() {
             return;
         }
-        let rows: Vec<AgentRow> =
-            self.books.fold.iter().flat_map(|shard| shard.agents.values()).map(|row| (**row).clone()).collect();
+        let rows: Vec<AgentRow> = self
+            .books
+            .fold
+            .iter()
+            .flat_map(|shard| shard.agents.values())
+            .map(|row| (**row).clone())
+            .collect();
         for row in &rows {
             if self.calm || self.rng.chance(0.5) {
                 self.look_after(row);

@@ -45,7 +45,8 @@ impl World {
         if let Some(pool) = pool
             && !self.plan.meddling
         {
-            let taken = self.flights.values().filter(|flight| flight.pool.as_ref() == Some(&pool) && !flight.aborted);
+            let taken =
+                self.flights.values().filter(|flight| flight.pool.as_ref() == Some(&pool) && !flight.aborted);
             let (taken, most) = (taken.count(), self.places(&self.plan, &pool));
             assert!(taken <= most, "I5: {taken} calls of {pool} at once, of {most}");
         }
@@ -74,8 +75,14 @@ impl World {
         if !self.calm && self.rng.below(100) < self.plan.faults.models {
             let retry_after = Some(Millis(500 + self.rng.below(4_000)));
             let (report, after_us) = match self.rng.below(4) {
-                0 => (Report::NotDone { code: Code::EngineDown, why: why(), retry_after, counts: false }, 5_000),
-                1 => (Report::NotDone { code: Code::EngineDown, why: why(), retry_after: None, counts: true }, latency),
+                0 => (
+                    Report::NotDone { code: Code::EngineDown, why: why(), retry_after, counts: false },
+                    5_000,
+                ),
+                1 => (
+                    Report::NotDone { code: Code::EngineDown, why: why(), retry_after: None, counts: true },
+                    latency,
+                ),
                 2 => (Report::Lost { code: Code::EngineDown, why: why() }, latency),
                 _ => (Report::Lost { code: Code::EngineDown, why: why() }, 60_000_000),
             };
@@ -99,7 +106,11 @@ impl World {
         if !self.calm && self.rng.below(100) < self.plan.faults.tools {
             let counts = self.rng.chance(0.7);
             let (execute, report, after_us) = match self.rng.below(6) {
-                0 => (false, Report::NotDone { code: Code::ToolFailed, why: why(), retry_after: None, counts }, latency),
+                0 => (
+                    false,
+                    Report::NotDone { code: Code::ToolFailed, why: why(), retry_after: None, counts },
+                    latency,
+                ),
                 1 => (false, lost(), latency),
                 2 => (true, lost(), latency),
                 3 => (false, lost(), 60_000_000),

@@ -9,7 +9,13 @@ use crate::scenario::NEW_YEARS_EVE;
 
 /// The kinds of worlds. `agents` draws one of the others by its seed.
 pub const NAMES: &[&str] = &[
-    "agents", "agents-calm", "agents-faults", "agents-crash", "agents-people", "agents-disk", "agents-storm",
+    "agents",
+    "agents-calm",
+    "agents-faults",
+    "agents-crash",
+    "agents-people",
+    "agents-disk",
+    "agents-storm",
 ];
 
 /// What goes wrong, in percent of all occasions.
@@ -62,6 +68,8 @@ pub struct Plan {
     pub meddling: bool,
     /// A schedule of every minute.
     pub cron: bool,
+    /// Runs that are not over, of all agents.
+    pub runs_max: usize,
     /// Everybody starts at once, the first tenant a hundred times as much as each other.
     pub flood: bool,
     /// Turns, model calls and calls on each tool at once.
@@ -96,6 +104,7 @@ pub fn calm(name: &str, seed: u64) -> Plan {
         full: 0,
         meddling: false,
         cron: false,
+        runs_max: 10_000,
         flood: false,
         places: (4, 4, 2),
         suspend_after: Millis(2_000),
@@ -125,6 +134,9 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Plan> {
     plan.places = (1 + rng.below(8) as u32, 1 + rng.below(8) as u32, 1 + rng.below(4) as u32);
     plan.suspend_after = Millis([1, 100, 2_000, 20_000][rng.below(4) as usize]);
     plan.cron = rng.chance(0.3);
+    if rng.chance(0.2) {
+        plan.runs_max = 3 + rng.below(20) as usize;
+    }
     let (faults, crashes, people, disk) = match name {
         "agents-faults" => (true, false, false, false),
         "agents-crash" => (rng.chance(0.5), true, false, rng.chance(0.3)),

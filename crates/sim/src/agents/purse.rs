@@ -34,7 +34,10 @@ impl Purse {
             let Some(account) = self.accounts.get_mut(&key) else { break };
             account.used = account.used.plus(used);
             let (used, most) = (account.used, account.allowance);
-            assert!(most.tokens.is_none_or(|most| used.tokens <= most), "I12: {key} used {used:?} of {most:?}");
+            assert!(
+                most.tokens.is_none_or(|most| used.tokens <= most),
+                "I12: {key} used {used:?} of {most:?}"
+            );
             assert!(most.money.is_none_or(|most| used.money <= most), "I12: {key} used {used:?} of {most:?}");
             assert!(most.calls.is_none_or(|most| used.calls <= most), "I12: {key} used {used:?} of {most:?}");
             assert!(most.steps.is_none_or(|most| used.steps <= most), "I12: {key} used {used:?} of {most:?}");

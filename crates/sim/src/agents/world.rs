@@ -51,7 +51,13 @@ impl Happening {
     const fn survives(&self) -> bool {
         matches!(
             self,
-            Self::Client | Self::People | Self::Crash | Self::Reopen | Self::Jump | Self::Room(_) | Self::Calm
+            Self::Client
+                | Self::People
+                | Self::Crash
+                | Self::Reopen
+                | Self::Jump
+                | Self::Room(_)
+                | Self::Calm
         )
     }
 }
@@ -253,7 +259,9 @@ impl World {
             Happening::ValueLoaded(tenant, key, row) => self.step(Input::ValueLoaded { tenant, key, row }),
             Happening::Tick => {
                 self.tick = None;
-                self.step(Input::Tick);
+                if self.plan.lie != Some(Lie::HideTicks) {
+                    self.step(Input::Tick);
+                }
             }
             Happening::Client => self.client(),
             Happening::Flood => self.flood(),
@@ -278,7 +286,10 @@ impl World {
 
     /// One step of the machine, and what follows from it.
     pub(super) fn step(&mut self, input: Input) {
-        let input = self.plan.lie.map_or_else(|| input.clone(), |lie| lie.input(input.clone()));
+        let input = match self.plan.lie {
+            Some(lie) => lie.input(input),
+            None => input,
+        };
         let Some(mut agents) = self.agents.take() else { return };
         self.tally.steps += 1;
         let now = self.plan.lie.map_or(self.now, |lie| lie.now(self.now, self.tally.steps));
@@ -310,7 +321,8 @@ impl World {
 
     /// Takes what is to be written, unless a write is under way: group commit.
     fn write(&mut self) {
-        let Some(agents) = self.agents.as_mut().filter(|agents| self.writing.is_none() && agents.has_batch()) else {
+        let Some(agents) = self.agents.as_mut().filter(|agents| self.writing.is_none() && agents.has_batch())
+        else {
             return;
         };
         let batch = agents.batch();
@@ -450,7 +462,10 @@ impl World {
             1 if self.plan.only.is_none() => self.outside_put(tenant.clone()),
             _ => {}
         }
-        let kind = self.plan.only.unwrap_or_else(|| cast::STARTED[self.rng.below(cast::STARTED.len() as u64) as usize]);
+        let kind = self
+            .plan
+            .only
+            .unwrap_or_else(|| cast::STARTED[self.rng.below(cast::STARTED.len() as u64) as usize]);
         let talks = matches!(kind, "ping" | "chat" | "reader");
         let keyed = talks || self.rng.chance(0.3);
         let name = if keyed { format!("{kind}/{}", self.rng.below(3)) } else { kind.to_owned() };
@@ -525,7 +540,8 @@ impl World {
             let needs = row.zip(self.agents.as_ref()).map(|(row, agents)| agents.needs(row));
             format!("{run} of {} waits for {needs:?}: {row:?}", line.agent)
         });
-        let told: Vec<String> = told.chain(self.books.unread().map(|row| format!("{row:?} has mail"))).collect();
+        let told: Vec<String> =
+            told.chain(self.books.unread().map(|row| format!("{row:?} has mail"))).collect();
         told.join("\n")
     }
 

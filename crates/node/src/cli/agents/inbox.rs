@@ -124,10 +124,11 @@ fn one(item: &Value, now_ms: u64) -> String {
         until => out.push_str(&format!(", a no {until}")),
     }
     out.push('\n');
-    for name in ["args", "question", "task", "body", "value"] {
-        if !item[name].is_null() {
-            out.push_str(&format!("    {}\n", show::line_of(&item[name], SHOWN_CHARS_MAX)));
-        }
+    // A question of the built-in tool is an object around its text.
+    let question = [&item["question"]["question"], &item["question"]];
+    let others = ["args", "task", "body", "value"].map(|name| &item[name]);
+    if let Some(content) = question.into_iter().chain(others).find(|content| !content.is_null()) {
+        out.push_str(&format!("    {}\n", show::line_of(content, SHOWN_CHARS_MAX)));
     }
     if let Some(why) = item["why"].as_str().filter(|why| !why.is_empty()) {
         out.push_str(&format!("    {DIM}{}{DIM:#}\n", show::clean(why, false)));
@@ -160,7 +161,7 @@ mod tests {
             }],
             "questions": [{
                 "effect": "run-1f03.3", "agent": "triage/7", "tenant": "acme", "kind": "promise", "object": "",
-                "question": "Which order?", "asked_ms": 1_000, "until_ms": null, "rule": "default",
+                "question": { "question": "Which order?" }, "asked_ms": 1_000, "until_ms": null, "rule": "default",
             }],
             "doubts": [{
                 "effect": "run-2003.1", "agent": "payer/1", "tenant": "acme", "kind": "tool", "object": "bank.pay",

@@ -38,6 +38,8 @@ fn seen(item: &Value) -> String {
         match (name.as_str(), value) {
             ("kind" | "at_ms" | "bytes" | "hop" | "tag" | "of", _) | (_, Value::Null) => {}
             ("effect" | "run", word) => parts.insert(1, show::text(word)),
+            ("outcome", word) => parts.push(show::text(word)),
+            ("error", error) => parts.push(show::fault(error)),
             ("output", output) => parts.push(show::outcome(output, VALUE_CHARS_MAX)),
             (_, other) => parts.push(format!("{}={}", show::clean(name, false), show::line(other))),
         }
@@ -240,7 +242,7 @@ mod tests {
         ];
         insta::assert_snapshot!(plain(&all.join("--\n")), @r#"
         turn 2 of 3  2023-11-14 22:13:20.000
-          saw    answer run-1f03.1 outcome=done {"found":2}
+          saw    answer run-1f03.1 done {"found":2}
           asked  run-1f03.2  tool crm.refund (irreversible) ask by rule small-refunds
           asked  run-1f03.3  tool crm.drop (irreversible) deny by rule default refused: a rule says no (gate_denied)
           then   wait all

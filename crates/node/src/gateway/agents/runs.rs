@@ -78,7 +78,7 @@ pub(super) async fn list(app: &App, parts: &Parts, who: &Visitor) -> Answer {
 fn listing(query: &mut Query, who: &Visitor) -> Result<Listing, Fault> {
     let bad = |what: &str| Fault::new(Code::BadField, what.to_owned()).at("query");
     let tenant = who.lists(query.take("tenant").as_deref())?;
-    let limit = query.limit(COUNT, limits::ROWS_MAX.min(1_000))?;
+    let limit = query.limit(COUNT, limits::ROWS_MAX)?;
     let state = query.take("state");
     if state
         .as_deref()
