@@ -401,11 +401,12 @@ impl Agents {
     fn give_up(&mut self, address: &Address, effect: EffectId, mut attempted: bool) {
         self.unwait(address, effect);
         if let Some(live) = self.live(address) {
-            let flew = live.flights.remove(&effect).is_some();
+            let flight = live.flights.remove(&effect);
             live.lined.remove(&effect);
-            if flew {
+            if let Some(flight) = flight {
+                // What is to be undone was sent before.
                 let withdrawn = self.abort(self.shard_of(&address.tenant), effect);
-                attempted &= !withdrawn;
+                attempted &= !withdrawn || flight.undo;
             }
         }
         self.leave_pool(address, effect);

@@ -100,8 +100,8 @@ impl Runtime {
             .filter(|run| !run.state.over())
             .map(|run| run.key)
             .collect();
-        // Nobody takes a turn before the tools are known ([`keep_house`]).
-        let closed = Rules { turns_max: 0, ..rules(whole, &library) };
+        // Nobody takes a turn or asks a model before the tools are known ([`keep_house`]).
+        let closed = Rules { turns_max: 0, models_max: 0, ..rules(whole, &library) };
         let agents = Agents::open(clock::wall(clock::now()), closed, shards, keys.len());
         let found = Found {
             kinds: library.newest().len(),
@@ -326,14 +326,14 @@ fn tell_operators(notice: &Notice) {
 /// agents in memory.
 const RECONCILE_EVERY: u32 = 60;
 
-/// Turns wait so long for the tool servers to be reached for the first time.
+/// Turns and models wait so long for the tool servers to be reached for the first time.
 const TOOLS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Tool servers come and go: the kits of agents follow. Once a minute the books are checked:
 /// does anything run, wait or reserve without a reason?
 async fn keep_house(app: Arc<App>, library: Arc<Library>) {
     // To a model, a tool that is not there yet does not exist: whoever went on at once after
-    // a restart would be told so.
+    // a restart would do without.
     if tokio::time::timeout(TOOLS_PATIENCE, stock(&app, &library)).await.is_err() {
         tracing::warn!("a tool server cannot be reached: agents go on without its tools");
     }
