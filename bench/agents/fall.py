@@ -44,7 +44,7 @@ def in_flight(count: int, wait_s: int) -> list[tuple[str, str, dict[str, typing.
         "putter": f'script: call put {{"name":"putter-%d","ms":{ms}}}; say done',
         "asker": 'script: call human.ask {"question":"May I, %d?"}; say thanks',
         "writer": f'script: call store.put {{"key":"w%d","value":"%d"}}; call timer.sleep {{"seconds":{wait_s}}}; say done',
-        "leader": f'script: call agent:sleeper {{"task":"script: call timer.sleep {{\\\\"seconds\\\\":{wait_s}}}; say slept"}}; say led',
+        "leader": f'script: call agent:sleeper {{"task":"script: call timer.sleep {{\\"seconds\\":{wait_s}}}; say slept"}}; say led',
     }
     # In hundredths: mostly what is really under way somewhere.
     parts = {"thinker": 20, "looker": 20, "sleeper": 20, "payer": 2, "putter": 10, "asker": 8, "writer": 15, "leader": 5}
@@ -84,7 +84,7 @@ def fall(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
 
 def settle_inbox(the: House, pays: list[dict[str, str]], asked: int) -> dict[str, typing.Any]:
     """Looks at what is in doubt, and answers that and every question."""
-    inbox = the.api.ok("GET", "/seawall/inbox?limit=10000")
+    inbox = the.api.ok("GET", "/seawall/inbox")
     doubts = {doubt["agent"].rsplit("/", 1)[-1] for doubt in inbox["doubts"]}
     paying = {f"k{pay['name'].split('-')[1]}" for pay in pays}
     answers = [(doubt["effect"], {"output": "it was paid"}) for doubt in inbox["doubts"]]

@@ -85,6 +85,14 @@ def budget_trip(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
             script = "script: " + " & ".join(call.replace("%m", meter).replace("%d", str(n)) for n in range(100)) + "; say done"
             root = the.api.start("lead/l", script, allowance={meter: allowed})
             found[meter] = watch_budget(the, root, meter, allowed)
+    with House(folder / "budget-stop", Shape(models={"quick": "unary_ms=20&output=16"}, kinds=kinds)) as the:
+        script = "script: " + " & ".join(call.replace("%m", "stop").replace("%d", str(n)) for n in range(100)) + "; say done"
+        root = the.api.start("lead/l", script)
+        the.until("all children spend", lambda: the.api.run(root)["used"]["calls"] > 500)
+        the.api.ok("POST", f"/seawall/runs/{root}/stop", {})
+        time.sleep(1)  # ten times what is allowed
+        _, asked, answered = trip_times(the.api.journal())
+        found["stop"] = {"children": len(the.api.run(root)["tree"]), "last_priced_effect_ms": asked, "last_answer_ms": answered, "engine_in_flight": the.engine.get("/sim/state")["in_flight"]}
     return found
 
 
@@ -102,7 +110,9 @@ def watch_budget(the: House, root: str, meter: str, allowed: int) -> dict[str, t
     the.until("the tree is over", spent, 180, 0.02)
     journal, run = the.api.journal(), the.api.run(root)
     trip, asked, answered = trip_times(journal)
+    spent_at_trip = sum(int(line["record"]["event"]["used"][meter]) for line in journal if line["record"]["event"]["kind"] == "answered" and trip and line["record"]["at"] / 1e3 <= trip)
     return {
+        "used_at_trip": spent_at_trip,
         "children": len(run["tree"]),
         "allowed": allowed,
         "used": run["used"][meter],
@@ -118,11 +128,13 @@ def watch_budget(the: House, root: str, meter: str, allowed: int) -> dict[str, t
 
 
 def trip_times(journal: list[dict[str, typing.Any]]) -> tuple[float | None, float, float]:
-    """When an effect was first refused for the budget; how much later the last priced one was asked for, and answered."""
+    """When an effect was first refused, or the tree stopped; how much later the last priced one was asked for, and answered."""
     trip, asked, answered = None, 0.0, 0.0
     for line in sorted(journal, key=lambda line: line["record"]["at"]):
         event, at = line["record"]["event"], line["record"]["at"] / 1e3
-        if event["kind"] == "turned":
+        if event["kind"] == "halted":
+            trip = at
+        elif event["kind"] == "turned":
             for planned in event["of"]["effects"]:
                 refused = planned.get("refused")
                 if refused is not None:
@@ -137,7 +149,7 @@ def trip_times(journal: list[dict[str, typing.Any]]) -> tuple[float | None, floa
 def ping_pong(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
     """Two agents that answer each other for ever: with the same words, and with new ones each time."""
     found = {}
-    for name, body in (("same", "your turn"), ("new", "at {{now}} it is your turn")):
+    for name, body in (("same", "your turn"), ("new", "{{run}} says that it is your turn")):
         kinds = {
             me: kind(tools="message.send", more=f'task = """script: call message.send {{"to":"{you}/1","body":"{body}"}}; say sent"""\non_message = "start"')
             for me, you in (("ping", "pong"), ("pong", "ping"))

@@ -26,7 +26,7 @@ fn the_same_seed_gives_the_same_bytes() {
         let (first, broken) = traced(&plan);
         assert!(broken.is_none(), "{}", broken.expect("it broke"));
         let (second, _) = traced(&plan);
-        assert!(first.lines().count() > 50, "{name}: nothing happened");
+        assert!(first.lines().count() > 10, "{name}: nothing happened");
         assert!(first == second, "{name}: two histories");
     }
     let of = |seed| play(&world("agents-faults", seed)).hash;
@@ -94,10 +94,10 @@ fn everything_happens_somewhere() {
 #[test]
 fn a_crash_at_every_commit_loses_nothing() {
     let mut plan = calm("every-commit", 5);
-    (plan.starts, plan.length, plan.tenants) = (8, Millis(8_000), 1);
+    (plan.starts, plan.length, plan.tenants) = (7, Millis(6_000), 1);
     plan.faults = Faults { tools: 30, models: 20, ..Faults::default() };
     let count = commits(&plan).unwrap_or_else(|broken| panic!("{broken}"));
-    assert!(count > 80, "only {count} commits");
+    assert!(count > 60, "only {count} commits");
     for at in 1..=count {
         for heard in [false, true] {
             plan.crash_at = Some((at, heard));

@@ -44,7 +44,10 @@ impl Agents {
             live.lined_up = false;
         }
         if !self.may_turn(address) {
-            self.turns.leave(address);
+            // If its run ended of that, it waits for its next one's turn already.
+            if !self.live(address).is_some_and(|live| live.lined_up) {
+                self.turns.leave(address);
+            }
             return self.look(address);
         }
         self.move_version(address);

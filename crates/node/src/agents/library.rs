@@ -171,7 +171,7 @@ impl Library {
                 return Some(found.clone());
             }
         }
-        let found = Arc::new(self.from_archive(kind, version)?);
+        let found = Arc::new(self.read_archived(kind, version)?);
         let mut shelf = self.lock();
         if shelf.old.len() >= OLD_MAX {
             shelf.old.clear();
@@ -181,7 +181,7 @@ impl Library {
     }
 
     #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
-    fn from_archive(&self, kind: &str, version: &str) -> Option<Definition> {
+    fn read_archived(&self, kind: &str, version: &str) -> Option<Definition> {
         let text = std::fs::read_to_string(self.path(kind, version)).ok()?;
         let (stem, text) = text.split_once('\n')?;
         let (definition, _) = Definition::from_toml(stem, text).ok()?;

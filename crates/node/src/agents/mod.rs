@@ -359,7 +359,7 @@ async fn stock(app: &App, library: &Library) {
     let cards = app.tools.list().await;
     let tools = cards.into_iter().map(|card| Tool {
         name: card.name,
-        about: card.about.into(),
+        about: card.about,
         schema: card.schema,
         class: card.class,
         undo: card.undo,

@@ -119,8 +119,7 @@ impl Scribe {
             if over && tries > 10 {
                 return Vec::new();
             }
-            // sleeps because the disk has no bell to ring when it works again
-            std::thread::sleep(PAUSE);
+            pause();
         }
         if tries > 0 {
             tracing::info!(tries, "the journal can be written again");
@@ -167,8 +166,7 @@ impl Scribe {
                 }
                 Err(why) => {
                     tracing::error!(%why, "{what} cannot be read; it is tried again");
-                    // sleeps because the disk has no bell to ring when it works again
-                    std::thread::sleep(PAUSE);
+                    pause();
                 }
             }
         }
@@ -211,4 +209,10 @@ impl Scribe {
             }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a disk has no bell to ring when it works again")]
+fn pause() {
+    // sleeps because nothing tells when a disk works again; the thread has nothing else to do
+    std::thread::sleep(PAUSE);
 }

@@ -75,19 +75,7 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
                 steps.push(tools(rng, 1, 3));
             }
         }
-        "thinker" => steps.extend((0..30).map(|_| Step::Do(vec![model(rng)], Wake::Any))),
-        "mapper" => {
-            let count = 1 + rng.below(5);
-            let children =
-                (0..count).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"]))).collect();
-            steps.push(Step::Do(children, if rng.chance(0.5) { Wake::All } else { Wake::Any }));
-            steps.push(Step::Do(vec![model(rng)], Wake::Any));
-        }
-        "boss" => {
-            let names = ["worker/shared", "mapper", "worker/other", "boss", "worker/shared"];
-            let count = 1 + rng.below(5);
-            steps.push(Step::Do((0..count).map(|_| child(pick(rng, &names))).collect(), Wake::All));
-        }
+        "thinker" => steps.extend((0..20).map(|_| Step::Do(vec![model(rng)], Wake::Any))),
         "worker" | "beat" | "guarded" => {
             steps.push(tools(rng, 1, 2));
             if kind == "worker" && fate.chance(0.2) {
@@ -126,6 +114,27 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
                 steps.push(Step::End(failed("it failed, as it does")));
             }
         }
+        _ => lead(kind, &mut steps, rng),
+    }
+    steps.push(Step::End(Ending::Done(Payload::text("well done"))));
+    steps
+}
+
+/// Programs of those who have others work for them.
+fn lead(kind: &str, steps: &mut Vec<Step>, rng: &mut Rng) {
+    match kind {
+        "mapper" => {
+            let count = 1 + rng.below(5);
+            let children =
+                (0..count).map(|_| child(pick(rng, &["worker", "loop", "sleeper", "faulty"]))).collect();
+            steps.push(Step::Do(children, if rng.chance(0.5) { Wake::All } else { Wake::Any }));
+            steps.push(Step::Do(vec![model(rng)], Wake::Any));
+        }
+        "boss" => {
+            let names = ["worker/shared", "mapper", "worker/other", "boss", "worker/shared"];
+            let count = 1 + rng.below(5);
+            steps.push(Step::Do((0..count).map(|_| child(pick(rng, &names))).collect(), Wake::All));
+        }
         "spender" => {
             let (children, models) = (2 + rng.below(3), 2 + rng.below(3));
             let mut asks: Vec<Ask> = (0..children).map(|_| child(pick(rng, &["loop", "worker"]))).collect();
@@ -140,8 +149,6 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
         }
         _ => {}
     }
-    steps.push(Step::End(Ending::Done(Payload::text("well done"))));
-    steps
 }
 
 fn asker(steps: &mut Vec<Step>, grant: &Grant, rng: &mut Rng) {

@@ -150,6 +150,38 @@ impl Books {
                 self.change(run.key, state, &[]);
             }
             Event::Turned(turn) => self.turned(shard, agent.expect("a turn is an agent's"), turn),
+            Event::Ended { run, ending } => self.end(*run, ending),
+            Event::Restarted { run, .. } => {
+                self.states.remove(run);
+                self.drop_effects(*run);
+            }
+            Event::Put { tenant, key, value, version, .. } => {
+                self.put(shard, tenant, key, value.as_ref(), *version);
+            }
+            Event::Granted { tenant, resource, holder, .. } => {
+                self.lent.grant(&(tenant.clone(), resource.clone()), holder);
+            }
+            Event::Freed { tenant, resource, token } => {
+                self.lent.free(&(tenant.clone(), resource.clone()), *token);
+            }
+            event => {
+                self.read_effect(shard, agent, now, event);
+                self.read_mail(shard, agent, event);
+            }
+        }
+        let quarantined = |books: &Self| {
+            let row = agent.and_then(|agent| books.fold[shard].agents.get(agent));
+            row.is_some_and(|row| row.standing == Standing::Quarantined)
+        };
+        let before = quarantined(self);
+        self.fold[shard].fold(entry);
+        let free = matches!(entry.record.event, Event::Released { .. });
+        assert!(!before || free || quarantined(self), "quarantine: {agent:?} left it by itself");
+    }
+
+    /// Records of effects under way.
+    fn read_effect(&mut self, shard: usize, agent: Option<&Address>, now: At, event: &Event) {
+        match event {
             Event::Attempted { effect } => {
                 let line = self.under_way(shard, agent, *effect);
                 assert!(!line.class.repeats() && !line.open, "effects: {effect} is attempted again");
@@ -170,11 +202,13 @@ impl Books {
                 }
                 self.people.insert(*effect);
             }
-            Event::Ended { run, ending } => self.end(*run, ending),
-            Event::Restarted { run, .. } => {
-                self.states.remove(run);
-                self.drop_effects(*run);
-            }
+            _ => {}
+        }
+    }
+
+    /// Records of messages.
+    fn read_mail(&mut self, shard: usize, agent: Option<&Address>, event: &Event) {
+        match event {
             Event::Mailed { message } => {
                 let to = agent.expect("a message is for an agent");
                 self.last_mail = Some(to.clone());
@@ -188,7 +222,7 @@ impl Books {
             Event::Unlettered { number } => {
                 let letter = &self.fold[shard].letters[number];
                 self.unlettered += 1;
-                let sent = self.redriven.remove(&(entry.shard, *number));
+                let sent = self.redriven.remove(&(shard as u8, *number));
                 assert!(
                     !sent || self.last_mail.as_ref() == Some(&letter.to),
                     "mail: dead letter {letter:?} is gone"
@@ -199,25 +233,8 @@ impl Books {
                     self.letters.entry(from.clone()).or_default().0 += 1;
                 }
             }
-            Event::Put { tenant, key, value, version, .. } => {
-                self.put(shard, tenant, key, value.as_ref(), *version);
-            }
-            Event::Granted { tenant, resource, holder, .. } => {
-                self.lent.grant(&(tenant.clone(), resource.clone()), holder);
-            }
-            Event::Freed { tenant, resource, token } => {
-                self.lent.free(&(tenant.clone(), resource.clone()), *token);
-            }
             _ => {}
         }
-        let quarantined = |books: &Self| {
-            let row = agent.and_then(|agent| books.fold[shard].agents.get(agent));
-            row.is_some_and(|row| row.standing == Standing::Quarantined)
-        };
-        let before = quarantined(self);
-        self.fold[shard].fold(entry);
-        let free = matches!(entry.record.event, Event::Released { .. });
-        assert!(!before || free || quarantined(self), "quarantine: {agent:?} left it by itself");
     }
 
     fn begin(&mut self, run: &RunRow) {
@@ -348,21 +365,7 @@ impl Books {
         assert!(!by_people || people, "effects: nobody answered {effect}");
         match &line.work {
             Work::Model { .. } | Work::Tool { .. } | Work::Get { .. } if !by_people => {
-                let same = |told: &Told| match &told.report {
-                    Report::Done { answer: said, used: cost } => {
-                        !told.undo && said == answer && (cost.tokens, cost.money) == (used.tokens, used.money)
-                    }
-                    _ => false,
-                };
-                assert!(!done || told.iter().any(same), "effects: {effect} was answered out of thin air");
-                let last = told.last().map(|told| &told.report);
-                let known = done
-                    || matches!(last, Some(Report::NotDone { .. }))
-                    || told.last().is_some_and(|told| told.undo);
-                assert!(
-                    !line.open || !line.sent || known,
-                    "effects: {effect} may have been done and is said to have failed"
-                );
+                check_told(effect, &line, &told, answer, used);
             }
             Work::Timer { at } if done => {
                 assert!(now >= *at, "timers: {effect} rang {} us early", at.micros_since(now));
@@ -482,6 +485,24 @@ impl Books {
         }
         true
     }
+}
+
+/// What the machine makes of an effect is what it was told of it.
+fn check_told(effect: EffectId, line: &Line, told: &[Told], answer: &Answer, used: Spend) {
+    let done = !matches!(answer, Answer::Failed { .. });
+    let same = |told: &Told| match &told.report {
+        Report::Done { answer: said, used: cost } => {
+            !told.undo && said == answer && (cost.tokens, cost.money) == (used.tokens, used.money)
+        }
+        _ => false,
+    };
+    assert!(!done || told.iter().any(same), "effects: {effect} was answered out of thin air");
+    let last = told.last();
+    let not_done = last.is_some_and(|told| told.undo || matches!(told.report, Report::NotDone { .. }));
+    assert!(
+        !line.open || !line.sent || done || not_done,
+        "effects: {effect} may have been done and is said to have failed"
+    );
 }
 
 fn body_of(seen: &[Item], effect: EffectId) -> Payload {

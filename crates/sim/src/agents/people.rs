@@ -38,6 +38,9 @@ impl World {
         if self.calm || self.plan.meddling {
             self.lift_halts();
         }
+        if (self.calm || self.plan.meddling) && self.rng.chance(0.3) {
+            self.redrive();
+        }
         if self.plan.meddling && !self.calm {
             self.meddle();
         }
@@ -150,9 +153,8 @@ impl World {
             4 => self.halt(Scope::Tenant(address.tenant.as_str().into()), true),
             5 => self.halt(Scope::Tool("shop.*".into()), true),
             6 if self.rng.chance(0.3) => self.halt(Scope::All, true),
-            7 => self.redrive(),
-            8 => self.reload(),
-            9 => {
+            7 => self.reload(),
+            8 => {
                 let ticket = self.ticket(Asked::Other);
                 self.step(Input::Again { ticket, run, address, why: "ann wants it so".into() });
             }
@@ -172,7 +174,8 @@ impl World {
         }
         let (shard, number) = letters[self.rng.below(letters.len() as u64) as usize];
         let ticket = self.ticket(Asked::Other);
-        let send = self.rng.chance(0.7);
+        // In the end they are thrown away: sent again they would begin something new.
+        let send = !self.calm && self.rng.chance(0.7);
         self.books.redrive(shard, number, send);
         self.step(Input::Redrive { ticket, shard, number, send });
     }
