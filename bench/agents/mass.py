@@ -61,13 +61,13 @@ def residents(folder: pathlib.Path, count: int) -> dict[str, typing.Any]:
         found["resident_bytes"] = settle(the)
     with House(folder / "suspended", Shape(kinds=kinds, agents={"suspend_after": "100ms"})) as the:
         points = [(0.0, float(settle(the)))]
-        for wave in range(4):
+        for wave in range(6):
             the.api.start_many(people(wave * count, count))
             the.until("all are suspended", lambda: the.busy() == 0 and not any(the.waits().values()), 120)
             points.append((float((wave + 1) * count), float(settle(the))))
         found["suspended"] = points
-        # The first wave also pays for buffers and threads, whoever needs them.
-        found["suspended_bytes_each"] = house.slope(points[1:])
+        # The first waves also fill tables of runs lately seen, which are bounded (20,000 each).
+        found["suspended_bytes_each"] = house.slope(points[3:])
     return found
 
 
@@ -90,39 +90,47 @@ def loops(the: House, agents: int, steps: int, mark: str) -> dict[str, typing.An
     return {"agents": agents, "steps": steps, "runs": runs, "wall_s": wall, "cpu_s": the.cpu_s() - cpu}
 
 
+# Agents, and how long the model thinks: with no time at all for what there is at most, with some for what a step takes
+# longer at about the rate of the bar.
+LOADS = [(1, 0), (16, 0), (64, 0), (256, 0), (90, 50), (130, 100)]
+
+
 def durable_steps(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
     """Intent and result of every step on the disk, and how much later each step is for it."""
-    found: dict[str, typing.Any] = {}
     worker = kind(tools="store.put", more="[context]\nwindow_tokens = 1000000")
-    for agents in (1, 16, 64) if quick else (1, 16, 64, 256):
-        steps = max(20, (1_000 if quick else 4_000) // agents) if agents > 1 else 100
-        with House(folder / f"steps-{agents}", Shape(kinds={"worker": worker})) as the:
+    found: dict[str, typing.Any] = {}
+    for agents, think_ms in LOADS:
+        steps = 100 if agents == 1 else max(30, (1_500 if quick else 6_000) // agents)
+        shape = Shape(models={"quick": f"unary_ms={think_ms}&output=8"}, kinds={"worker": worker})
+        with House(folder / f"steps-{agents}-{think_ms}", shape) as the:
             loops(the, min(agents, 16), 5, "warm")
-            before = len(the.api.journal())
             report = loops(the, agents, steps, "m")
-            journal = the.api.journal()
-            effects = house.Effects.of(journal)
-            mine = {run.removeprefix("run-") for run in report.pop("runs")} | set()
-            times = {run: at for run, at in effects.turned.items() if run.removeprefix("run-") in mine}
-            first, last = min(min(at) for at in times.values()), max(max(at) for at in times.values())
-            done = [at for effect, at in effects.answered.items() if effect.rsplit(".", 1)[0].removeprefix("run-") in mine]
-            gaps = [1e3 * (b - a) for at in times.values() for a, b in zip(at, at[1:])]
-            by_kind: dict[str, list[float]] = {}
-            for effect, (at, what) in effects.asked.items():
-                if effect in effects.answered and effect.rsplit(".", 1)[0].removeprefix("run-") in mine:
-                    by_kind.setdefault(what, []).append(1e3 * (effects.answered[effect] - at))
-            report |= {
-                "effects": len(done),
-                "records": len(journal) - before,
-                "steps_per_s": len(done) / (last - first),
-                "records_per_s": (len(journal) - before) / report["wall_s"],
-                "step_ms": {"p50": house.share(gaps, 0.5), "p99": house.share(gaps, 0.99)},
-                "effect_ms": {what: {"p50": house.share(ms, 0.5), "p99": house.share(ms, 0.99)} for what, ms in by_kind.items()},
-                "cpu_us_per_step": 1e6 * report["cpu_s"] / max(1, len(done)),
-                "verified": the.verify(),
-            }
-            found[str(agents)] = report
+            found[f"{agents} x {think_ms} ms"] = {"think_ms": think_ms, **step_times(report, the.api.journal(), think_ms), "verified": the.verify()}
     return found
+
+
+def step_times(report: dict[str, typing.Any], journal: list[dict[str, typing.Any]], think_ms: int) -> dict[str, typing.Any]:
+    """Rate and times of the steps of these runs. A step's time is that from one turn of its run to the next; what is added is
+    that without the time that the model thought."""
+    effects, mine = house.Effects.of(journal), set(report.pop("runs"))
+    turned = {run: at for run, at in effects.turned.items() if run in mine}
+    done = sorted(at for effect, at in effects.answered.items() if effect.rsplit(".", 1)[0] in mine)
+    # The beginning and the end, when not all run, are left out.
+    early, late = done[len(done) // 10], done[-len(done) // 10]
+    added = []
+    for run, at in turned.items():
+        for number, (before, after) in enumerate(zip(at, at[1:]), 1):
+            thought = think_ms if effects.asked.get(f"{run}.{number}", (0, ""))[1] == "model" else 0
+            if early <= before <= late:
+                added.append(1e3 * (after - before) - thought)
+    steady = [at for at in done if early <= at <= late]
+    return report | {
+        "effects": len(done),
+        "steps_per_s": len(steady) / (late - early),
+        "records_per_s": len(journal) / report["wall_s"],
+        "added_ms": {"p50": house.share(added, 0.5), "p99": house.share(added, 0.99)},
+        "cpu_us_per_step": 1e6 * report["cpu_s"] / max(1, len(done)),
+    }
 
 
 def long_runs(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:

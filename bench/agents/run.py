@@ -63,13 +63,13 @@ def steps(folder: pathlib.Path, quick: bool) -> Measured:
     """Durable steps."""
     raw: Raw = {"floor": mass.floor(folder), "loops": mass.durable_steps(folder, quick)}
     best = max(raw["loops"].values(), key=lambda one: one["steps_per_s"])
-    # The added time at the fewest agents that make the bar's rate, else at the highest rate there is.
+    # What is added is told at the load that makes the bar's rate with the least of it.
     enough = [one for one in raw["loops"].values() if one["steps_per_s"] >= 2_000] or [best]
-    at = min(enough, key=lambda one: one["agents"])
-    measured = f"{best['steps_per_s']:.0f}/s with {best['agents']} agents ({best['cpu_us_per_step']:.0f} us CPU each); at {at['steps_per_s']:.0f}/s a step takes {at['step_ms']['p50']:.1f} ms, p99 {at['step_ms']['p99']:.1f}"
-    floors = ", ".join(f"{size} records {rate:.0f}/s" for size, rate in raw["floor"].items() if size.startswith("sync"))
-    met = best["steps_per_s"] >= 2_000 and at["step_ms"]["p99"] < 50
-    return raw, [Row("steps", "durable steps, sync", ">= 2,000/s, added p99 < 50 ms", measured, met, f"{floors}; ours {best['records_per_s']:.0f} records/s")]
+    at = min(enough, key=lambda one: one["added_ms"]["p99"])
+    measured = f"{best['steps_per_s']:.0f}/s at most, with {best['agents']} agents ({best['cpu_us_per_step']:.0f} us CPU each); at {at['steps_per_s']:.0f}/s ({at['agents']} agents, a model that takes {at['think_ms']} ms) a step takes {at['added_ms']['p50']:.1f} ms longer, p99 {at['added_ms']['p99']:.1f}"
+    floors = ", ".join(f"{size} {rate:.0f}/s" for size, rate in raw["floor"].items() if size.startswith("sync"))
+    met = best["steps_per_s"] >= 2_000 and at["steps_per_s"] >= 2_000 and at["added_ms"]["p99"] < 50
+    return raw, [Row("steps", "durable steps, sync", ">= 2,000/s, added p99 < 50 ms", measured, met, f"the store alone, records: {floors}; here {best['records_per_s']:.0f}/s")]
 
 
 def falls(folder: pathlib.Path, quick: bool) -> Measured:

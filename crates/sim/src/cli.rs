@@ -183,9 +183,17 @@ impl Summary {
             let agents = &self.agents;
             line(format_args!(
                 "agents    {} worlds, {} steps, {} turns, {} effects performed, {} records, {} crashes",
-                self.agent_worlds, agents.steps, agents.turns, agents.performed, agents.records, agents.crashes
+                self.agent_worlds,
+                agents.steps,
+                agents.turns,
+                agents.performed,
+                agents.records,
+                agents.crashes
             ));
-            line(format_args!("runs      {:?}; {} in doubt, {} stopped", agents.ends, agents.doubts, agents.stopped));
+            line(format_args!(
+                "runs      {:?}; {} in doubt, {} stopped",
+                agents.ends, agents.doubts, agents.stopped
+            ));
             line(format_args!("executed  {:?} (times, effects)", agents.executed));
         }
         let rate = self.steps as f64 / seconds.max(1e-9);

@@ -90,6 +90,8 @@ pub(super) struct Flight {
     pub(super) since: At,
     /// Is it the tool that undoes it?
     pub(super) undo: bool,
+    /// It is handed to the shell once its shard is on disk up to here.
+    pub(super) seq: u64,
 }
 
 /// A value that is in memory because somebody wants to write it or watches it.

@@ -131,8 +131,9 @@ impl Agents {
             until: row.until,
         };
         let since = self.now;
+        let seq = self.shard(address).row.seq;
         if let Some(live) = self.live(address) {
-            live.flights.insert(effect, Flight { since, undo });
+            live.flights.insert(effect, Flight { since, undo, seq });
         }
         self.once_durable(self.shard_of(&address.tenant), Effect::Perform(Box::new(perform)));
     }
@@ -148,6 +149,11 @@ impl Agents {
             if let Some(live) = self.live(address) {
                 live.lined.remove(&effect);
             }
+        }
+        let shard = self.shard_of(&address.tenant);
+        if flight.is_some_and(|flight| !self.is_durable(shard, flight.seq)) {
+            // An earlier try was answered late, before this one was sent.
+            self.withdraw(shard, |held| matches!(held, Effect::Perform(p) if p.effect == effect));
         }
         self.charge(address, effect, &report);
         self.leave_pool(address, effect);

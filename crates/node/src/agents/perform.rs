@@ -10,7 +10,7 @@ use seawall_kernel::agents::input::Report;
 use seawall_model::code::{Blame, Retry};
 use seawall_model::effect::{Answer, Spend, Work};
 use seawall_model::limits::PAYLOAD_BYTES_INLINE;
-use seawall_model::{At, Code, Fault, MicroUsd, Payload, Tokens};
+use seawall_model::{At, Code, Fault, MicroUsd, Payload, Tokens, Usage};
 use seawall_store::journal::Blobs;
 use seawall_wire::talk;
 
@@ -105,18 +105,24 @@ async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
         deadline: None,
         speaker: speaker(app, perform),
     };
-    match inside::chat(app, inside).await {
-        Ok(answer) => {
-            let used = spent(app, perform, &answer);
+    let answer = match inside::chat(app, inside).await {
+        Ok(answer) => answer,
+        Err(fault) => return refused(&fault),
+    };
+    match talk::Answer::read(&answer) {
+        Ok(read) => {
+            let used = spent(app, perform, read.usage);
             Report::Done { answer: Answer::Done(answer.to_vec().into()), used }
         }
-        Err(fault) => refused(&fault),
+        // An answer that is none is the engine's fault like any other: a run that ended with
+        // it would begin again from its task, and do all of it twice.
+        Err(_) => refused(&Fault::plain(Code::EngineGarbled)),
     }
 }
 
 /// What a model's answer cost, by the engine's own count.
-fn spent(app: &App, perform: &Perform, answer: &[u8]) -> Spend {
-    let usage = talk::Answer::read(answer).ok().and_then(|answer| answer.usage).unwrap_or_default();
+fn spent(app: &App, perform: &Perform, usage: Option<Usage>) -> Spend {
+    let usage = usage.unwrap_or_default();
     let live = app.live.load();
     let route = crate::gateway::ask::resolve(&live, perform.work.object());
     let money = route.map_or(MicroUsd(0), |route| route.price.of(&usage));
