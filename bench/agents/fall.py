@@ -55,7 +55,7 @@ def in_flight(count: int, wait_s: int) -> list[tuple[str, str, dict[str, typing.
 
 def fall(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
     """kill -9 with so many agents in flight."""
-    count, wait_s = (2_000, 15) if quick else (10_000, 60)
+    count, wait_s = (2_000, 15) if quick else (10_000, 40)
     wanted = in_flight(count, wait_s)
     shape = Shape(models={"quick": "unary_ms=0&output=8", "slow": f"unary_ms={wait_s * 1000}&output=8"}, kinds=fall_kinds(), tools=True, places=8_000)
     with House(folder / "fall", shape) as the:
@@ -176,7 +176,7 @@ def crowd(folder: pathlib.Path, quick: bool, without: str = "") -> dict[str, typ
         starting.start()
         dice = random.Random(7)
         for _ in range(kills):
-            time.sleep(dice.uniform(1.0, 2.5))
+            time.sleep(dice.uniform(3.0, 6.0))
             if without == "ledger":
                 starting.join()
                 finished |= {name for name, state in team.states().items() if state == "done"}

@@ -225,7 +225,7 @@ def test_a_follower_that_leaves_costs_nothing_and_deltas_come_between_records(to
     gateway = town.gateway
     run = town.start("clerk", script(ASK + "; say Some words at the end."))
     question = asked(town, "questions")[0]
-    feeds = 'seawall_tasks{kind="feed"}'
+    feeds = 'seawall_tasks{kind="follower"}'
     with town.client.stream("GET", f"/seawall/runs/{run}/events?follow=1") as answer:
         lines = answer.iter_lines()
         assert next(lines).startswith("id: ")
@@ -466,6 +466,31 @@ def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Pa
         refused(other.post(f"/seawall/effects/{approval['effect']}/approve"), 404, "effect_unknown")
         town.answer(lead.post(f"/seawall/effects/{approval['effect']}/approve"))
         assert town.answer(acme.get(f"/seawall/runs/{pair}?wait_ms=20000"))["output"] == "Paid."
+    finally:
+        town.kill()
+
+
+def test_a_key_sets_only_the_agents_on_its_list_of_models_to_work(tmp_path: pathlib.Path) -> None:
+    town = Town(tmp_path, KINDS, kit=False)
+    try:
+        keys = {name: harness.add_key(tmp_path / "data", "acme", *more) for name, more in [
+            ("any", []), ("listed", ["--model", "agent/helper", "--model", "sim-small"]),
+        ]}
+        free, listed = (httpx.Client(base_url=town.gateway.url, timeout=20, headers={"authorization": f"Bearer {key}"}) for key in keys.values())  # type: ignore[union-attr]
+        harness.until("keys are known", lambda: all(client.get("/seawall/inbox").status_code == 200 for client in (free, listed)))
+        run = town.answer(free.post("/seawall/agents/clerk/1/runs", json={"task": script("say Hi."), "wait_ms": 20_000}))["run"]
+        for path, body in [
+            ("agents/clerk/runs", {"task": "x"}),
+            ("agents/clerk/1/runs", {"task": "x"}),
+            ("agents/clerk/1/messages", {"body": "x"}),
+            (f"runs/{run}/again", {}),
+            (f"runs/{run}/fork", {}),
+        ]:
+            told = refused(listed.post(f"/seawall/{path}", json=body), 403, "model_forbidden")
+            assert "agent/clerk" in told
+        town.answer(listed.post("/seawall/agents/helper/1/runs", json={"task": "Say a word.", "wait_ms": 20_000}))
+        # It may still look.
+        assert listed.get(f"/seawall/runs/{run}").status_code == 200
     finally:
         town.kill()
 

@@ -89,7 +89,7 @@ table! {
         "Send an admin key; make one with `seawall key add --admin`."
     RunStopped "run_stopped" 403 Caller Never
         "This run, or one above it, was stopped by an operator."
-        "Ask whoever stopped it; `seawall run resume` lets it go on."
+        "Ask whoever stopped it; `seawall halts` lists what is stopped, `seawall unhalt` and `seawall run resume` let it go on."
     ModelUnknown "model_unknown" 404 Caller Never
         "No model of that name is configured or discovered."
         "`seawall models` and `GET /v1/models` list the names that work."

@@ -361,6 +361,9 @@ pub struct Progress {
     pub rung: Rung,
     /// So often it was made to rest on the present rung.
     pub rests: u32,
+    /// Did a tool change something for the run or one below it, or may have? Then the run
+    /// is not begun again by itself: that would do it twice.
+    pub touched: bool,
 }
 
 /// Work that was asked for.

@@ -22,6 +22,9 @@ pub enum Error {
     /// Longer than [`limits::TENANT_LEN_MAX`].
     #[error("a tenant path has at most {} bytes", limits::TENANT_LEN_MAX)]
     Long,
+    /// A segment that paths of URLs and files would take for a step.
+    #[error("a tenant path has no segments that are . or ..")]
+    Dots,
     /// A character outside `A-Z a-z 0-9 . _ - @ :`.
     #[error("a tenant path holds letters, digits and . _ - @ : only")]
     Char,
@@ -73,6 +76,9 @@ pub(crate) fn check(text: &str, depth_max: usize) -> Result<(), Error> {
         if segment.is_empty() {
             return Err(Error::Empty);
         }
+        if matches!(segment, "." | "..") {
+            return Err(Error::Dots);
+        }
         if !segment.bytes().all(allowed) {
             return Err(Error::Char);
         }
@@ -115,6 +121,7 @@ mod tests {
         assert_eq!(Tenant::parse("a//b"), Err(Error::Empty));
         assert_eq!(Tenant::parse("a/b/c/d/e"), Err(Error::Deep));
         assert_eq!(Tenant::parse("a b"), Err(Error::Char));
+        assert_eq!(Tenant::parse("../a"), Err(Error::Dots));
         assert_eq!(Tenant::parse(&"x".repeat(999)), Err(Error::Long));
     }
 }

@@ -410,14 +410,20 @@ async fn leave(app: &Arc<App>, phase: &watch::Sender<Phase>) {
     let deadline = tokio::time::Instant::now() + Duration::from_millis(limits.drain_ms_max.0);
     let mut look = tokio::time::interval(Duration::from_millis(20));
     let connections = || app.tasks.count(Kind::Connection);
-    while connections() > 0 && tokio::time::Instant::now() < deadline {
+    // What an agent began is to be known and recorded: cut, it would be in doubt.
+    let effects = || app.agents.as_ref().is_some_and(|agents| !agents.desk.is_quiet());
+    while (connections() > 0 || effects()) && tokio::time::Instant::now() < deadline {
         tokio::select! {
             _ = look.tick() => {}
             () = operator::asked_to_end() => break,
         }
     }
-    if connections() > 0 {
-        tracing::warn!(connections = connections(), "the drain deadline has passed: what is left is cut");
+    if connections() > 0 || effects() {
+        tracing::warn!(
+            connections = connections(),
+            effects = effects(),
+            "the drain deadline has passed: what is left is cut"
+        );
     }
     phase.send_replace(Phase::Cutting);
     if let Some(agents) = &app.agents {

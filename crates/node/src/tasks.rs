@@ -54,6 +54,8 @@ kinds! {
     Worker "worker"
     /// Gives one client an answer that is made while it is read.
     Feed "feed"
+    /// Tells one client what happens to a run.
+    Follower "follower"
     /// The thread that owns the journal.
     Scribe "scribe"
     /// Belongs to the simulated engine.

@@ -10,6 +10,7 @@ use seawall_model::{Address, Code, Payload, limits};
 use super::effect::Reply;
 use super::input::Ticket;
 use super::machine::{Agents, Slot};
+use super::shard::dropped;
 
 impl Agents {
     /// Somebody answers a promise, or says what became of an effect in doubt.
@@ -49,10 +50,12 @@ impl Agents {
         };
         let stage = match (&row.stage, yes) {
             (Stage::Approving { yes: so_far, until }, true) => {
-                if so_far.contains(&by) {
+                // What others said yes to was something else.
+                let edited = args.is_some() && matches!(row.work, Work::Tool { .. });
+                let mut said = if edited { Vec::new() } else { so_far.clone() };
+                if said.contains(&by) {
                     return self.reply(self.shard_of(&address.tenant), ticket, Reply::Done);
                 }
-                let mut said = so_far.clone();
                 said.push(by.clone());
                 let quorum = match &row.ruling.verdict {
                     Verdict::Ask(approval) => usize::from(approval.quorum.max(1)),
@@ -66,7 +69,7 @@ impl Agents {
                     false => Stage::Approving { yes: said, until: *until },
                 })
             }
-            (Stage::Doubtful { .. }, true) if row.reserved == Spend::default() => {
+            (Stage::Doubtful { .. }, true) if dropped(row) => {
                 let why = format!("the run of {effect} ended or began anew: say what became of it instead");
                 return self.refuse(ticket, Code::EffectUnknown, why);
             }
@@ -134,8 +137,10 @@ impl Agents {
         }
     }
 
-    /// Effects that were ready when they were stopped line up again.
+    /// Effects that were ready when they were stopped line up again, and what was to be
+    /// undone is undone.
     fn recover_lined(&mut self, address: &Address) {
+        self.undo_rest(address);
         let Some(agent) = self.agent(address) else { return };
         let ready: Vec<EffectId> = agent
             .pending

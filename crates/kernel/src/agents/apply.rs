@@ -10,7 +10,7 @@ use seawall_model::durable::{
 };
 use seawall_model::effect::{Answer, EffectId, Spend, Work};
 use seawall_model::journal::{Change, Ending, Entry, Event, Next, Planned, Turn};
-use seawall_model::{Address, At, Code, Payload, RunKey, limits};
+use seawall_model::{Address, At, Code, EffectClass, Payload, RunKey, limits};
 
 use super::shard::{Dirty, Shard, pending};
 
@@ -59,7 +59,13 @@ impl Shard {
                     agent.rests_until = *rests_until;
                 }
             }
-            Event::Attempted { effect } => self.stage(address, *effect, &Stage::Attempted, false),
+            Event::Attempted { effect } => {
+                self.stage(address, *effect, &Stage::Attempted, false);
+                let row = self.agents.get(address).and_then(|agent| Some(&agent.pending[pending(agent, *effect)?]));
+                if row.is_some_and(changes_something) {
+                    self.touch(effect.run, dirty);
+                }
+            }
             Event::Postponed { effect, until, counts, .. } => {
                 self.stage(address, *effect, &Stage::Ready { after: *until }, *counts);
             }
@@ -68,7 +74,7 @@ impl Shard {
             }
             Event::Answered { effect, answer, used, .. } => self.answered(address, *effect, answer, *used, dirty),
             Event::Voted { effect, args, stage, .. } => {
-                self.voted(address, *effect, args.as_ref(), stage.as_ref());
+                self.voted(address, *effect, at, args.as_ref(), stage.as_ref());
             }
             Event::Mailed { message } => self.mailed(address, message),
             Event::Lettered { message, why } => self.letter(address, message, *why, dirty),
@@ -267,11 +273,27 @@ impl Shard {
         agent.pending[at].attempts += u32::from(counts);
     }
 
-    fn voted(&mut self, address: &Address, effect: EffectId, args: Option<&Payload>, stage: Option<&Stage>) {
+    fn voted(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        now: At,
+        args: Option<&Payload>,
+        stage: Option<&Stage>,
+    ) {
         let Some(agent) = self.agents.get_mut(address) else { return };
         let Some(at) = pending(agent, effect) else { return };
         if let Some(stage) = stage {
-            agent.pending[at].stage = stage.clone();
+            let row = &mut agent.pending[at];
+            let from = match row.stage {
+                Stage::Approving { until, .. } => until,
+                _ => row.asked,
+            };
+            // Its own time begins when people have had theirs.
+            if !matches!(stage, Stage::Approving { .. }) && row.until != At::MAX {
+                row.until = now.plus(row.until.since(from));
+            }
+            row.stage = stage.clone();
         }
         if let (Some(edited), Work::Tool { args, .. }) = (args, &mut agent.pending[at].work) {
             *args = edited.clone();
@@ -288,6 +310,10 @@ impl Shard {
         if agent.run == Some(effect.run) && !(dropped && matches!(pending.work, Work::Tool { .. })) {
             agent.inbox.push(answer_to(&pending, answer.clone()));
             self.settle(effect.run, pending.reserved, used, dirty);
+            let failed = matches!(answer, Answer::Failed { .. });
+            if changes_something(&pending) && (!failed || pending.attempts > 0) {
+                self.touch(effect.run, dirty);
+            }
         }
     }
 
@@ -446,6 +472,11 @@ impl Shard {
         agent.rests_until = rests_until;
         dirty.agent(&address);
     }
+}
+
+/// Does the effect change something out there that its run, begun again, would change again?
+pub(super) fn changes_something(pending: &Pending) -> bool {
+    matches!(pending.work, Work::Tool { .. }) && pending.class != EffectClass::Read
 }
 
 /// An agent takes up a run.

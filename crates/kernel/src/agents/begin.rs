@@ -14,6 +14,7 @@ use super::effect::{Effect, Reply};
 use super::input::{Input, Start, Ticket};
 use super::machine::Agents;
 use super::supervise::{self, Decision, Which};
+use super::turn::Refused;
 
 impl Agents {
     /// Somebody wants a run.
@@ -115,6 +116,10 @@ impl Agents {
         if keyed && !self.bring(&known, Input::Nudge { address: address.clone() }) {
             return;
         }
+        // Much may have changed since it was asked for.
+        if let Err(Refused(code, why)) = self.permit_child(address, effect.run, agent, 0) {
+            return self.answer_failed(address, effect, code, why);
+        }
         let Some(mut run) = self.child(address, effect.run, &work, 0, 0) else {
             return self.answer_failed(address, effect, Code::AgentUnknown, "its type is not defined any more");
         };
@@ -198,6 +203,8 @@ impl Agents {
     /// A run begins again from its task, with the siblings that its supervision names.
     pub(super) fn again(&mut self, ticket: Ticket, run: RunKey, address: &Address, why: Arc<str>) {
         match self.run(address, run) {
+            // Beside one that failed, what would be done twice goes on.
+            Some(row) if row.state == RunState::Active && ticket == 0 && self.touched(address, run) => {}
             Some(row) if row.state == RunState::Active => {
                 self.close(address, run, Event::Restarted { run, rests_until: self.now, why });
                 self.reply(self.shard_of(&address.tenant), ticket, Reply::Done);

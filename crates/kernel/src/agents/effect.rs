@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use seawall_model::durable::{Item, Row, RunRow, RunState};
-use seawall_model::effect::{EffectId, Work};
+use seawall_model::effect::{EffectId, Spend, Work};
 use seawall_model::journal::Entry;
 use seawall_model::{Address, At, Code, EffectClass, RunKey, Tenant};
 
@@ -78,6 +78,8 @@ pub struct Perform {
     pub undo: bool,
     /// It is given up then.
     pub until: At,
+    /// What is reserved for it: what it counts as where nobody says what it used.
+    pub reserved: Spend,
 }
 
 /// What whoever waits is told.

@@ -27,6 +27,8 @@ pub mod supervise;
 pub mod cron;
 pub mod pool;
 pub mod ledger;
+#[cfg(test)]
+mod tests;
 
 pub use effect::{Batch, Effect};
 pub use input::{Input, Start};

@@ -11,7 +11,7 @@ use seawall_model::{Address, At, Code, EffectClass, Millis, Payload, RunKey};
 use super::effect::{Effect, Notice, Perform};
 use super::input::Report;
 use super::pool::Pool;
-use super::machine::{Agents, Flight};
+use super::machine::{Agents, Flight, Slot};
 use super::shard::pending;
 
 impl Agents {
@@ -31,6 +31,10 @@ impl Agents {
                 return self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
             }
             _ => return,
+        }
+        if self.halted(address, Some(effect.run)).is_some() {
+            // It begins when the stop is lifted.
+            return;
         }
         match row.work.clone() {
             Work::Model { .. } | Work::Tool { .. } => self.line_up(address, effect),
@@ -129,6 +133,7 @@ impl Agents {
             attempt: row.attempts + 1,
             undo,
             until: row.until,
+            reserved: row.reserved,
         };
         let since = self.now;
         let seq = self.shard(address).row.seq;
@@ -171,7 +176,7 @@ impl Agents {
             // It was in doubt already, and this says nothing new.
             _ if doubtful => {}
             Report::NotDone { code, why, retry_after, counts } => {
-                self.postpone(address, effect, code, why, retry_after, counts);
+                self.postpone(address, effect, code, why, retry_after, (counts, false));
             }
             Report::Lost { code, why } => self.lost(address, effect, code, why),
         }
@@ -189,7 +194,8 @@ impl Agents {
         }
     }
 
-    /// Tried in vain: again after a pause, as often as the rules allow.
+    /// Tried in vain: again after a pause, as often as the rules allow. `counts` is whether
+    /// it was the effect's fault, `lost` whether it may have been done nevertheless.
     fn postpone(
         &mut self,
         address: &Address,
@@ -197,7 +203,7 @@ impl Agents {
         code: Code,
         why: Arc<str>,
         retry_after: Option<Millis>,
-        counts: bool,
+        (counts, lost): (bool, bool),
     ) {
         let Some(row) = self.pending(address, effect) else { return };
         let tries = row.attempts + u32::from(counts);
@@ -206,7 +212,8 @@ impl Agents {
         let given_up = tries >= self.rules.tries_max;
         let Some(row) = self.pending(address, effect) else { return };
         if given_up || until >= row.until {
-            return self.answer(address, effect, Answer::Failed { code, why }, Spend::default(), None);
+            let used = if lost { cost_unseen(row) } else { Spend::default() };
+            return self.answer(address, effect, Answer::Failed { code, why }, used, None);
         }
         self.record(address, Event::Postponed { effect, until, why, counts });
     }
@@ -224,11 +231,43 @@ impl Agents {
         let Some(row) = self.pending(address, effect) else { return };
         match (row.class, &row.work) {
             (EffectClass::Read | EffectClass::Idempotent, _) => {
-                self.postpone(address, effect, code, why, None, true);
+                self.postpone(address, effect, code, why, None, (true, true));
             }
-            (EffectClass::Compensable, Work::Tool { undo: Some(_), .. }) => self.fly(address, effect, true),
+            (EffectClass::Compensable, Work::Tool { undo: Some(_), .. }) => {
+                // Under a stop it is undone when that is lifted.
+                if self.halted(address, Some(effect.run)).is_none() {
+                    self.fly(address, effect, true);
+                }
+            }
             _ => self.doubt(address, effect, why),
         }
+    }
+
+    /// What was attempted, lost while it was stopped, and waits to be undone.
+    pub(super) fn undo_rest(&mut self, address: &Address) {
+        let Some(Slot::Here(live)) = self.slots.get(address) else { return };
+        let Some(agent) = self.agent(address) else { return };
+        let attempted = agent.pending.iter().filter(|row| row.stage == Stage::Attempted);
+        let rest: Vec<EffectId> =
+            attempted.map(|row| row.id).filter(|effect| !live.flights.contains_key(effect)).collect();
+        for effect in rest {
+            self.lost(address, effect, Code::RunStopped, "it was stopped while it was under way".into());
+        }
+    }
+
+    /// May the shell begin what it was handed for this effect? Asked right before, since it
+    /// may have been dropped or stopped after it was handed over. What is still under way and
+    /// may not begin is to be reported as not done ([`Code::RunStopped`], not counted): it is
+    /// handed over again when the stop is lifted.
+    #[must_use]
+    pub fn may_perform(&self, effect: EffectId) -> bool {
+        let Some(shard) = self.shards.get(usize::from(effect.run.shard())) else { return false };
+        let Some(address) = shard.agent_of(effect.run) else { return false };
+        let Some(Slot::Here(live)) = self.slots.get(&address) else { return false };
+        let tool = |row: &Pending| matches!(row.work, Work::Tool { .. }) && self.tool_halted(row.work.object());
+        live.flights.contains_key(&effect)
+            && self.halted(&address, Some(effect.run)).is_none()
+            && self.pending(&address, effect).is_some_and(|row| !tool(row))
     }
 
     fn doubt(&mut self, address: &Address, effect: EffectId, why: Arc<str>) {
@@ -323,11 +362,33 @@ impl Agents {
             self.withdraw_turn(address);
         }
         for effect in flying {
-            self.drop_flight(address, effect);
+            self.drop_for_good(address, effect);
         }
         for effect in lined {
             self.leave_pool(address, effect);
         }
+    }
+
+    /// Drops what is performed for an effect of a run that ends or begins again. A model
+    /// that was at work on it is to be paid, at the most that it can cost.
+    fn drop_for_good(&mut self, address: &Address, effect: EffectId) {
+        let sent = self.is_sent(address, effect);
+        if !self.drop_flight(address, effect) || !sent {
+            return;
+        }
+        let Some(used) = self.pending(address, effect).map(cost_unseen).filter(|used| *used != Spend::default())
+        else {
+            return;
+        };
+        let answer = Answer::Failed { code: Code::RunCancelled, why: "its run ended while it was under way".into() };
+        self.record(address, Event::Answered { effect, answer, used, by: None });
+    }
+
+    /// Was the effect handed to the shell, rather than waiting for the disk?
+    fn is_sent(&mut self, address: &Address, effect: EffectId) -> bool {
+        let shard = self.shard_of(&address.tenant);
+        let seq = self.live(address).and_then(|live| live.flights.get(&effect)).map(|flight| flight.seq);
+        seq.is_some_and(|seq| self.is_durable(shard, seq))
     }
 
     /// Drops what is performed for an effect of a run that ends, begins again or is stopped.
@@ -406,6 +467,7 @@ impl Agents {
     /// Nobody waits for it any longer.
     fn give_up(&mut self, address: &Address, effect: EffectId, mut attempted: bool) {
         self.unwait(address, effect);
+        let sent = self.is_sent(address, effect);
         if let Some(live) = self.live(address) {
             let flight = live.flights.remove(&effect);
             live.lined.remove(&effect);
@@ -426,7 +488,9 @@ impl Agents {
             let by = Arc::from("the patience of the run above");
             self.follow(super::Input::Cancel { ticket: 0, run: child, address: below, by });
         }
-        self.answer_failed(address, effect, Code::DeadlinePassed, "no answer came in time");
+        let used = self.pending(address, effect).filter(|_| sent).map(cost_unseen).unwrap_or_default();
+        let answer = Answer::Failed { code: Code::DeadlinePassed, why: "no answer came in time".into() };
+        self.answer(address, effect, answer, used, None);
     }
 
     /// After a crash: what was under way begins again, what may have been done is in doubt.
@@ -443,7 +507,30 @@ impl Agents {
                 _ => {}
             }
         }
+        self.follow_parents(address);
         self.due(address);
         self.look(address);
     }
+
+    /// Runs whose parent is over, or waits for them no longer, are: the crash came between.
+    fn follow_parents(&mut self, address: &Address) {
+        let Some(agent) = self.agent(address) else { return };
+        let forsaken = |run: &&RunKey| {
+            let Some(effect) = self.run(address, **run).and_then(|row| row.parent) else { return false };
+            let Some(above) = self.run(address, effect.run) else { return false };
+            above.state.over()
+                || self.agent(&above.agent).is_some_and(|row| row.pending.iter().all(|row| row.id != effect))
+        };
+        let forsaken: Vec<RunKey> = agent.run.iter().chain(&agent.queue).filter(forsaken).copied().collect();
+        for run in forsaken {
+            let by = Arc::from("the end of the run above");
+            self.follow(super::Input::Cancel { ticket: 0, run, address: address.clone(), by });
+        }
+    }
+}
+
+/// What an effect counts as of which nobody will say what it used: a model that was at work
+/// is to be paid.
+fn cost_unseen(row: &Pending) -> Spend {
+    if matches!(row.work, Work::Model { .. }) { row.reserved } else { Spend::default() }
 }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use seawall_model::durable::{
-    AgentRow, DeadLetter, LeaseRow, Progress, Row, RunRow, ScheduleRow, ShardRow, Standing, TopicRow, ValueRow,
-    Wake,
+    AgentRow, DeadLetter, LeaseRow, Pending, Progress, Row, RunRow, ScheduleRow, ShardRow, Stage, Standing,
+    TopicRow, ValueRow, Wake,
 };
 use seawall_model::effect::{EffectId, Spend};
 use seawall_model::{Address, At, Payload, RunKey, Tenant};
@@ -92,6 +92,18 @@ impl Shard {
             if let Some(row) = self.runs.get_mut(&key) {
                 change(row);
                 dirty.run(key);
+            }
+        }
+    }
+
+    /// A tool changed something for the run, or may have: it and all above it know.
+    pub(crate) fn touch(&mut self, run: RunKey, dirty: &mut Dirty) {
+        for key in self.path(run) {
+            let Some(address) = self.agent_of(key) else { continue };
+            let Some(agent) = self.agents.get_mut(&address) else { continue };
+            if agent.run == Some(key) && !agent.progress.touched {
+                agent.progress.touched = true;
+                dirty.agent(&address);
             }
         }
     }
@@ -206,6 +218,12 @@ fn new_agent(address: &Address, shard: u8) -> AgentRow {
         seen: Vec::new(),
         why: None,
     }
+}
+
+/// Was it in doubt when its run ended or began anew? It was settled then, and nobody waits
+/// for it.
+pub(crate) fn dropped(pending: &Pending) -> bool {
+    matches!(pending.stage, Stage::Doubtful { .. }) && pending.reserved == Spend::default()
 }
 
 /// The effect's place among those under way of its agent.

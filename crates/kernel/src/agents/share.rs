@@ -17,6 +17,12 @@ impl Agents {
     /// Takes units of a resource, or waits in line for them.
     pub(super) fn acquire(&mut self, address: &Address, effect: EffectId, resource: Arc<str>) {
         let name = (address.tenant.clone(), resource);
+        // Whoever holds some renews: to stand in line for that would be to lose it.
+        let held = self.shards[self.shard_of(&name.0)].leases.get(&name);
+        let holds = held.is_some_and(|row| row.holders.iter().any(|holder| holder.agent == *address));
+        if holds && self.lend(&name, address, effect) {
+            return;
+        }
         let line = self.acquirers.entry(name.clone()).or_default();
         if !line.iter().any(|(waiting, _)| *waiting == effect) {
             if line.len() >= limits::LEASE_WAITERS_MAX {
@@ -30,36 +36,51 @@ impl Agents {
     /// Grants leases to those in line, as long as there are units for the first.
     fn serve_line(&mut self, name: &Name) {
         while let Some((effect, address)) = self.acquirers.get(name).and_then(|line| line.front()).cloned() {
-            let Some((units, of, ttl)) = self.wish(&address, effect) else {
-                self.leave_line(name, effect);
-                continue;
-            };
-            let shard = self.shard_of(&name.0);
-            let held = self.shards[shard].leases.get(name);
-            let mine = held.and_then(|row| row.holders.iter().find(|holder| holder.agent == address));
-            let taken: u32 = held.map_or(0, |row| row.holders.iter().filter(|h| h.agent != address).map(|h| h.units).sum());
-            if units > of {
-                self.leave_line(name, effect);
-                self.answer_failed(&address, effect, Code::BadField, "more units are asked for than there are");
-                continue;
-            }
-            if taken.saturating_add(units) > of {
+            if !self.lend(name, &address, effect) {
                 break;
             }
-            // Acquiring again renews: the token stays, so that what holds it goes on.
-            let token = mine.map_or_else(|| held.map_or(0, |row| row.token) + 1, |holder| holder.token);
-            let older = mine.map(|holder| holder.token);
-            let until = self.now.plus(ttl);
-            let holder = Holder { effect, agent: address.clone(), token, units, until };
-            let (tenant, resource) = name.clone();
-            if let Some(token) = older {
-                self.append(shard, None, Event::Freed { tenant: tenant.clone(), resource: resource.clone(), token });
-            }
-            self.append(shard, None, Event::Granted { tenant, resource, of, holder });
-            self.alarms.arm(until, Alarm::Lease(name.clone()));
-            self.leave_line(name, effect);
-            self.answer_done(&address, effect, Payload::text(&format!("{{\"token\":{token}}}")));
         }
+    }
+
+    /// Grants a lease or refuses it; `false` where there are too few units just now.
+    fn lend(&mut self, name: &Name, address: &Address, effect: EffectId) -> bool {
+        let Some((units, of, ttl)) = self.wish(address, effect) else {
+            self.leave_line(name, effect);
+            return true;
+        };
+        let shard = self.shard_of(&name.0);
+        let held = self.shards[shard].leases.get(name);
+        let holders = held.map_or(&[][..], |row| &row.holders);
+        let mine = holders.iter().find(|holder| holder.agent == *address);
+        let taken: u32 = holders.iter().filter(|h| h.agent != *address).map(|h| h.units).sum();
+        // While somebody holds some, how many there are is not the next one's to say.
+        let all = held.filter(|row| !row.holders.is_empty()).map_or(of, |row| row.of);
+        if units > of || of != all {
+            let why = match of == all {
+                true => "more units are asked for than there are".to_owned(),
+                false => format!("others hold it as one of {all} units, not of {of}"),
+            };
+            self.leave_line(name, effect);
+            self.answer_failed(address, effect, Code::BadField, why);
+            return true;
+        }
+        if taken.saturating_add(units) > of {
+            return false;
+        }
+        // Acquiring again renews: the token stays, so that what holds it goes on.
+        let token = mine.map_or_else(|| held.map_or(0, |row| row.token) + 1, |holder| holder.token);
+        let older = mine.map(|holder| holder.token);
+        let until = self.now.plus(ttl);
+        let holder = Holder { effect, agent: address.clone(), token, units, until };
+        let (tenant, resource) = name.clone();
+        if let Some(token) = older {
+            self.append(shard, None, Event::Freed { tenant: tenant.clone(), resource: resource.clone(), token });
+        }
+        self.append(shard, None, Event::Granted { tenant, resource, of, holder });
+        self.alarms.arm(until, Alarm::Lease(name.clone()));
+        self.leave_line(name, effect);
+        self.answer_done(address, effect, Payload::text(&format!("{{\"token\":{token}}}")));
+        true
     }
 
     fn wish(&self, address: &Address, effect: EffectId) -> Option<(u32, u32, seawall_model::Millis)> {

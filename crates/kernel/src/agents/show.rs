@@ -258,7 +258,9 @@ impl Agents {
         }
         let waits = row.pending.iter().filter(|pending| matches!(pending.stage, Stage::Attempted));
         for pending in waits {
-            if !live.flights.contains_key(&pending.id) {
+            // Under a stop what is to be undone waits.
+            let stopped = self.halted(&row.address, Some(pending.id.run)).is_some();
+            if !stopped && !live.flights.contains_key(&pending.id) {
                 return Err(format!("{} was attempted and nobody performs it", pending.id));
             }
         }

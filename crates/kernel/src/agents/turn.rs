@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, Item, RunRow, Rung, Stage, Standing, Wake};
-use seawall_model::effect::{Ask, EffectId, Spend, Verdict, Work};
+use seawall_model::durable::{AgentRow, Item, Pending, RunRow, Rung, Stage, Standing, Wake};
+use seawall_model::effect::{Ask, EffectId, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Commit, Ending, Event, Next, Planned, Turn};
 use seawall_model::code::Retry;
 use seawall_model::{Address, Agent, At, Code, RunKey, limits};
 
+use super::apply::changes_something;
 use super::effect::{Effect, Grant, Notice};
-use super::machine::{Agents, Live};
+use super::machine::{Agents, Live, Slot};
 use super::progress::{Judgement, Offence};
 use super::rules::Kind;
+use super::shard::dropped;
 use super::{gate, ledger, supervise, watch};
 
 /// One effect's decision, before it is recorded.
-struct Refused(Code, Arc<str>);
+pub(super) struct Refused(pub(super) Code, pub(super) Arc<str>);
 
 impl Agents {
     /// Looks at an agent after anything about it changed: does it want a turn, and when
@@ -184,10 +186,11 @@ impl Agents {
         let mut total = Spend::default();
         let mut children = 0;
         let mut planned = Vec::with_capacity(asks.len());
+        let halted = self.halted(address, Some(run)).is_some();
         for mut ask in asks {
             let ruling = self.rule(address, &ask, kind);
             ask.facts = Vec::new();
-            let until = self.now.plus(ask.patience.unwrap_or(self.rules.patience));
+            let until = self.until(&ask, &ruling.verdict);
             let decided = self.permit(address, run, &ask, &ruling.verdict, total, children);
             let mut row = Planned {
                 ask,
@@ -203,7 +206,7 @@ impl Agents {
                 Ok(reserved) => {
                     total = total.plus(reserved);
                     row.reserved = reserved;
-                    row.stage = Some(self.first_stage(&row));
+                    row.stage = Some(self.first_stage(&row, halted));
                     // One that people are asked about begins when they have said yes.
                     if let (Work::Child { .. }, Some(Stage::Waiting)) = (&row.ask.work, &row.stage) {
                         let number = planned.len() as u32;
@@ -217,7 +220,11 @@ impl Agents {
         planned
     }
 
-    fn rule(&self, address: &Address, ask: &Ask, kind: Option<&Kind>) -> seawall_model::effect::Ruling {
+    fn rule(&self, address: &Address, ask: &Ask, kind: Option<&Kind>) -> Ruling {
+        // Without its definition nobody knows what it may not do.
+        if kind.is_none() && matches!(ask.work, Work::Tool { .. }) {
+            return Ruling { rule: gate::DEFAULT.into(), verdict: Verdict::Deny };
+        }
         let own = kind.map_or(&[][..], |kind| &kind.gate);
         gate::decide_first(own, address, ask).unwrap_or_else(|| gate::decide(&self.rules.gate, address, ask))
     }
@@ -232,7 +239,9 @@ impl Agents {
         total: Spend,
         children: u64,
     ) -> Result<Spend, Refused> {
-        if *verdict == Verdict::Deny {
+        // Only tools have arguments that can be left out; the rest is not done with them.
+        let unredacted = matches!(verdict, Verdict::Redact(_)) && !matches!(ask.work, Work::Tool { .. });
+        if *verdict == Verdict::Deny || unredacted {
             let why = format!("{} `{}` is not allowed", ask.work.kind(), ask.work.object());
             return Err(Refused(Code::GateDenied, why.into()));
         }
@@ -248,8 +257,18 @@ impl Agents {
         Ok(cost)
     }
 
-    fn permit_child(&self, address: &Address, run: RunKey, agent: &Agent, more: u64) -> Result<(), Refused> {
+    /// May the run have this child, beside `more` others that its turn begins?
+    pub(super) fn permit_child(
+        &self,
+        address: &Address,
+        run: RunKey,
+        agent: &Agent,
+        more: u64,
+    ) -> Result<(), Refused> {
         let kind = agent.kind();
+        if !self.room {
+            return Err(Refused(Code::DiskFull, "the journal's disk budget is used up".into()));
+        }
         if self.rules.kind(kind).is_none() {
             return Err(Refused(Code::AgentUnknown, format!("no agent of type `{kind}` is defined").into()));
         }
@@ -260,8 +279,17 @@ impl Agents {
         if self.agent(&child).is_some_and(|row| row.standing == Standing::Quarantined) {
             return Err(Refused(Code::AgentQuarantined, format!("{agent} is in quarantine").into()));
         }
+        let queued = self.agent(&child).map_or(0, |row| row.queue.len()) + more as usize;
+        if queued >= limits::RUN_QUEUE_LEN_MAX && self.agent(&child).is_some() {
+            return Err(Refused(Code::MailboxFull, format!("as many runs wait for {agent} as may").into()));
+        }
+        let path = self.path(address, run);
+        if path.iter().any(|row| row.agent == child) {
+            let why = format!("{agent} waits for this run to end, and would never begin another");
+            return Err(Refused(Code::BadField, why.into()));
+        }
         let short = |(run, meter)| Refused(Code::AllowanceSpent, format!("{run} may have no more {meter}").into());
-        ledger::room_for_child(&self.path(address, run), more as usize).map_err(short)
+        ledger::room_for_child(&path, more as usize).map_err(short)
     }
 
     /// The run and all above it.
@@ -276,11 +304,27 @@ impl Agents {
             .map_err(|(run, meter)| (Code::AllowanceSpent, format!("{run} has used its {meter}").into()))
     }
 
-    fn first_stage(&self, planned: &Planned) -> Stage {
+    /// When an effect is given up: after its own patience, which begins where that of those
+    /// who are asked about it ends. What others answer in their own time is waited for.
+    fn until(&self, ask: &Ask, verdict: &Verdict) -> At {
+        let patience = match (ask.patience, &ask.work) {
+            (Some(patience), _) => patience,
+            (None, Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. }) => return At::MAX,
+            (None, _) => self.rules.patience,
+        };
+        match verdict {
+            Verdict::Ask(approval) => self.now.plus(approval.patience).plus(patience),
+            _ => self.now.plus(patience),
+        }
+    }
+
+    fn first_stage(&self, planned: &Planned, halted: bool) -> Stage {
         if let Verdict::Ask(approval) = &planned.ruling.verdict {
-            return Stage::Approving { yes: Vec::new(), until: self.now.plus(approval.patience).min(planned.until) };
+            return Stage::Approving { yes: Vec::new(), until: self.now.plus(approval.patience) };
         }
         match planned.ask.work {
+            // It begins when the stop is lifted.
+            Work::Child { .. } if halted => Stage::Ready { after: self.now },
             Work::Child { .. } | Work::Timer { .. } | Work::Promise { .. } => Stage::Waiting,
             _ => Stage::Ready { after: self.now },
         }
@@ -342,10 +386,11 @@ impl Agents {
             Ending::Cancelled { .. } => true,
             Ending::Done(_) => false,
         };
-        if hopeless {
+        let well = matches!(ending, Ending::Done(_));
+        if hopeless || (!well && self.touched(address, run)) {
             return Next::End(ending);
         }
-        let Some(after) = self.begins_again(address, run, matches!(ending, Ending::Done(_))) else {
+        let Some(after) = self.begins_again(address, run, well) else {
             return Next::End(ending);
         };
         let why = match &ending {
@@ -353,6 +398,15 @@ impl Agents {
             _ => Arc::from("its type is permanent"),
         };
         Next::Again { rests_until: self.now.plus(after), why }
+    }
+
+    /// Did a tool change something for the run, or may have, that it would do again if it
+    /// began again?
+    pub(super) fn touched(&self, address: &Address, run: RunKey) -> bool {
+        let Some(agent) = self.agent(address).filter(|agent| agent.run == Some(run)) else { return false };
+        let flies = |effect| matches!(self.slots.get(address), Some(Slot::Here(live)) if live.flights.contains_key(&effect));
+        let sent = |row: &&Pending| row.id.run == run && (row.attempts > 0 || flies(row.id));
+        agent.progress.touched || agent.pending.iter().filter(sent).any(changes_something)
     }
 
     /// A handler failed in its turn.
@@ -381,7 +435,7 @@ impl Agents {
     /// The agent's place in memory.
     pub(super) fn make_slot(&mut self, address: &Address) {
         let since = self.now;
-        let slot = || super::machine::Slot::Here(Live { since, ..Live::default() });
+        let slot = || Slot::Here(Live { since, ..Live::default() });
         self.slots.entry(address.clone()).or_insert_with(slot);
     }
 }
@@ -393,7 +447,7 @@ pub(super) fn wakeful(agent: &AgentRow) -> bool {
     }
     let task = agent.inbox.iter().any(|item| matches!(item, Item::Task { .. }));
     let some = agent.inbox.iter().any(|item| !matches!(item, Item::Note(_)));
-    let own = agent.pending.iter().any(|pending| Some(pending.id.run) == agent.run);
+    let own = agent.pending.iter().any(|pending| Some(pending.id.run) == agent.run && !dropped(pending));
     match agent.wake {
         Wake::Any => some,
         Wake::All => task || (some && !own),

@@ -3,7 +3,7 @@
 //! to be done by the workers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use crate::process;
 /// A unit of work for a worker thread: each reads the journal first.
 #[derive(Debug)]
 pub enum Job {
-    /// Take a turn.
-    Turn(Box<Grant>),
+    /// Take a turn, which was tried so often in vain.
+    Turn(Box<Grant>, u32),
     /// Perform an effect.
     Perform(Box<Perform>),
     /// Read something for somebody.
@@ -62,6 +62,8 @@ pub struct Desk {
     /// When the timer task means to wake; 0 while it must look again.
     alarm: AtomicU64,
     ring: Notify,
+    /// A worker found the disk full since the scribe last looked.
+    full: AtomicBool,
     notices: Box<dyn Fn(&Notice) + Send + Sync>,
 }
 
@@ -70,7 +72,8 @@ struct Inner {
     next_ticket: Ticket,
     waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
     over: HashMap<RunKey, Vec<oneshot::Sender<RunState>>>,
-    flights: HashMap<EffectId, oneshot::Sender<()>>,
+    flights: HashMap<EffectId, (u64, oneshot::Sender<()>)>,
+    next_flight: u64,
     loads: Vec<Address>,
     values: Vec<(Tenant, Arc<str>)>,
     effects: Vec<Effect>,
@@ -81,6 +84,17 @@ struct Inner {
 struct Jobs {
     queue: VecDeque<Job>,
     closed: bool,
+}
+
+/// An effect that is under way.
+#[derive(Debug)]
+pub struct Flight {
+    /// Which.
+    pub effect: EffectId,
+    /// Tells one try from another.
+    pub number: u64,
+    /// Comes when nobody wants it any longer.
+    pub dropped: oneshot::Receiver<()>,
 }
 
 /// How an agent stands, as people are shown it.
@@ -109,6 +123,7 @@ impl Desk {
             waiting: HashMap::new(),
             over: HashMap::new(),
             flights: HashMap::new(),
+            next_flight: 1,
             loads: Vec::new(),
             values: Vec::new(),
             effects: Vec::new(),
@@ -121,6 +136,7 @@ impl Desk {
             work: Condvar::new(),
             alarm: AtomicU64::new(0),
             ring: Notify::new(),
+            full: AtomicBool::new(false),
             notices,
         })
     }
@@ -219,16 +235,46 @@ impl Desk {
         self.lock().agents.shards().first().map_or_else(Vec::new, |shard| shard.row.halts.clone())
     }
 
-    /// Registers a flight; what is given back comes when it is to be dropped.
-    pub fn fly(&self, effect: EffectId) -> oneshot::Receiver<()> {
-        let (sender, receiver) = oneshot::channel();
-        self.lock().flights.insert(effect, sender);
-        receiver
+    /// Registers a flight, if it is still wanted: looked at and registered under one lock,
+    /// so that no stop comes between the two.
+    pub fn fly(&self, effect: EffectId) -> Option<Flight> {
+        let mut inner = self.lock();
+        if !inner.agents.may_perform(effect) {
+            return None;
+        }
+        let (sender, dropped) = oneshot::channel();
+        let number = inner.next_flight;
+        inner.next_flight += 1;
+        // One that was dropped and is under way still must not be taken for this one.
+        inner.flights.insert(effect, (number, sender));
+        Some(Flight { effect, number, dropped })
     }
 
     /// The flight is over.
-    pub fn land(&self, effect: EffectId) {
-        self.lock().flights.remove(&effect);
+    pub fn land(&self, effect: EffectId, number: u64) {
+        let mut inner = self.lock();
+        if inner.flights.get(&effect).is_some_and(|(flying, _)| *flying == number) {
+            inner.flights.remove(&effect);
+        }
+    }
+
+    /// Forgets those who waited for a run's end and have left.
+    pub fn forget_who_left(&self) {
+        self.lock().over.retain(|_, waiting| {
+            waiting.retain(|waiter| !waiter.is_closed());
+            !waiting.is_empty()
+        });
+    }
+
+    /// A worker found the disk full.
+    pub fn note_full(&self) {
+        self.full.store(true, Ordering::Relaxed);
+    }
+
+    /// Did a worker find the disk full since this was last asked?
+    #[must_use]
+    pub fn was_full(&self) -> bool {
+        self.full.swap(false, Ordering::Relaxed)
     }
 
     fn step(&self, inner: &mut Inner, work: impl FnOnce(&mut Agents, At, &mut Vec<Effect>)) {
@@ -239,9 +285,16 @@ impl Desk {
         let mut jobs = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Turn(grant) => jobs.push(Job::Turn(grant)),
+                Effect::Turn(grant) => jobs.push(Job::Turn(grant, 0)),
                 Effect::Perform(perform) => jobs.push(Job::Perform(perform)),
-                Effect::Abort(effect) => drop(inner.flights.remove(&effect)),
+                Effect::Abort(effect) => {
+                    inner.flights.remove(&effect);
+                    // What no worker has reached yet is not begun at all.
+                    let is_it = |job: &Job| matches!(job, Job::Perform(perform) if perform.effect == effect);
+                    jobs.retain(|job| !is_it(job));
+                    let mut queue = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+                    queue.queue.retain(|job| !is_it(job));
+                }
                 Effect::Reply(ticket, reply) => {
                     // Whoever has stopped waiting does not hear it.
                     let _ = inner.waiting.remove(&ticket).map(|waiter| waiter.send(reply));
@@ -325,6 +378,15 @@ impl Desk {
         }
     }
 
+    /// Leaves a job again that could not be done yet, after the others.
+    pub fn put_back(&self, job: Job) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if !jobs.closed {
+            jobs.queue.push_back(job);
+            self.work.notify_one();
+        }
+    }
+
     /// The next job for a worker; `None` when it may go home.
     #[must_use]
     pub fn job(&self) -> Option<Job> {
@@ -339,10 +401,13 @@ impl Desk {
         self.tell(Input::Drain);
     }
 
-    /// Is nothing under way?
+    /// Is nothing being performed, nor about to be?
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.lock().agents.is_quiet()
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let to_do = jobs.queue.iter().any(|job| matches!(job, Job::Perform(_)));
+        drop(jobs);
+        !to_do && self.lock().flights.is_empty()
     }
 
     /// Everybody may go home: what is written by then is what remains.
@@ -357,5 +422,66 @@ impl Desk {
     #[must_use]
     pub fn states(&self) -> BTreeMap<&'static str, u64> {
         self.view().states
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_kernel::agents::{Rules, Shard};
+    use seawall_model::effect::{Spend, Work};
+    use seawall_model::{Agent, EffectClass, Payload};
+
+    use super::*;
+
+    fn desk() -> Arc<Desk> {
+        let agents = Agents::open(At(1), Rules::default(), vec![Shard::default()], 0);
+        Desk::new(agents, Box::new(|_| ()))
+    }
+
+    fn perform(number: u32) -> Effect {
+        let run = RunKey::new(0, 1);
+        let tenant = Tenant::parse("t").expect("a tenant");
+        let agent = Agent::parse("a/1").expect("an agent");
+        let tool = Work::Tool { tool: "pay".into(), args: Payload::empty(), undo: None };
+        Effect::Perform(Box::new(Perform {
+            effect: EffectId { run, number },
+            address: Address { tenant, agent },
+            root: run,
+            version: "v".into(),
+            work: tool,
+            class: EffectClass::Irreversible,
+            redact: Vec::new(),
+            reserved: Spend::default(),
+            attempt: 1,
+            undo: false,
+            until: At::MAX,
+        }))
+    }
+
+    #[test]
+    fn what_is_dropped_before_a_worker_reaches_it_is_never_begun() {
+        let desk = desk();
+        let effect = |number| EffectId { run: RunKey::new(0, 1), number };
+        let step = |now: Vec<Effect>| {
+            desk.step(&mut desk.lock(), |_, _, effects| effects.extend(now));
+        };
+        step(vec![perform(1), perform(2), perform(3), Effect::Abort(effect(3))]);
+        step(vec![Effect::Abort(effect(1))]);
+        assert!(!desk.is_quiet(), "one is to be done");
+        let Some(Job::Perform(left)) = desk.job() else { panic!("a job") };
+        assert_eq!(left.effect, effect(2));
+        assert!(desk.is_quiet());
+        // The kernel does not know it (any more).
+        assert!(desk.fly(left.effect).is_none());
+    }
+
+    #[test]
+    fn whoever_has_left_does_not_wait_for_a_run() {
+        let desk = desk();
+        let (stays, leaves) = (desk.over(RunKey::new(0, 1)), desk.over(RunKey::new(0, 2)));
+        drop(leaves);
+        desk.forget_who_left();
+        assert_eq!(desk.lock().over.len(), 1);
+        drop(stays);
     }
 }

@@ -1,9 +1,11 @@
 //! The definitions of agents: those in force, and older versions that runs still are on.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use seawall_kernel::agents::gate::Pattern;
 use seawall_kernel::agents::rules::Kind;
 
 use super::define::{self, Definition, Reading};
@@ -25,6 +27,8 @@ struct Shelf {
     newest: BTreeMap<Arc<str>, Arc<Definition>>,
     old: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
     tools: Vec<Tool>,
+    /// Tool servers whose tools are not known yet.
+    coming: Vec<Arc<str>>,
     kits: HashMap<(Arc<str>, Arc<str>), Arc<Kit>>,
 }
 
@@ -56,11 +60,30 @@ impl Undo {
         if let Some(folder) = self.path.parent() {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        // Whole at once: whoever looks at the folder meanwhile sees one or the other.
-        let unfinished = self.path.with_extension("part");
-        std::fs::write(&unfinished, text).map_err(failed)?;
-        std::fs::rename(&unfinished, &self.path).map_err(failed)
+        write_durably(&self.path, text)
     }
+}
+
+/// Writes a file whole at once, so that whoever looks meanwhile sees it as it was or as it
+/// is to be; on the disk when this returns, with its name.
+///
+/// # Errors
+/// In words.
+#[expect(clippy::disallowed_methods, reason = "at start, on reload and on worker threads, which may wait")]
+pub(super) fn write_durably(path: &Path, text: &str) -> Result<(), String> {
+    let unfinished = path.with_extension("part");
+    let write = || {
+        let mut file = std::fs::File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)?;
+        match path.parent() {
+            // Elsewhere a folder cannot be opened, and names are durable by themselves.
+            Some(folder) if cfg!(unix) => std::fs::File::open(folder)?.sync_all(),
+            _ => Ok(()),
+        }
+    };
+    write().map_err(|why: std::io::Error| format!("{}: {why}", path.display()))
 }
 
 impl Library {
@@ -104,7 +127,8 @@ impl Library {
             let stem = name.strip_suffix(".toml").unwrap_or(name);
             let known = reading.definitions.values();
             let Ok((definition, _)) = Definition::from_toml(stem, text) else { continue };
-            if known.clone().any(|known| known.version == definition.version && known.kind == definition.kind) {
+            if known.clone().any(|known| known.version == definition.version && known.kind == definition.kind)
+            {
                 self.keep(&definition, stem, text)?;
             }
         }
@@ -117,29 +141,39 @@ impl Library {
     #[expect(clippy::disallowed_methods, reason = "at start and on reload, on a thread that may wait")]
     fn keep(&self, definition: &Definition, stem: &str, text: &str) -> Result<(), String> {
         let path = self.path(&definition.kind, &definition.version);
-        if path.exists() {
+        // One that a power cut left empty or in part is written anew.
+        if self.read_archived(&definition.kind, &definition.version).is_some() {
             return Ok(());
         }
         let failed = |why: std::io::Error| format!("{}: {why}", path.display());
         std::fs::create_dir_all(&self.archive).map_err(failed)?;
         // The stem comes first: it names the type where the text does not.
         let whole = format!("{stem}\n{text}");
-        let unfinished = path.with_extension("part");
-        std::fs::write(&unfinished, whole).map_err(failed)?;
-        std::fs::rename(&unfinished, &path).map_err(failed)
+        write_durably(&path, &whole)
     }
 
     fn path(&self, kind: &str, version: &str) -> PathBuf {
         self.archive.join(format!("{kind}-{version}.toml"))
     }
 
-    /// The tools there are, for all kits.
-    pub fn stock(&self, tools: Vec<Tool>) {
+    /// The tools there are, for all kits, and the servers whose tools are not known yet.
+    pub fn stock(&self, tools: Vec<Tool>, coming: Vec<Arc<str>>) {
         let mut shelf = self.lock();
+        shelf.coming = coming;
         if shelf.tools != tools {
             shelf.tools = tools;
             shelf.kits.clear();
         }
+    }
+
+    /// May tools of this kit that are not there still come, from a server that is reached
+    /// for the first time?
+    #[must_use]
+    pub fn is_coming(&self, kit: &Kit) -> bool {
+        let shelf = self.lock();
+        let server = |pattern: &Arc<str>| pattern.split_once('.').map(|(server, _)| Pattern::new(server));
+        let coming = |server: Pattern| shelf.coming.iter().any(|name| server.fits(name));
+        kit.unmet().iter().filter_map(server).any(coming)
     }
 
     /// Every definition in force.
@@ -185,7 +219,7 @@ impl Library {
         let text = std::fs::read_to_string(self.path(kind, version)).ok()?;
         let (stem, text) = text.split_once('\n')?;
         let (definition, _) = Definition::from_toml(stem, text).ok()?;
-        Some(definition)
+        (*definition.version == *version).then_some(definition)
     }
 
     /// The text of a version as it was written, from the archive.
@@ -243,5 +277,56 @@ impl Library {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that goes with the test.
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        #[expect(clippy::disallowed_methods, reason = "a test")]
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn folder(name: &str) -> Folder {
+        Folder(std::env::temp_dir().join(format!("seawall-library-{}-{name}", std::process::id())))
+    }
+
+    fn shelve(library: &Library, text: &str) -> Arc<Definition> {
+        let files = [("a.toml".to_owned(), text.to_owned())];
+        library.shelve(define::read_all(&files), &files).expect("kept");
+        library.of("a").expect("in force")
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test")]
+    fn a_version_that_a_power_cut_left_empty_is_written_again() {
+        let folder = folder("empty");
+        let text = "model = \"m\"\n";
+        let library = Library::new(folder.0.clone());
+        let one = shelve(&library, text);
+        let path = library.path("a", &one.version);
+        std::fs::write(&path, "").expect("written");
+        shelve(&library, text);
+        assert_eq!(library.text("a", &one.version).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn an_agent_waits_for_the_tools_of_a_server_that_is_coming() {
+        let folder = folder("coming");
+        let library = Library::new(folder.0.clone());
+        let one = shelve(&library, "model = \"m\"\ntools = [\"github.*\"]\n");
+        let coming = |servers: &[&str]| {
+            library.stock(Vec::new(), servers.iter().map(|name| Arc::from(*name)).collect());
+            library.is_coming(&library.kit(&one))
+        };
+        assert!(coming(&["slow", "github"]));
+        assert!(!coming(&["slow"]) && !coming(&[]));
     }
 }

@@ -16,6 +16,7 @@ pub mod perform;
 pub mod stream;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -235,7 +236,8 @@ fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
         tracing::warn!("{file}: {warning}");
     }
     if !reading.problems.is_empty() {
-        let lines: Vec<String> = reading.problems.iter().map(|(file, what)| format!("{file}: {what}")).collect();
+        let lines: Vec<String> =
+            reading.problems.iter().map(|(file, what)| format!("{file}: {what}")).collect();
         return Err(lines.join("\n"));
     }
     library.shelve(reading, &files)
@@ -333,10 +335,12 @@ const TOOLS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// does anything run, wait or reserve without a reason?
 async fn keep_house(app: Arc<App>, library: Arc<Library>) {
     // To a model, a tool that is not there yet does not exist: whoever went on at once after
-    // a restart would do without.
-    if tokio::time::timeout(TOOLS_PATIENCE, stock(&app, &library)).await.is_err() {
-        tracing::warn!("a tool server cannot be reached: agents go on without its tools");
+    // a restart would do without. Agents of a server that takes longer wait for it; others
+    // do not.
+    if tokio::time::timeout(TOOLS_PATIENCE, app.tools.started()).await.is_err() {
+        tracing::warn!("a tool server cannot be reached yet: agents that use it wait");
     }
+    stock(&app, &library);
     if let Some(agents) = &app.agents {
         agents.configure(&app.live.load().config);
     }
@@ -345,26 +349,28 @@ async fn keep_house(app: Arc<App>, library: Arc<Library>) {
     loop {
         look.tick().await;
         rounds = rounds.wrapping_add(1);
-        if rounds.is_multiple_of(RECONCILE_EVERY)
-            && let Some(Err(what)) = app.agents.as_ref().map(|agents| agents.desk.check())
-        {
-            tracing::error!(%what, "the books of agents do not balance: please report this");
+        if let Some(agents) = app.agents.as_ref().filter(|_| rounds.is_multiple_of(RECONCILE_EVERY)) {
+            agents.desk.forget_who_left();
+            if let Err(what) = agents.desk.check() {
+                tracing::error!(%what, "the books of agents do not balance: please report this");
+            }
         }
-        stock(&app, &library).await;
+        stock(&app, &library);
     }
 }
 
 /// Tells the library which tools there are.
-async fn stock(app: &App, library: &Library) {
-    let cards = app.tools.list().await;
-    let tools = cards.into_iter().map(|card| Tool {
+fn stock(app: &App, library: &Library) {
+    // Asked first: one that comes up between the two is looked at again, not missed.
+    let coming = app.tools.starting();
+    let tools = app.tools.known().into_iter().map(|card| Tool {
         name: card.name,
         about: card.about,
         schema: card.schema,
         class: card.class,
         undo: card.undo,
     });
-    library.stock(tools.collect());
+    library.stock(tools.collect(), coming);
 }
 
 /// This installation's name, made at its first start: what idempotency keys begin with.
@@ -374,14 +380,17 @@ async fn stock(app: &App, library: &Library) {
 #[expect(clippy::disallowed_methods, reason = "at start, before anything is served")]
 pub fn installation(data: &Path) -> Result<Arc<str>, String> {
     let path = data.join("installation");
-    if let Ok(name) = std::fs::read_to_string(&path)
-        && !name.trim().is_empty()
-    {
-        return Ok(name.trim().into());
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().into()),
+        // A power cut may have left nothing, or no text.
+        Ok(_) => {}
+        Err(why) if matches!(why.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {}
+        // Another name would make every receiver take a call that it knows for a new one.
+        Err(why) => return Err(format!("{}: {why}", path.display())),
     }
     // What is told now must be what is read later: receivers know a call again by it.
     let name = &uuid::Uuid::new_v4().simple().to_string()[..16];
-    std::fs::write(&path, name).map_err(|why| format!("{}: {why}", path.display()))?;
+    library::write_durably(&path, name)?;
     Ok(name.into())
 }
 

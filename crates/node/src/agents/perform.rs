@@ -2,17 +2,20 @@
 //! task that reports once, unless it is dropped before.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::Perform;
 use seawall_kernel::agents::input::Report;
 use seawall_model::code::{Blame, Retry};
-use seawall_model::effect::{Answer, Spend, Work};
+use seawall_model::effect::{Answer, EffectId, Spend, Work};
 use seawall_model::limits::PAYLOAD_BYTES_INLINE;
-use seawall_model::{At, Code, Fault, MicroUsd, Payload, Tokens, Usage};
-use seawall_store::journal::Blobs;
+use seawall_model::{At, Code, EffectClass, Fault, MicroUsd, Payload, Tokens, Usage};
+use seawall_store::Error;
+use seawall_store::journal::{Blobs, Reader};
 use seawall_wire::talk;
+use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::clock;
@@ -21,13 +24,18 @@ use crate::gateway::inside::{self, Inside};
 use crate::tasks::Kind;
 use crate::tools::{Call, Outcome};
 
-use super::desk::{Desk, Job, Look};
+use super::desk::{Desk, Flight, Job, Look};
 use super::stream::{Speaker, Talk};
 
-/// Begins an effect whose request or arguments are `body`.
+/// Begins an effect whose request or arguments are `body`, unless it was stopped meanwhile.
 pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, body: &[u8]) {
-    let mut dropped = desk.fly(perform.effect);
     let (effect, address) = (perform.effect, perform.address.clone());
+    let Some(Flight { number, mut dropped, .. }) = desk.fly(effect) else {
+        // It is ready as before, if its run still wants it.
+        let why = "stopped before it was sent".into();
+        let report = Report::NotDone { code: Code::RunStopped, why, retry_after: None, counts: false };
+        return desk.tell(Input::Report { effect, address, report });
+    };
     let (inner, desk, blobs) = (app.clone(), desk.clone(), blobs.clone());
     let body = Bytes::copy_from_slice(body);
     app.tasks.spawn(Kind::Effect, async move {
@@ -35,7 +43,11 @@ pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, 
             match &perform.work {
                 Work::Model { .. } => Some(model(&inner, &perform, body).await),
                 Work::Tool { tool, undo, .. } => {
-                    let tool = if perform.undo { undo.clone().unwrap_or_else(|| tool.clone()) } else { tool.clone() };
+                    let tool = if perform.undo {
+                        undo.clone().unwrap_or_else(|| tool.clone())
+                    } else {
+                        tool.clone()
+                    };
                     Some(call(&inner, &perform, tool, &body).await)
                 }
                 _ => None,
@@ -47,19 +59,47 @@ pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, 
             // Its run was stopped, or nobody waits for it any longer.
             _ = &mut dropped => None,
         };
-        desk.land(effect);
-        match report {
-            // Written to the disk by a worker, which may wait for it.
-            Some(report) if is_large(&report) => {
-                let teller = desk.clone();
-                desk.put(Job::Read(Look(Box::new(move |_| {
-                    teller.tell(Input::Report { effect, address, report: stowed(&blobs, report) });
-                }))));
-            }
-            Some(report) => desk.tell(Input::Report { effect, address, report }),
-            None => {}
+        if let Some(report) = report
+            && let Some(report) = kept(&desk, &blobs, &perform.work, report).await
+        {
+            desk.tell(Input::Report { effect, address, report });
         }
+        desk.land(effect, number);
     });
+}
+
+/// What was done is done: a disk that has no room for the answer now is tried so often,
+const KEEP_TRIES: u32 = 30;
+/// with such a pause.
+const KEEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// The report, its answer in the blob store if it is too large for a record. A worker puts
+/// it there, as it may wait for the disk. `None` if the workers have gone home.
+async fn kept(desk: &Arc<Desk>, blobs: &Blobs, work: &Work, report: Report) -> Option<Report> {
+    if !is_large(&report) {
+        return Some(report);
+    }
+    let report = Arc::new(report);
+    let mut tries = 1;
+    loop {
+        let (sender, receiver) = oneshot::channel();
+        let (blobs, large) = (blobs.clone(), report.clone());
+        let stow = move |_: &Reader| drop(sender.send(stowed(&blobs, &large)));
+        desk.put(Job::Read(Look(Box::new(stow))));
+        match receiver.await.ok()? {
+            Ok(report) => return Some(report),
+            Err(why) if tries == KEEP_TRIES => return Some(unkept(work, &report, &why)),
+            Err(why) => {
+                tracing::warn!(%why, tries, "an answer cannot be kept; it is tried again");
+                if matches!(why, Error::Full) {
+                    desk.note_full();
+                }
+            }
+        }
+        tries += 1;
+        // sleeps because nothing tells when a disk works again
+        tokio::time::sleep(KEEP_PAUSE).await;
+    }
 }
 
 /// Is its answer too large for a record?
@@ -69,20 +109,33 @@ fn is_large(report: &Report) -> bool {
 }
 
 /// A large answer goes to the blob store before a record names it.
-fn stowed(blobs: &Blobs, report: Report) -> Report {
-    let Report::Done { answer, used } = report else { return report };
-    let put = |payload: Payload| match payload {
-        Payload::Here(bytes) if bytes.len() as u64 > PAYLOAD_BYTES_INLINE => {
-            blobs.put(bytes.to_vec())
+fn stowed(blobs: &Blobs, report: &Report) -> Result<Report, Error> {
+    let Report::Done { answer, used } = report else { return Ok(report.clone()) };
+    let put = |payload: &Payload| match payload {
+        Payload::Here(bytes) if bytes.len() as u64 > PAYLOAD_BYTES_INLINE => blobs.put(bytes.to_vec()),
+        small => Ok(small.clone()),
+    };
+    let answer = match answer {
+        Answer::Done(body) => Answer::Done(put(body)?),
+        Answer::Error(body) => Answer::Error(put(body)?),
+        failed @ Answer::Failed { .. } => failed.clone(),
+    };
+    Ok(Report::Done { answer, used: *used })
+}
+
+/// What is told of something that was done, and whose answer is lost. Of a tool never that
+/// it failed: that would invite the agent to do it once more.
+fn unkept(work: &Work, report: &Report, why: &Error) -> Report {
+    let used = match report {
+        Report::Done { used, .. } => *used,
+        _ => Spend::default(),
+    };
+    let answer = match work {
+        Work::Tool { .. } => {
+            Answer::Error(format!("done; its answer could not be kept: {why}").into_bytes().into())
         }
-        small => Ok(small),
+        _ => Answer::Failed { code: Code::DiskFull, why: why.to_string().into() },
     };
-    let kept = match answer {
-        Answer::Done(body) => put(body).map(Answer::Done),
-        Answer::Error(body) => put(body).map(Answer::Error),
-        failed @ Answer::Failed { .. } => Ok(failed),
-    };
-    let answer = kept.unwrap_or_else(|why| Answer::Failed { code: Code::DiskFull, why: why.to_string().into() });
     Report::Done { answer, used }
 }
 
@@ -122,7 +175,8 @@ async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
 
 /// What a model's answer cost, by the engine's own count.
 fn spent(app: &App, perform: &Perform, usage: Option<Usage>) -> Spend {
-    let usage = usage.unwrap_or_default();
+    // One that does not count is taken to have used all that was laid by for it.
+    let Some(usage) = usage else { return perform.reserved };
     let live = app.live.load();
     let route = crate::gateway::ask::resolve(&live, perform.work.object());
     let money = route.map_or(MicroUsd(0), |route| route.price.of(&usage));
@@ -161,17 +215,36 @@ async fn call(app: &Arc<App>, perform: &Perform, tool: Arc<str>, args: &[u8]) ->
         let why = "its arguments are not JSON".into();
         return Report::Done { answer: Answer::Failed { code: Code::BadJson, why }, used: Spend::default() };
     };
-    let undo = if perform.undo { "-undo" } else { "" };
-    let key = format!("{}-{}{undo}", app.installation, perform.effect).into();
+    // What was undone and is done once more is another deed.
+    let redone =
+        perform.class == EffectClass::Compensable && matches!(perform.work, Work::Tool { undo: Some(_), .. });
+    let attempt = redone.then_some(perform.attempt);
+    let key = key(&app.installation, perform.effect, attempt, perform.undo).into();
     let call = Call { tool, args: args.into(), key, deadline: deadline(perform.until) };
-    match app.tools.call(call).await {
+    told(perform.class, app.tools.call(call).await)
+}
+
+/// By this the other side knows the effect again; with the attempt where each is a deed of
+/// its own: by the first one's key what is done again after it was undone would be taken
+/// for done.
+fn key(installation: &str, effect: EffectId, attempt: Option<u32>, undo: bool) -> String {
+    let attempt = attempt.map(|attempt| format!("-{attempt}")).unwrap_or_default();
+    format!("{installation}-{effect}{attempt}{}", if undo { "-undo" } else { "" })
+}
+
+/// What the kernel is told of a call.
+fn told(class: EffectClass, outcome: Outcome) -> Report {
+    match outcome {
         Outcome::Done { text, is_error: false } => {
             Report::Done { answer: Answer::Done(text.into()), used: Spend::default() }
         }
         Outcome::Done { text, is_error: true } => {
             Report::Done { answer: Answer::Error(text.into()), used: Spend::default() }
         }
-        Outcome::Failed { sent: true, why, .. } => Report::Lost { code: Code::ToolFailed, why: why.into() },
+        // Twice is as good as once: only whether and when it is worth another attempt matters.
+        Outcome::Failed { sent: true, why, .. } if !class.repeats() => {
+            Report::Lost { code: Code::ToolFailed, why: why.into() }
+        }
         Outcome::Failed { retry: true, retry_after, why, .. } => {
             Report::NotDone { code: Code::ToolFailed, why: why.into(), retry_after, counts: true }
         }
@@ -207,5 +280,43 @@ fn take_out(value: &mut serde_json::Value, steps: &[&str]) {
             }
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::{Millis, RunKey};
+
+    use super::*;
+
+    fn failed(retry: bool, sent: bool) -> Outcome {
+        Outcome::Failed { retry, sent, retry_after: Some(Millis(7_000)), why: "why".into() }
+    }
+
+    #[test]
+    fn what_may_be_repeated_waits_as_long_as_the_tool_asks() {
+        for class in [EffectClass::Read, EffectClass::Idempotent] {
+            let again = told(class, failed(true, true));
+            assert!(matches!(again, Report::NotDone { retry_after: Some(Millis(7_000)), counts: true, .. }));
+            let never = told(class, failed(false, true));
+            assert!(matches!(never, Report::Done { answer: Answer::Failed { .. }, .. }));
+        }
+        for class in [EffectClass::Compensable, EffectClass::Irreversible] {
+            assert!(matches!(told(class, failed(true, true)), Report::Lost { .. }));
+            assert!(matches!(told(class, failed(true, false)), Report::NotDone { .. }));
+        }
+    }
+
+    #[test]
+    fn what_is_done_again_after_it_was_undone_has_another_key() {
+        let effect = EffectId { run: RunKey::new(3, 1), number: 7 };
+        let keys = [
+            key("home", effect, None, false),
+            key("home", effect, Some(1), false),
+            key("home", effect, Some(1), true),
+            key("home", effect, Some(2), false),
+        ];
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len(), "{keys:?}");
+        assert_eq!(key("home", effect, None, false), format!("home-{effect}"));
     }
 }

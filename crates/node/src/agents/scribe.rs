@@ -26,6 +26,9 @@ const ROOM_EVERY: Millis = Millis(1_000);
 /// How often records that need not be kept are looked for.
 const PRUNE_EVERY: Millis = Millis(10_000);
 
+/// While there is something to write, tidying up rests so many times as long as it took.
+const BUSY_SHARE: u64 = 4;
+
 /// Records as they become durable, for whoever listens.
 pub type Events = broadcast::Sender<Arc<Entry>>;
 
@@ -53,8 +56,16 @@ pub struct Scribe {
     kept: Kept,
     has_room: bool,
     room_at: At,
+    /// A round of cutting back began then,
     pruned_at: At,
+    /// and this much is left to do of it.
+    pruning: Option<Retention>,
+    /// A sweep began then,
     swept_at: At,
+    /// and is not over.
+    sweeping: bool,
+    /// While there is something to write, nothing is tidied up before then.
+    tidy_at: At,
 }
 
 impl std::fmt::Debug for Scribe {
@@ -68,13 +79,26 @@ impl Scribe {
     #[must_use]
     pub fn new(journal: Journal, desk: Arc<Desk>, events: Events, kept: Kept) -> Self {
         let now = clock::now();
-        Self { journal, desk, events, kept, has_room: true, room_at: now, pruned_at: now, swept_at: now }
+        Self {
+            journal,
+            desk,
+            events,
+            kept,
+            has_room: true,
+            room_at: now,
+            pruned_at: now,
+            pruning: None,
+            swept_at: now,
+            sweeping: false,
+            tidy_at: now,
+        }
     }
 
     /// Writes until the desk is closed.
     pub fn work(mut self) {
         loop {
-            let Pile { batch, loads, values, over } = self.desk.pile(IDLE);
+            let patience = if self.is_tidy() { IDLE } else { Duration::ZERO };
+            let Pile { batch, loads, values, over } = self.desk.pile(patience);
             let quiet = batch.is_empty() && loads.is_empty() && values.is_empty();
             let mut inputs = self.write(batch, over);
             inputs.extend(loads.into_iter().map(|address| self.load(address)));
@@ -89,9 +113,7 @@ impl Scribe {
                 break;
             }
             self.look_after_room();
-            if quiet {
-                self.prune();
-            }
+            self.tidy(quiet);
         }
         if let Err(why) = self.journal.close() {
             tracing::error!(%why, "the journal was not closed; what was durable is");
@@ -118,6 +140,13 @@ impl Scribe {
             tries += 1;
             if over && tries > 10 {
                 return Vec::new();
+            }
+            if matches!(why, Error::Full) {
+                // Older records go sooner: nothing else makes room while nothing is written.
+                let retention = self.retention(0);
+                if self.journal.prune(&retention).is_ok_and(|pruned| pruned.more) {
+                    continue;
+                }
             }
             pause();
         }
@@ -179,7 +208,8 @@ impl Scribe {
         }
         self.room_at = now;
         let room = self.journal.room(self.kept.bytes_max).unwrap_or(Room::None);
-        let has_room = room == Room::Plenty;
+        // Payloads are put by workers: what they meet the journal itself does not.
+        let has_room = room == Room::Plenty && !self.desk.was_full();
         if has_room != self.has_room {
             self.has_room = has_room;
             tracing::warn!(has_room, "the journal's disk budget: new runs begin only while there is room");
@@ -187,27 +217,50 @@ impl Scribe {
         }
     }
 
-    fn prune(&mut self) {
+    /// What is kept, where journal and blobs may be so large.
+    fn retention(&self, bytes_max: u64) -> Retention {
+        let now = clock::wall(clock::now());
+        let before = |span: Millis| At(now.0.saturating_sub(span.micros()));
+        Retention { since: before(self.kept.span), bytes_max, floor: before(SPAN_MIN) }
+    }
+
+    /// Is there nothing to tidy up before the next round?
+    fn is_tidy(&self) -> bool {
+        self.pruning.is_none() && !self.sweeping
+    }
+
+    /// Takes one step of cutting back or sweeping up, if one is due: at once while nothing
+    /// is to be written, else between what is, for a small share of the time.
+    fn tidy(&mut self, quiet: bool) {
         let now = clock::now();
-        if now.since(self.pruned_at) < PRUNE_EVERY {
+        if now.since(self.pruned_at) >= PRUNE_EVERY && self.pruning.is_none() {
+            self.pruned_at = now;
+            // For the whole round: what becomes old meanwhile is the next one's.
+            self.pruning = Some(self.retention(self.kept.bytes_max / 2));
+        }
+        if now.since(self.swept_at) >= SWEEP_EVERY && !self.sweeping {
+            self.swept_at = now;
+            self.sweeping = true;
+        }
+        if self.is_tidy() || !quiet && now < self.tidy_at {
             return;
         }
-        self.pruned_at = now;
-        let before = |span: Millis| At(clock::wall(now).0.saturating_sub(span.micros()));
-        let retention = Retention {
-            since: before(self.kept.span),
-            bytes_max: self.kept.bytes_max / 2,
-            floor: before(SPAN_MIN),
-        };
-        if let Err(why) = self.journal.prune(&retention) {
-            tracing::warn!(%why, "old records were not removed");
-        }
-        if now.since(self.swept_at) >= SWEEP_EVERY {
-            self.swept_at = now;
-            if let Err(why) = self.journal.sweep() {
+        if let Some(retention) = self.pruning {
+            let pruned = self.journal.prune(&retention);
+            let more = pruned.map(|pruned| pruned.more).unwrap_or_else(|why| {
+                tracing::warn!(%why, "old records were not removed");
+                false
+            });
+            self.pruning = Some(retention).filter(|_| more);
+        } else {
+            let swept = self.journal.sweep();
+            self.sweeping = swept.map(|swept| !swept.done).unwrap_or_else(|why| {
                 tracing::warn!(%why, "old payloads were not removed");
-            }
+                false
+            });
         }
+        let after = clock::now();
+        self.tidy_at = At(after.0.saturating_add(after.micros_since(now).saturating_mul(BUSY_SHARE)));
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::{Grant, Perform};
@@ -11,11 +12,12 @@ use seawall_kernel::agents::input::Report;
 use seawall_model::durable::Item;
 use seawall_model::effect::{Answer, Spend, Work};
 use seawall_model::journal::{Change, Commit, Ending, Next};
-use seawall_model::{Code, Payload, RunKey, Tokens};
+use seawall_model::{Code, Millis, Payload, RunKey, Tokens};
 use seawall_store::Error;
 use seawall_store::journal::{Blobs, Reader};
 
 use crate::app::App;
+use crate::tasks::Kind;
 
 use super::desk::{Desk, Job};
 use super::handler::{self, Terms, View};
@@ -25,6 +27,28 @@ use super::perform;
 
 /// Values that a search looks at.
 const SEARCHED_MAX: usize = 2_000;
+
+/// A job that must wait, for the disk or for a tool server, is looked at again after this.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A turn that a disk in trouble did not let be taken so often fails: what is wrong may be
+/// the agent's. While the disk is full it only waits.
+const TRIES_MAX: u32 = 60;
+
+/// Why a turn was not taken.
+enum Trouble {
+    /// The disk, by no fault of the agent.
+    Disk(Error),
+    /// Tools that it is offered are not known yet.
+    Tools,
+    /// The agent's own, or nobody knows.
+    Own(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(why: Error) -> Self {
+        if passes(&why) { Self::Disk(why) } else { Self::Own(why.to_string()) }
+    }
+}
 
 /// One worker.
 pub struct Worker {
@@ -53,42 +77,74 @@ impl Worker {
     pub fn work(self) {
         while let Some(job) = self.desk.job() {
             match job {
-                Job::Turn(grant) => self.turn(*grant),
+                Job::Turn(grant, tries) => self.turn(grant, tries),
                 Job::Perform(perform) => self.perform(*perform),
                 Job::Read(look) => (look.0)(&self.reader),
             }
         }
     }
 
-    fn turn(&self, grant: Grant) {
-        let (address, token) = (grant.address.clone(), grant.token);
-        let input = match self.take_turn(grant) {
-            Ok(commit) => Input::Commit { address, token, commit: Box::new(commit) },
-            Err(why) => {
-                tracing::warn!(agent = %address, %why, "a turn failed");
-                Input::Stumble { address, token, why: why.into() }
+    fn turn(&self, grant: Box<Grant>, tries: u32) {
+        let why = match self.take_turn(&grant) {
+            Ok(commit) => {
+                let Grant { address, token, .. } = *grant;
+                return self.desk.tell(Input::Commit { address, token, commit: Box::new(commit) });
             }
+            Err(Trouble::Tools) => return self.later(grant, tries),
+            Err(Trouble::Disk(why)) if tries < TRIES_MAX || matches!(why, Error::Full) => {
+                if matches!(why, Error::Full) {
+                    self.desk.note_full();
+                }
+                if tries == 0 {
+                    tracing::warn!(agent = %grant.address, %why, "a turn waits for the disk");
+                }
+                return self.later(grant, tries.saturating_add(1));
+            }
+            Err(Trouble::Disk(why)) => why.to_string(),
+            Err(Trouble::Own(why)) => why,
         };
-        self.desk.tell(input);
+        let Grant { address, token, .. } = *grant;
+        tracing::warn!(agent = %address, %why, "a turn failed");
+        self.desk.tell(Input::Stumble { address, token, why: why.into() });
     }
 
-    fn take_turn(&self, grant: Grant) -> Result<Commit, String> {
+    /// The turn is taken after a pause. Its place stays taken, and so no more turns wait
+    /// than may be under way.
+    fn later(&self, grant: Box<Grant>, tries: u32) {
+        let desk = self.desk.clone();
+        self.app.tasks.spawn(Kind::Effect, async move {
+            // sleeps because nothing tells when a disk works again, or a server answers
+            tokio::time::sleep(PAUSE).await;
+            desk.put_back(Job::Turn(grant, tries));
+        });
+    }
+
+    fn take_turn(&self, grant: &Grant) -> Result<Commit, Trouble> {
         let kind = grant.address.agent.kind();
-        let definition = self
-            .library
-            .version(kind, &grant.run.version)
-            .ok_or_else(|| format!("version {} of `{kind}` is not known any more", grant.run.version))?;
+        let definition = self.library.version(kind, &grant.run.version).ok_or_else(|| {
+            Trouble::Own(format!("version {} of `{kind}` is not known any more", grant.run.version))
+        })?;
         let kit = self.library.kit(&definition);
-        let state = self.state(grant.run.key).map_err(in_words)?;
-        let mut run = grant.run;
-        run.task = self.open(&run.task).map_err(in_words)?;
-        let items = grant.items.into_iter().map(|item| self.open_item(item)).collect::<Result<Vec<_>, _>>();
-        let items = items.map_err(in_words)?;
-        let view = View { run: &run, now: grant.at, items: &items, state: &state, terms: self.terms(&definition.model) };
+        // To a model, a tool that is not there yet does not exist.
+        if self.library.is_coming(&kit) {
+            return Err(Trouble::Tools);
+        }
+        let state = self.state(grant.run.key)?;
+        let mut run = grant.run.clone();
+        run.task = self.open(&run.task)?;
+        let items =
+            grant.items.iter().cloned().map(|item| self.open_item(item)).collect::<Result<Vec<_>, _>>()?;
+        let view = View {
+            run: &run,
+            now: grant.at,
+            items: &items,
+            state: &state,
+            terms: self.terms(&definition.model),
+        };
         // A mistake in a handler is one agent's failure, not the process's.
         let turn = catch_unwind(AssertUnwindSafe(|| handler::turn(&definition, &kit, &view)));
-        let commit = turn.map_err(|_| "the handler panicked (above)".to_owned())?;
-        self.stow(commit).map_err(in_words)
+        let commit = turn.map_err(|_| Trouble::Own("the handler panicked (above)".to_owned()))?;
+        Ok(self.stow(commit)?)
     }
 
     fn terms(&self, model: &str) -> Terms {
@@ -100,7 +156,11 @@ impl Worker {
                 price: route.price,
             },
             // The call itself will say that there is no such model.
-            Err(_) => Terms { output_tokens_max: Tokens(4_096), context_tokens_max: None, price: Default::default() },
+            Err(_) => Terms {
+                output_tokens_max: Tokens(4_096),
+                context_tokens_max: None,
+                price: Default::default(),
+            },
         }
     }
 
@@ -181,7 +241,9 @@ impl Worker {
             Ok(Some(Payload::Here(body))) => {
                 perform::begin(&self.app, &self.desk, &self.blobs, perform, &body);
             }
-            Ok(_) => self.desk.tell(Input::Report { effect, address, report: failed(Code::Internal, "unread") }),
+            Ok(_) => {
+                self.desk.tell(Input::Report { effect, address, report: failed(Code::Internal, "unread") })
+            }
             Err(report) => self.desk.tell(Input::Report { effect, address, report }),
         }
     }
@@ -190,7 +252,8 @@ impl Worker {
     fn request(&self, perform: &Perform, recipe: &Payload) -> Result<Payload, Report> {
         let kind = perform.address.agent.kind();
         let definition = self.library.version(kind, &perform.version);
-        let definition = definition.ok_or_else(|| failed(Code::AgentUnknown, "its version is not known any more"))?;
+        let definition =
+            definition.ok_or_else(|| failed(Code::AgentUnknown, "its version is not known any more"))?;
         let kit = self.library.kit(&definition);
         let state = self.state(perform.effect.run).map_err(unread)?;
         let recipe = self.open(recipe).map_err(unread)?;
@@ -264,12 +327,14 @@ fn failed(code: Code, why: &str) -> Report {
     Report::Done { answer: Answer::Failed { code, why: why.into() }, used: Spend::default() }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]
-fn unread(why: Error) -> Report {
-    Report::NotDone { code: Code::Internal, why: why.to_string().into(), retry_after: None, counts: true }
+/// May it be otherwise in a moment?
+fn passes(why: &Error) -> bool {
+    matches!(why, Error::Full | Error::Busy | Error::Failed { .. })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it is the last that is seen of it")]
-fn in_words(why: Error) -> String {
-    why.to_string()
+fn unread(why: Error) -> Report {
+    let passes = passes(&why);
+    let retry_after = passes.then_some(Millis(1_000));
+    Report::NotDone { code: Code::Internal, why: why.to_string().into(), retry_after, counts: !passes }
 }

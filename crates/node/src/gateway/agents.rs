@@ -30,7 +30,7 @@ use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::Reply as Said;
 use seawall_kernel::agents::input::Ticket;
 use seawall_model::code::Retry;
-use seawall_model::{At, Code, EffectId, Fault, Millis, Payload, Protocol, RunKey, limits};
+use seawall_model::{Agent, At, Code, EffectId, Fault, Millis, Payload, Protocol, RunKey, Tenant, limits};
 use seawall_store::Error;
 use seawall_store::journal::Reader;
 use serde_json::Value;
@@ -165,6 +165,11 @@ impl Request<'_> {
                 Err(Fault::new(Code::DiskFull, message).after(Millis(5_000)))
             }
         }
+    }
+
+    /// May whoever asks set this agent to work, by the key's and the tenant's `models`?
+    fn may_use(&self, tenant: &Tenant, agent: &Agent) -> Result<(), Fault> {
+        self.who.may_use(&self.app.live.load(), tenant, agent)
     }
 
     /// The fields of the body.

@@ -100,13 +100,36 @@ impl Toolbox {
     /// time, at most [`seawall_model::limits::TOOL_START_MS_MAX`]; one that is down lists
     /// what it had.
     pub async fn list(&self) -> Vec<ToolCard> {
-        let tools = self.0.tools.load_full();
+        self.started().await;
+        self.known()
+    }
+
+    /// Every tool that is known now, by name.
+    #[must_use]
+    pub fn known(&self) -> Vec<ToolCard> {
+        let tools = self.0.tools.load();
         let mut cards: Vec<ToolCard> = tools.http.values().map(|tool| tool.card()).collect();
         for link in tools.servers.values() {
-            cards.extend(link.cards().await.iter().cloned());
+            cards.extend(link.known().iter().cloned());
         }
         cards.sort_by(|a, b| a.name.cmp(&b.name));
         cards
+    }
+
+    /// Comes when every server has been tried.
+    pub async fn started(&self) {
+        let tools = self.0.tools.load_full();
+        for link in tools.servers.values() {
+            link.cards().await;
+        }
+    }
+
+    /// The servers that have not yet been tried to the end, by name.
+    #[must_use]
+    pub fn starting(&self) -> Vec<Arc<str>> {
+        let tools = self.0.tools.load();
+        let starting = tools.servers.iter().filter(|(_, link)| link.is_starting());
+        starting.map(|(name, _)| name.clone()).collect()
     }
 
     /// The card of one tool, likewise.

@@ -13,7 +13,7 @@ pub struct Call {
     pub tool: Arc<str>,
     /// Its arguments: the text of a JSON object. Empty text is an empty object.
     pub args: Arc<str>,
-    /// Names the effect: equal for every attempt at it. The other side may know a call again
+    /// Names the effect: equal for every attempt at it, unless it was undone in between. The other side may know a call again
     /// by it (`Idempotency-Key`, or `seawall/idempotency-key` in MCP's `_meta`).
     pub key: Arc<str>,
     /// It is given up then, or after the tool's own timeout.

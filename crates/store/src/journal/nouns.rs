@@ -81,7 +81,7 @@ variants!(Stage {
 });
 fields!(Pending { id, tag, work, class, ruling, reserved, twin, stage, attempts, asked, until, child });
 fields!(Twin { work, answer, count, quick });
-fields!(Progress { twins, still, letters, rung, rests });
+fields!(Progress { twins, still, letters, rung, rests, touched });
 fields!(AgentRow {
     address,
     shard,

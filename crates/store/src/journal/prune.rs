@@ -7,10 +7,15 @@
 //! to go on stands in records alone. Runs go from the leaves of their tree up, so that
 //! what is above a live run stays.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
+use seawall_model::durable::{AgentRow, Stage};
 use seawall_model::{At, limits};
 
 use super::Journal;
+use super::codec::decode;
+use super::rows::{needs, run_key};
 use crate::{Error, column};
 
 /// What is kept.
@@ -51,7 +56,7 @@ impl Journal {
         let transaction = self.reader.conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let pruned = Pruned {
             records: cut(&transaction, before)?,
-            runs: drop_runs(&transaction, before)?,
+            runs: drop_runs(&transaction, before, &doubted(&transaction)?)?,
             agents: drop_agents(&transaction)?,
             more: false,
         };
@@ -91,18 +96,33 @@ fn cut(transaction: &Transaction<'_>, before: At) -> Result<u64, Error> {
     Ok(deleted as u64)
 }
 
-/// Runs that were over before then, and have none below them.
-fn drop_runs(transaction: &Transaction<'_>, before: At) -> Result<u64, Error> {
+/// Runs of which an effect is in doubt: whoever looks into it needs to know what it was for.
+fn doubted(transaction: &Transaction<'_>) -> Result<BTreeSet<i64>, Error> {
+    let mut wanted =
+        transaction.prepare_cached("SELECT body FROM agents WHERE needs > 0 AND needs & ?1 > 0")?;
+    let mut rows = wanted.query([needs::DOUBT])?;
+    let mut runs = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        let agent: AgentRow = decode("agent", row.get_ref(0)?.as_blob()?)?;
+        let doubts = agent.pending.iter().filter(|row| matches!(row.stage, Stage::Doubtful { .. }));
+        runs.extend(doubts.map(|row| run_key(row.id.run)));
+    }
+    Ok(runs)
+}
+
+/// Runs that were over before then, have none below them, and are not to be kept.
+fn drop_runs(transaction: &Transaction<'_>, before: At, kept: &BTreeSet<i64>) -> Result<u64, Error> {
     let mut old = transaction.prepare_cached(
         "SELECT key FROM runs WHERE ended IS NOT NULL AND ended < ?1
              AND NOT EXISTS (SELECT 1 FROM runs AS below WHERE below.parent = runs.key)
          ORDER BY ended LIMIT ?2",
     )?;
     let rows = old
-        .query_map(params![column::time(before), column::count(limits::PRUNE_ROWS_MAX)], |row| {
+        .query_map(params![column::time(before), column::count(limits::PRUNE_ROWS_MAX + kept.len())], |row| {
             row.get::<_, i64>(0)
         })?;
-    let keys = rows.collect::<Result<Vec<_>, _>>()?;
+    let mut keys = rows.collect::<Result<Vec<_>, _>>()?;
+    keys.retain(|key| !kept.contains(key));
     let mut state = transaction.prepare_cached("DELETE FROM state WHERE run = ?1")?;
     let mut run = transaction.prepare_cached("DELETE FROM runs WHERE key = ?1")?;
     for key in &keys {

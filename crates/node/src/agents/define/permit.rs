@@ -95,7 +95,14 @@ pub(super) fn read(r: &mut Reading<'_>, root: &mut Section<'_>, kind: &str, name
             continue;
         }
         for (pattern, line) in &patterns {
-            check_pattern(r, &format!("{path}.{verdict}"), pattern, *line);
+            let key = format!("{path}.{verdict}");
+            check_pattern(r, &key, pattern, *line);
+            if verdict == "redact" && !is_outside(pattern) {
+                let what = format!(
+                    "{pattern:?} is more than tools from outside, and only their arguments can be taken out"
+                );
+                r.problems.add(Some(*line), key, what, "name the server, such as crm.*, or deny it");
+            }
         }
         let then = match verdict {
             "allow" => Verdict::Allow,
@@ -120,6 +127,14 @@ pub(super) fn read(r: &mut Reading<'_>, root: &mut Section<'_>, kind: &str, name
         r.problem("permissions", error.to_string(), "");
     }
     rules
+}
+
+/// Is a pattern of tools from outside only? Of what the runtime does itself nothing can be
+/// taken out.
+fn is_outside(pattern: &str) -> bool {
+    let fits = Pattern::new(pattern);
+    let inside = ["model:", "agent:"].iter().any(|prefix| pattern.starts_with(prefix));
+    !inside && !handler::BUILTINS.iter().any(|builtin| fits.fits(builtin))
 }
 
 fn read_conditions(r: &mut Reading<'_>, section: &mut Section<'_>) -> Vec<Condition> {

@@ -156,6 +156,22 @@ fn a_schema_that_would_not_be_checked_is_refused() {
 }
 
 #[test]
+fn only_arguments_of_tools_from_outside_are_taken_out() {
+    let text = |what: &str| {
+        format!(
+            "model = \"m\"\ninstructions = \"x\"\n[[permissions]]\nredact = [\"{what}\"]\nfields = [\"args.a\"]\n"
+        )
+    };
+    for sound in ["crm.lookup", "crm.*", "weather"] {
+        assert!(Definition::from_toml("x", &text(sound)).is_ok(), "{sound}");
+    }
+    for unsound in ["*", "store.put", "store.*", "message.send", "model:fast", "agent:payer"] {
+        let problems = Definition::from_toml("x", &text(unsound)).expect_err("problems");
+        assert!(shown(&problems).contains("line 4: permissions[0].redact: "), "{}", shown(&problems));
+    }
+}
+
+#[test]
 fn json_says_the_same_as_toml() {
     let mut value = serde_json::Map::new();
     let tree = toml::de::DeTable::parse(WHOLE).expect("TOML");

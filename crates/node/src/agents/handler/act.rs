@@ -11,8 +11,9 @@ use super::kit::{How, Offered};
 use super::memo::Waiting;
 use super::{first_bytes, text};
 
-/// Bytes of one fact: what is longer is content, and no rule is about it but by its start.
-const FACT_BYTES_MAX: usize = 4 << 10;
+/// Bytes of one fact, more than the longest answers of models. A call with a longer one is
+/// refused: of what were cut off, a rule could not see what it forbids.
+const FACT_BYTES_MAX: usize = 256 << 10;
 /// What a failed tool says is told up to here.
 const ERROR_BYTES_MAX: usize = 8 << 10;
 
@@ -166,7 +167,10 @@ fn push(path: &str, value: &str, facts: &mut Vec<Fact>) -> Result<(), String> {
     if facts.len() >= limits::FACTS_MAX {
         return Err(format!("the arguments hold more than {} values", limits::FACTS_MAX));
     }
-    let (value, _) = first_bytes(value, FACT_BYTES_MAX);
+    if value.len() > FACT_BYTES_MAX {
+        let (path, _) = first_bytes(path, 100);
+        return Err(format!("{path} is longer than {FACT_BYTES_MAX} bytes: write less"));
+    }
     facts.push(Fact { name: path.into(), value: value.into() });
     Ok(())
 }

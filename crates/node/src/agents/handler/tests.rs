@@ -277,6 +277,20 @@ fn tools_are_called_together_and_what_is_wrong_is_told_to_the_model() {
 }
 
 #[test]
+fn rules_see_the_whole_of_long_arguments_or_the_call_is_refused() {
+    let mut play = Play::new(&format!("{PLAIN}tools = [\"docs.search\"]\n"), "Look.");
+    play.turn();
+    let blanks = |count: usize| format!("{{\"q\":\"{}secret\"}}", " ".repeat(count));
+    play.calls(&[("a", "docs__search", &blanks(100_000)), ("b", "docs__search", &blanks(300_000))]);
+    let fact = play.under_way["t/a"].1.facts.iter().find(|fact| &*fact.name == "args.q").expect("its fact");
+    assert!(fact.value.len() == 100_006 && fact.value.ends_with("secret"));
+    assert!(!play.under_way.contains_key("t/b"));
+    play.answer("t/a", Answer::Done(Payload::text("nothing")));
+    play.turn();
+    assert!(play.told.contains("args.q is longer than 262144 bytes"), "told to the model");
+}
+
+#[test]
 fn answers_that_come_one_by_one_are_put_in_their_places() {
     let mut play = Play::new(&format!("{PLAIN}tools = [\"docs.search\"]\n"), "Look.");
     play.turn();

@@ -12,6 +12,7 @@ use seawall_store::journal::Of;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
 
 use crate::agents::Runtime;
 use crate::agents::stream::{self, Listener, Talk};
@@ -80,7 +81,7 @@ fn page(
 
 fn follow(request: &Request<'_>, run: RunKey, agent: Address, from: u64) -> Answer {
     let app = request.app;
-    if app.tasks.count(Kind::Feed) >= limits::FOLLOWERS_MAX {
+    if app.tasks.count(Kind::Follower) >= limits::FOLLOWERS_MAX {
         let fault = Fault::new(Code::QueueFull, "As many clients follow events as may.");
         return Err(fault.after(Millis(5_000)));
     }
@@ -89,8 +90,9 @@ fn follow(request: &Request<'_>, run: RunKey, agent: Address, from: u64) -> Answ
     let news = request.runtime.events.subscribe();
     let talk = stream::listen(request.runtime, run);
     let runtime = request.runtime.clone();
-    let feed = Feed { app: app.clone(), runtime, run, agent, next: from, news, talk, sender };
-    app.tasks.spawn(Kind::Feed, feed.run());
+    let silent = Instant::now() + ALIVE_EVERY;
+    let feed = Feed { app: app.clone(), runtime, run, agent, next: from, news, talk, sender, silent };
+    app.tasks.spawn(Kind::Follower, feed.run());
     let mut response = Response::new(Reply::Feed(receiver));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -108,6 +110,8 @@ struct Feed {
     news: broadcast::Receiver<Arc<Entry>>,
     talk: Listener,
     sender: mpsc::Sender<Bytes>,
+    /// If nothing was said until then, a sign of life is due. What others do moves it not.
+    silent: Instant,
 }
 
 /// Nobody reads any more, or Seawall leaves.
@@ -145,7 +149,8 @@ impl Feed {
         }
     }
 
-    async fn say(&self, text: String) -> Result<(), Over> {
+    async fn say(&mut self, text: String) -> Result<(), Over> {
+        self.silent = Instant::now() + ALIVE_EVERY;
         self.sender.send(text.into()).await.map_err(|_| Over)
     }
 
@@ -163,7 +168,7 @@ impl Feed {
                 talk = self.talk.next() => self.say(delta(&talk)).await?,
                 () = self.sender.closed() => return Err(Over),
                 () = leaving(&self.app) => return Err(Over),
-                () = tokio::time::sleep(ALIVE_EVERY) => self.say(": still here\n\n".to_owned()).await?,
+                () = tokio::time::sleep_until(self.silent) => self.say(": still here\n\n".to_owned()).await?,
             }
         }
         // What came with it is read in the same page.

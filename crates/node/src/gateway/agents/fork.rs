@@ -34,13 +34,14 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
             Fault::new(Code::BadField, message).at("turn")
         })?,
     };
-    known_version(&request, row.agent.agent.kind(), version.as_ref()).await?;
+    let agent = Agent::parse(row.agent.agent.kind()).map_err(|_| Fault::plain(Code::Internal))?;
+    request.may_use(&row.agent.tenant, &agent)?;
+    known_version(&request, agent.kind(), version.as_ref()).await?;
     let state = state(&request, run, turn, set, retold).await?;
     let task = match task {
         Some(task) => request.keep(task).await?,
         None => row.task.clone(),
     };
-    let agent = Agent::parse(row.agent.agent.kind()).map_err(|_| Fault::plain(Code::Internal))?;
     let start = Start {
         tenant: row.agent.tenant.clone(),
         agent,

@@ -26,18 +26,25 @@ pub(super) async fn inbox(mut request: Request<'_>) -> Answer {
     let body = request
         .read(move |reader| {
             let show = Show::whole(reader);
-            let list = |need, tenant: Option<&str>, mine: &dyn Fn(&Wanted) -> bool| {
-                let found = reader.wanted(need, tenant, limits::ROWS_MAX)?;
-                let mine = found.iter().filter(|one| mine(one)).take(COUNT_MAX);
-                Ok::<Value, seawall_store::Error>(mine.map(|one| wanted(&show, &who, one)).collect())
+            let listed = |found: &[Wanted]| -> Value {
+                found.iter().take(COUNT_MAX).map(|one| wanted(&show, &who, one)).collect()
             };
-            let under = |one: &Wanted| tenant.as_deref().is_none_or(|path| one.agent.tenant.is_under(path));
-            // Approvers may be of another tenant than those whom they approve.
-            let mine = |one: &Wanted| under(one) || asked(&one.effect).is_some_and(|asks| who.approves(asks));
+            let tenant = tenant.as_deref();
+            // Whose it is the journal itself knows: what others wait for takes no place.
+            let of = |need| reader.wanted(need, tenant, COUNT_MAX);
+            let mut approvals = of(Need::Approval)?;
+            if let Some(path) = tenant.filter(|_| approvals.len() < COUNT_MAX) {
+                // Approvers may be of another tenant than those whom they approve.
+                let foreign = reader.wanted(Need::Approval, None, limits::ROWS_MAX)?;
+                approvals.extend(foreign.into_iter().filter(|one| {
+                    let asked = asked(&one.effect).is_some_and(|approval| who.approves(approval));
+                    asked && !one.agent.tenant.is_under(path)
+                }));
+            }
             Ok(json!({
-                "approvals": list(Need::Approval, None, &mine)?,
-                "questions": list(Need::Promise, tenant.as_deref(), &under)?,
-                "doubts": list(Need::Doubt, tenant.as_deref(), &under)?,
+                "approvals": listed(&approvals),
+                "questions": listed(&of(Need::Promise)?),
+                "doubts": listed(&of(Need::Doubt)?),
             }))
         })
         .await?;

@@ -180,6 +180,12 @@ pub(super) async fn again(request: Request<'_>, run: RunKey) -> Answer {
     request.query.finish()?;
     request.fields()?.finish()?;
     let row = request.run(run).await?;
+    let mut agent = row.agent.agent.clone();
+    // A key that was made for the run was its own.
+    if agent.as_str().ends_with(&format!("/{run}")) {
+        agent = seawall_model::Agent::parse(agent.kind()).unwrap_or(agent);
+    }
+    request.may_use(&row.agent.tenant, &agent)?;
     if row.state == RunState::Active {
         let address = row.agent;
         let why = format!("{} wanted it again", request.who.by).into();
@@ -189,11 +195,6 @@ pub(super) async fn again(request: Request<'_>, run: RunKey) -> Answer {
     if row.state == RunState::Queued {
         let message = format!("`{run}` has not begun yet: it waits for its agent.");
         return Err(Fault::new(Code::RunUnknown, message));
-    }
-    let mut agent = row.agent.agent.clone();
-    // A key that was made for the run was its own.
-    if agent.as_str().ends_with(&format!("/{run}")) {
-        agent = seawall_model::Agent::parse(agent.kind()).unwrap_or(agent);
     }
     let start = Start {
         tenant: row.agent.tenant,

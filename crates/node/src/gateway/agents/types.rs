@@ -166,6 +166,7 @@ pub(super) async fn start(request: Request<'_>, agent: Agent) -> Answer {
     let version: Option<Arc<str>> = fields.text("version")?.map(Into::into);
     let wait = wait_ms(fields.whole("wait_ms")?)?;
     fields.finish()?;
+    request.may_use(&tenant, &agent)?;
     known_version(&request, agent.kind(), version.as_ref()).await?;
     let task = request.keep(task).await?;
     let by = request.who.by.clone();
@@ -273,6 +274,7 @@ pub(super) async fn send(request: Request<'_>, agent: Agent) -> Answer {
             return Err(Fault::new(Code::BadField, message).at(field));
         }
     }
+    request.may_use(&tenant, &agent)?;
     let to = Address { tenant, agent };
     let body = request.keep(body).await?;
     let message = Box::new(from_outside(digest(&id), name.map(Into::into), body));

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use seawall_model::effect::Approval;
-use seawall_model::{At, Code, Fault, Tenant};
+use seawall_model::{Agent, At, Code, Fault, Tenant};
 
-use crate::app::App;
+use crate::app::{App, Live};
+use crate::config::plan::{AGENT_PREFIX, names_agent};
 use crate::gateway::ask;
 
 /// Goes by when there are no keys.
@@ -22,6 +23,8 @@ pub(super) struct Visitor {
     pub(super) own: Tenant,
     /// Its name in the records.
     pub(super) by: Arc<str>,
+    /// Models that its key may use, agents among them; empty means all.
+    pub(super) models: Arc<[String]>,
 }
 
 impl Visitor {
@@ -32,7 +35,7 @@ impl Visitor {
     pub(super) fn of(app: &App, headers: &HeaderMap, now: At) -> Result<Self, Fault> {
         let caller = ask::caller(app, headers, now)?;
         let by = caller.key.unwrap_or_else(|| OPERATOR.into());
-        Ok(Self { admin: caller.admin, own: caller.tenant, by })
+        Ok(Self { admin: caller.admin, own: caller.tenant, by, models: caller.models.into() })
     }
 
     /// May it see what is this tenant's?
@@ -49,6 +52,23 @@ impl Visitor {
         let tenant = Tenant::parse(named)
             .map_err(|why| Fault::new(Code::BadField, format!("`tenant`: {why}.")).at("tenant"))?;
         if self.sees(&tenant) { Ok(tenant) } else { Err(foreign()) }
+    }
+
+    /// May it set this agent of this tenant to work? As where an agent is asked for as a
+    /// model: `models` of its key and of the tenant must name it, where they name any.
+    ///
+    /// # Errors
+    /// `ModelForbidden`.
+    pub(super) fn may_use(&self, live: &Live, tenant: &Tenant, agent: &Agent) -> Result<(), Fault> {
+        if self.names(agent) && live.routes.allows_agent(tenant, agent) {
+            return Ok(());
+        }
+        let message = format!("`{tenant}` may not use the model `{AGENT_PREFIX}{agent}`.");
+        Err(Fault::new(Code::ModelForbidden, message).at("agent"))
+    }
+
+    fn names(&self, agent: &Agent) -> bool {
+        self.models.is_empty() || names_agent(&self.models, agent)
     }
 
     /// Whose it lists: of the tenant named and all below it; without a name its own, or
@@ -92,7 +112,7 @@ mod tests {
     use super::*;
 
     fn visitor(admin: bool, own: &str, by: &str) -> Visitor {
-        Visitor { admin, own: Tenant::parse(own).expect("good"), by: by.into() }
+        Visitor { admin, own: Tenant::parse(own).expect("good"), by: by.into(), models: Arc::default() }
     }
 
     #[test]
@@ -108,6 +128,15 @@ mod tests {
         let admin = visitor(true, "ops", "k2");
         assert_eq!(admin.lists(None).ok(), Some(None));
         assert!(admin.sees(&tenant("other")));
+    }
+
+    #[test]
+    fn a_key_with_a_list_of_models_uses_the_agents_on_it() {
+        let agent = |name| Agent::parse(name).expect("good");
+        let mut key = visitor(false, "acme", "k1");
+        assert!(key.names(&agent("clerk")));
+        key.models = ["fast".to_owned(), "agent/clerk".to_owned()].into();
+        assert!(key.names(&agent("clerk")) && key.names(&agent("clerk/7")) && !key.names(&agent("payer")));
     }
 
     #[test]

@@ -95,6 +95,16 @@ impl Link {
         self.desk.cards.load_full()
     }
 
+    /// Its tools as they are known now.
+    pub(super) fn known(&self) -> Arc<Vec<ToolCard>> {
+        self.desk.cards.load_full()
+    }
+
+    /// Is the first attempt to reach it under way?
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(*self.desk.phase.borrow(), Phase::Starting)
+    }
+
     /// How it stands now.
     pub(super) fn state(&self) -> ServerState {
         let desk = &self.desk;
