@@ -160,7 +160,7 @@ class Crowd:
 
 def crowd(folder: pathlib.Path, quick: bool, without: str = "") -> dict[str, typing.Any]:
     """1,200 runs while Seawall is killed again and again and 30 % of what it calls fails."""
-    teams, members, kills = (30, 10, 2) if quick else (120, 10, 5)
+    teams, members, kills = (30, 10, 3) if quick else (120, 10, 5)
     worker = kind(tools="put flaky find store.get store.put", more='[supervision]\nintensity = 10\nwithin = "10s"')
     shape = Shape(models={"quick": "output=8"}, kinds={"worker": worker}, tools=True, rate=0.3, places=256)
     shape.engine = ["--faults", ENGINE_FAULTS, "--slots", "64", "--queue-len-max", "256"]

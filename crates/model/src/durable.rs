@@ -479,7 +479,9 @@ impl Scope {
         }
         Some(match what {
             "tenant" => Self::Tenant(crate::Tenant::parse(name).ok()?.as_str().into()),
-            "type" => Self::Type(crate::Agent::parse(name).ok().filter(|_| !name.contains('/'))?.as_str().into()),
+            "type" => {
+                Self::Type(crate::Agent::parse(name).ok().filter(|_| !name.contains('/'))?.as_str().into())
+            }
             "agent" => Self::Agent(Address::parse(name).ok()?),
             "run" => Self::Tree(RunKey::parse(name)?),
             "tool" => Self::Tool(name.into()),
@@ -566,7 +568,9 @@ mod tests {
 
     #[test]
     fn a_scope_is_written_as_it_is_read() {
-        for text in ["all", "tenant:acme/x", "type:clerk", "agent:acme/clerk/7", "run:run-1f03", "tool:github.*"] {
+        for text in
+            ["all", "tenant:acme/x", "type:clerk", "agent:acme/clerk/7", "run:run-1f03", "tool:github.*"]
+        {
             assert_eq!(Scope::parse(text).map(|scope| scope.to_string()).as_deref(), Some(text));
         }
         for bad in ["", "all:", "tenant:", "tenant:a b", "type:a/b", "agent:clerk/7", "run:7", "nobody:x"] {

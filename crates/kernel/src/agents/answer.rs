@@ -99,10 +99,19 @@ impl Agents {
     pub(super) fn halt(&mut self, ticket: Ticket, scope: &Scope, on: bool, by: Arc<str>) {
         let halts = self.shards.first().map_or(0, |shard| shard.row.halts.len());
         if on && halts >= limits::HALTS_MAX {
-            return self.refuse(ticket, Code::AgentsFull, "as much is stopped as may be: lift some, or stop a tenant");
+            return self.refuse(
+                ticket,
+                Code::AgentsFull,
+                "as much is stopped as may be: lift some, or stop a tenant",
+            );
         }
         self.append(0, None, Event::Halted { scope: scope.clone(), on, by });
-        let all: Vec<Address> = self.slots.iter().filter(|(_, slot)| matches!(slot, Slot::Here(_))).map(|(a, _)| a.clone()).collect();
+        let all: Vec<Address> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| matches!(slot, Slot::Here(_)))
+            .map(|(a, _)| a.clone())
+            .collect();
         for address in all {
             if on {
                 self.stop_flights(&address, scope);

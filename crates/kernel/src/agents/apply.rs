@@ -61,7 +61,8 @@ impl Shard {
             }
             Event::Attempted { effect } => {
                 self.stage(address, *effect, &Stage::Attempted, false);
-                let row = self.agents.get(address).and_then(|agent| Some(&agent.pending[pending(agent, *effect)?]));
+                let row =
+                    self.agents.get(address).and_then(|agent| Some(&agent.pending[pending(agent, *effect)?]));
                 if row.is_some_and(changes_something) {
                     self.touch(effect.run, dirty);
                 }
@@ -72,7 +73,9 @@ impl Shard {
             Event::Doubted { effect, why } => {
                 self.stage(address, *effect, &Stage::Doubtful { why: why.clone() }, false);
             }
-            Event::Answered { effect, answer, used, .. } => self.answered(address, *effect, answer, *used, dirty),
+            Event::Answered { effect, answer, used, .. } => {
+                self.answered(address, *effect, answer, *used, dirty)
+            }
             Event::Voted { effect, args, stage, .. } => {
                 self.voted(address, *effect, at, args.as_ref(), stage.as_ref());
             }
@@ -300,7 +303,14 @@ impl Shard {
         }
     }
 
-    fn answered(&mut self, address: &Address, effect: EffectId, answer: &Answer, used: Spend, dirty: &mut Dirty) {
+    fn answered(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        answer: &Answer,
+        used: Spend,
+        dirty: &mut Dirty,
+    ) {
         let Some(agent) = self.agents.get_mut(address) else { return };
         let Some(at) = pending(agent, effect) else { return };
         let pending = agent.pending.remove(at);
@@ -420,7 +430,9 @@ impl Shard {
         agent.standing = if agent.lasting { Standing::Idle } else { Standing::Done };
         let next = (!agent.queue.is_empty()).then(|| agent.queue.remove(0));
         let Some(next) = next else { return self.bury(address, dirty) };
-        let (Some(agent), Some(run)) = (self.agents.get_mut(address), self.runs.get_mut(&next)) else { return };
+        let (Some(agent), Some(run)) = (self.agents.get_mut(address), self.runs.get_mut(&next)) else {
+            return;
+        };
         begin(agent, run);
         dirty.run(next);
     }
@@ -496,7 +508,9 @@ fn begin(agent: &mut AgentRow, run: &mut RunRow) {
 
 fn kept(seen: &[Item], effect: EffectId) -> Payload {
     let found = seen.iter().find_map(|item| match item {
-        Item::Answer { effect: of, answer: Answer::Done(body) | Answer::Error(body), .. } if *of == effect => {
+        Item::Answer { effect: of, answer: Answer::Done(body) | Answer::Error(body), .. }
+            if *of == effect =>
+        {
             Some(body.clone())
         }
         _ => None,

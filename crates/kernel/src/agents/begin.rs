@@ -121,7 +121,12 @@ impl Agents {
             return self.answer_failed(address, effect, code, why);
         }
         let Some(mut run) = self.child(address, effect.run, &work, 0, 0) else {
-            return self.answer_failed(address, effect, Code::AgentUnknown, "its type is not defined any more");
+            return self.answer_failed(
+                address,
+                effect,
+                Code::AgentUnknown,
+                "its type is not defined any more",
+            );
         };
         run.parent = Some(effect);
         self.begin(run, keyed, Vec::new(), None);
@@ -137,7 +142,11 @@ impl Agents {
         // Mail that was taken is worked on: under a stop the run begins and has no turn.
         let shard = self.shard(address);
         let key = RunKey::new(shard.row.shard, shard.row.runs + 1);
-        let run = RunRow { version, allowance, ..new_run(key, address, Payload::empty(), BY_MAIL.into(), self.now) };
+        let run = RunRow {
+            version,
+            allowance,
+            ..new_run(key, address, Payload::empty(), BY_MAIL.into(), self.now)
+        };
         self.runs_live += 1;
         let event = Event::Started { run: Box::new(run), lasting: true, state: Vec::new(), schedule: None };
         self.record(address, event);
@@ -185,14 +194,19 @@ impl Agents {
         }
         let shard = self.shard(&address);
         let key = RunKey::new(shard.row.shard, shard.row.runs + 1);
-        let run = RunRow { version, allowance, ..new_run(key, &address, schedule.task, "cron".into(), self.now) };
+        let run =
+            RunRow { version, allowance, ..new_run(key, &address, schedule.task, "cron".into(), self.now) };
         self.begin(run, true, Vec::new(), Some(self.now));
     }
 
     /// Somebody ends a run.
     pub(super) fn cancel(&mut self, ticket: Ticket, run: RunKey, address: &Address, by: Arc<str>) {
         let Some(row) = self.run(address, run) else {
-            return self.refuse(ticket, Code::RunUnknown, format!("{run} is not known, or was over long ago"));
+            return self.refuse(
+                ticket,
+                Code::RunUnknown,
+                format!("{run} is not known, or was over long ago"),
+            );
         };
         if !row.state.over() {
             self.close(address, run, Event::Ended { run, ending: Ending::Cancelled { by } });
@@ -230,7 +244,7 @@ impl Agents {
             if let Some(live) = self.live(address) {
                 live.over.push(run);
             }
-            self.free_run(address, run);
+            self.free_run(run);
             if parent.is_none() {
                 self.forget_tree(&address.tenant, run);
             }
@@ -292,7 +306,9 @@ impl Agents {
         };
         let above = self.shard(address).agent_of(parent.run);
         for sibling in chosen {
-            let Some(agent) = above.as_ref().and_then(|above| self.agent_of_child(above, sibling)) else { continue };
+            let Some(agent) = above.as_ref().and_then(|above| self.agent_of_child(above, sibling)) else {
+                continue;
+            };
             let why = Arc::from(format!("{run} failed beside it"));
             self.follow(Input::Again { ticket: 0, run: sibling, address: agent, why });
         }
@@ -349,7 +365,8 @@ fn named(agent: &Agent, run: RunKey) -> Option<Agent> {
 
 /// The agent that works on a type's schedule.
 fn scheduled(kind: &str, tenant: seawall_model::Tenant) -> Address {
-    let agent = Agent::parse(&format!("{kind}/cron")).expect("a type's name was checked, with room for a key");
+    let agent =
+        Agent::parse(&format!("{kind}/cron")).expect("a type's name was checked, with room for a key");
     Address { tenant, agent }
 }
 

@@ -44,6 +44,8 @@ pub struct Agents {
     pub(super) values: BTreeMap<Name, ValueSlot>,
     /// Who waits for a lease, in order.
     pub(super) acquirers: BTreeMap<Name, VecDeque<(EffectId, Address)>>,
+    /// What each run was lent, perhaps ended since: what is looked at when it is over.
+    pub(super) lent: BTreeMap<RunKey, BTreeSet<Name>>,
     /// Values that nobody waits for, which leave once they are on disk up to a sequence.
     pub(super) values_idle: VecDeque<(usize, u64, Name)>,
     pub(super) room: bool,
@@ -139,6 +141,7 @@ impl Agents {
             alarms: Alarms::default(),
             values: BTreeMap::new(),
             acquirers: BTreeMap::new(),
+            lent: BTreeMap::new(),
             values_idle: VecDeque::new(),
             room: true,
             draining: false,

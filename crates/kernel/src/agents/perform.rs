@@ -10,8 +10,8 @@ use seawall_model::{Address, At, Code, EffectClass, Millis, Payload, RunKey};
 
 use super::effect::{Effect, Notice, Perform};
 use super::input::Report;
-use super::pool::Pool;
 use super::machine::{Agents, Flight, Slot};
+use super::pool::Pool;
 use super::shard::pending;
 
 impl Agents {
@@ -88,7 +88,8 @@ impl Agents {
 
     /// A place is this effect's: it is done now, or its place given up.
     pub(super) fn perform(&mut self, effect: EffectId) {
-        let Some(address) = self.shards.get(usize::from(effect.run.shard())).and_then(|s| s.agent_of(effect.run))
+        let Some(address) =
+            self.shards.get(usize::from(effect.run.shard())).and_then(|s| s.agent_of(effect.run))
         else {
             return self.leave_every_pool(effect);
         };
@@ -99,7 +100,8 @@ impl Agents {
         let tool = matches!(row.work, Work::Tool { .. }).then(|| row.work.object().to_owned());
         if tool.is_some_and(|tool| self.tool_halted(&tool)) {
             self.leave_pool(&address, effect);
-            let answer = Answer::Failed { code: Code::RunStopped, why: "an operator stopped this tool".into() };
+            let answer =
+                Answer::Failed { code: Code::RunStopped, why: "an operator stopped this tool".into() };
             return self.answer(&address, effect, answer, Spend::default(), None);
         }
         if self.halted(&address, Some(effect.run)).is_some() {
@@ -264,7 +266,8 @@ impl Agents {
         let Some(shard) = self.shards.get(usize::from(effect.run.shard())) else { return false };
         let Some(address) = shard.agent_of(effect.run) else { return false };
         let Some(Slot::Here(live)) = self.slots.get(&address) else { return false };
-        let tool = |row: &Pending| matches!(row.work, Work::Tool { .. }) && self.tool_halted(row.work.object());
+        let tool =
+            |row: &Pending| matches!(row.work, Work::Tool { .. }) && self.tool_halted(row.work.object());
         live.flights.contains_key(&effect)
             && self.halted(&address, Some(effect.run)).is_none()
             && self.pending(&address, effect).is_some_and(|row| !tool(row))
@@ -324,7 +327,13 @@ impl Agents {
     }
 
     /// Not done, and it will not be.
-    pub(super) fn answer_failed(&mut self, address: &Address, effect: EffectId, code: Code, why: impl Into<Arc<str>>) {
+    pub(super) fn answer_failed(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        code: Code,
+        why: impl Into<Arc<str>>,
+    ) {
         self.answer(address, effect, Answer::Failed { code, why: why.into() }, Spend::default(), None);
     }
 
@@ -376,11 +385,13 @@ impl Agents {
         if !self.drop_flight(address, effect) || !sent {
             return;
         }
-        let Some(used) = self.pending(address, effect).map(cost_unseen).filter(|used| *used != Spend::default())
+        let Some(used) =
+            self.pending(address, effect).map(cost_unseen).filter(|used| *used != Spend::default())
         else {
             return;
         };
-        let answer = Answer::Failed { code: Code::RunCancelled, why: "its run ended while it was under way".into() };
+        let answer =
+            Answer::Failed { code: Code::RunCancelled, why: "its run ended while it was under way".into() };
         self.record(address, Event::Answered { effect, answer, used, by: None });
     }
 
@@ -399,7 +410,9 @@ impl Agents {
         let Some((repeats, undo)) = self.flight(address, effect) else { return false };
         if repeats {
             self.abort(shard, effect);
-        } else if undo || !self.withdraw(shard, |held| matches!(held, Effect::Perform(p) if p.effect == effect)) {
+        } else if undo
+            || !self.withdraw(shard, |held| matches!(held, Effect::Perform(p) if p.effect == effect))
+        {
             return false;
         } else {
             let why = Arc::from("taken back before it was sent");
@@ -429,7 +442,9 @@ impl Agents {
     pub(super) fn due(&mut self, address: &Address) {
         let Some(agent) = self.agent(address) else { return };
         if let Some(run) = agent.run
-            && self.run(address, run).is_some_and(|row| self.expires(row.began, row.allowance.wall) <= self.now)
+            && self
+                .run(address, run)
+                .is_some_and(|row| self.expires(row.began, row.allowance.wall) <= self.now)
         {
             return self.fail(address, run, Code::RunExpired, "it took longer than it may".into());
         }
@@ -496,7 +511,8 @@ impl Agents {
     /// After a crash: what was under way begins again, what may have been done is in doubt.
     pub(super) fn recover(&mut self, address: &Address) {
         let Some(agent) = self.agent(address) else { return };
-        let effects: Vec<(EffectId, Stage)> = agent.pending.iter().map(|row| (row.id, row.stage.clone())).collect();
+        let effects: Vec<(EffectId, Stage)> =
+            agent.pending.iter().map(|row| (row.id, row.stage.clone())).collect();
         for (effect, stage) in effects {
             match stage {
                 Stage::Attempted => {

@@ -26,7 +26,12 @@ impl Agents {
         let line = self.acquirers.entry(name.clone()).or_default();
         if !line.iter().any(|(waiting, _)| *waiting == effect) {
             if line.len() >= limits::LEASE_WAITERS_MAX {
-                return self.answer_failed(address, effect, Code::MailboxFull, "too many wait for this resource");
+                return self.answer_failed(
+                    address,
+                    effect,
+                    Code::MailboxFull,
+                    "too many wait for this resource",
+                );
             }
             line.push_back((effect, address.clone()));
         }
@@ -74,8 +79,13 @@ impl Agents {
         let holder = Holder { effect, agent: address.clone(), token, units, until };
         let (tenant, resource) = name.clone();
         if let Some(token) = older {
-            self.append(shard, None, Event::Freed { tenant: tenant.clone(), resource: resource.clone(), token });
+            self.append(
+                shard,
+                None,
+                Event::Freed { tenant: tenant.clone(), resource: resource.clone(), token },
+            );
         }
+        self.lent.entry(effect.run).or_default().insert(name.clone());
         self.append(shard, None, Event::Granted { tenant, resource, of, holder });
         self.alarms.arm(until, Alarm::Lease(name.clone()));
         self.leave_line(name, effect);
@@ -120,14 +130,8 @@ impl Agents {
     }
 
     /// Leases of a run that is over are free.
-    pub(super) fn free_run(&mut self, address: &Address, run: RunKey) {
-        let shard = self.shard_of(&address.tenant);
-        let held: Vec<Name> = self.shards[shard]
-            .leases
-            .iter()
-            .filter(|(_, row)| row.holders.iter().any(|holder| holder.effect.run == run))
-            .map(|(name, _)| name.clone())
-            .collect();
+    pub(super) fn free_run(&mut self, run: RunKey) {
+        let held = self.lent.remove(&run).unwrap_or_default();
         for name in held {
             self.free_leases(&name, |holder| holder.effect.run == run);
         }
@@ -136,7 +140,8 @@ impl Agents {
     fn free_leases(&mut self, name: &Name, over: impl Fn(&Holder) -> bool) {
         let shard = self.shard_of(&name.0);
         let Some(row) = self.shards[shard].leases.get(name) else { return };
-        let tokens: Vec<u64> = row.holders.iter().filter(|holder| over(holder)).map(|holder| holder.token).collect();
+        let tokens: Vec<u64> =
+            row.holders.iter().filter(|holder| over(holder)).map(|holder| holder.token).collect();
         for token in tokens {
             let (tenant, resource) = name.clone();
             self.append(shard, None, Event::Freed { tenant, resource, token });
@@ -146,11 +151,12 @@ impl Agents {
 
     pub(super) fn arm_leases(&mut self) {
         let leases = self.shards.iter().flat_map(|shard| &shard.leases);
-        let ends: Vec<(At, Name)> = leases
-            .flat_map(|(name, row)| row.holders.iter().map(|holder| (holder.until, name.clone())))
+        let held: Vec<(At, RunKey, Name)> = leases
+            .flat_map(|(name, row)| row.holders.iter().map(|h| (h.until, h.effect.run, name.clone())))
             .collect();
-        for (at, name) in ends {
-            self.alarms.arm(at, Alarm::Lease(name));
+        for (until, run, name) in held {
+            self.lent.entry(run).or_default().insert(name.clone());
+            self.alarms.arm(until, Alarm::Lease(name));
         }
     }
 
@@ -158,7 +164,8 @@ impl Agents {
     pub(super) fn want_value(&mut self, address: &Address, effect: EffectId, key: Arc<str>) {
         let name = (address.tenant.clone(), key);
         let slot = self.slot_of(&name);
-        let known = slot.writers.iter().any(|writer| matches!(writer, Writer::Effect(of, _) if *of == effect));
+        let known =
+            slot.writers.iter().any(|writer| matches!(writer, Writer::Effect(of, _) if *of == effect));
         if !known {
             slot.writers.push(Writer::Effect(effect, address.clone()));
         }

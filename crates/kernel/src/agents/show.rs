@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, AgentState, Pending, Rung, RunRow, RunState, Stage, Standing};
+use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState, Rung, Stage, Standing};
 use seawall_model::effect::{EffectId, Spend, Work};
 use seawall_model::{Address, At, RunKey};
 
@@ -294,7 +294,8 @@ fn check_runs(shard: &Shard) -> Result<(), String> {
 
 /// `all` is what is reserved on the run by those in memory; some of its children may not be.
 fn check_run(run: &RunRow, all: Spend, some_away: bool) -> Result<(), String> {
-    let less = run.reserved.calls < all.calls || run.reserved.tokens < all.tokens || run.reserved.money < all.money;
+    let less =
+        run.reserved.calls < all.calls || run.reserved.tokens < all.tokens || run.reserved.money < all.money;
     if less || (!some_away && run.reserved != all) {
         return Err(format!("{} reserves {:?} for effects of {all:?}", run.key, run.reserved));
     }

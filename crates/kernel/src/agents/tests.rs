@@ -224,6 +224,23 @@ fn what_a_child_changed_counts_for_those_above() {
 }
 
 #[test]
+fn a_run_that_began_anew_does_not_wait_for_what_its_beginning_left_in_doubt() {
+    let mut scene = Scene::new(vec![rule("tool", Verdict::Allow)]);
+    scene.start("a/1");
+    let address = scene.ask(vec![tool(EffectClass::Irreversible)]);
+    scene.report(Report::Lost { code: Code::ToolFailed, why: "cut".into() });
+    let run = RunKey::new(0, 1);
+    scene.step(Input::Again { ticket: 1, run, address: address.clone(), why: "a person said so".into() });
+    assert_eq!(scene.row(&address).pending.len(), 1, "it is in doubt still");
+    let promise = ask(Work::Promise { question: Payload::empty() }, EffectClass::Idempotent);
+    scene.commit(vec![promise], Next::Wait(Wake::All));
+    let effect = EffectId { run, number: 2 };
+    let answer = Answer::Done(Payload::text("yes"));
+    scene.step(Input::Resolve { ticket: 0, effect, address, by: "bob".into(), answer });
+    assert_eq!(scene.turns.len(), 1, "all that it waits for was answered");
+}
+
+#[test]
 fn nothing_begins_under_a_stop_and_all_of_it_after() {
     let mut scene = Scene::new(Vec::new());
     scene.start("b/1");
@@ -301,7 +318,14 @@ fn time_people_and_children_are_waited_for_beyond_a_day() {
     assert!(matches!(scene.heard(&address, 1), Some(Answer::Done(_))), "it rang");
     assert_eq!(scene.row(&address).pending.len(), 2, "people have not answered yet");
     let effect = scene.row(&address).pending[1].id;
-    let vote = |by: &str| Input::Vote { ticket: 0, effect, address: address.clone(), by: by.into(), yes: true, args: None };
+    let vote = |by: &str| Input::Vote {
+        ticket: 0,
+        effect,
+        address: address.clone(),
+        by: by.into(),
+        yes: true,
+        args: None,
+    };
     scene.step(vote("ann"));
     assert_eq!(scene.row(&address).pending[1].until, scene.now.plus(Millis::from_secs(86_400)));
     scene.tick(Millis::from_secs(86_399));
@@ -317,7 +341,9 @@ fn who_edits_what_others_approved_begins_the_count_anew() {
     scene.start("a/1");
     let address = scene.ask(vec![tool(EffectClass::Idempotent)]);
     let effect = scene.row(&address).pending[0].id;
-    for (by, args, count) in [("ann", None, 1), ("bob", Some("{}"), 1), ("bob", None, 1), ("bob", Some("[]"), 1)] {
+    for (by, args, count) in
+        [("ann", None, 1), ("bob", Some("{}"), 1), ("bob", None, 1), ("bob", Some("[]"), 1)]
+    {
         let (by, args) = (by.into(), args.map(Payload::text));
         scene.step(Input::Vote { ticket: 0, effect, address: address.clone(), by, yes: true, args });
         let Stage::Approving { yes, .. } = &scene.row(&address).pending[0].stage else {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use seawall_model::code::Retry;
 use seawall_model::durable::{AgentRow, Item, Pending, RunRow, Rung, Stage, Standing, Wake};
 use seawall_model::effect::{Ask, EffectId, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Commit, Ending, Event, Next, Planned, Turn};
-use seawall_model::code::Retry;
 use seawall_model::{Address, Agent, At, Code, RunKey, limits};
 
 use super::apply::changes_something;
@@ -25,7 +25,8 @@ impl Agents {
     pub(super) fn look(&mut self, address: &Address) {
         self.begin_by_mail(address);
         let Some(agent) = self.agent(address) else { return };
-        let ready = agent.rests_until <= self.now && wakeful(agent) && self.halted(address, agent.run).is_none();
+        let ready =
+            agent.rests_until <= self.now && wakeful(agent) && self.halted(address, agent.run).is_none();
         let (tenant, run) = (agent.address.tenant.clone(), agent.run);
         let (now, tree) = (self.now, run.and_then(|run| self.run(address, run)).map(|run| run.root));
         if ready
@@ -154,8 +155,12 @@ impl Agents {
     fn turned(&mut self, address: &Address, turn: Turn) {
         let run = turn.run;
         let before = self.run(address, run).map_or(0, |row| row.effects);
-        let children: Vec<Address> =
-            turn.effects.iter().filter_map(|planned| planned.child.as_ref()).map(|child| child.agent.clone()).collect();
+        let children: Vec<Address> = turn
+            .effects
+            .iter()
+            .filter_map(|planned| planned.child.as_ref())
+            .map(|child| child.agent.clone())
+            .collect();
         let closing = !matches!(turn.next, Next::Wait(_));
         self.runs_live += children.len();
         for child in &children {
@@ -288,7 +293,8 @@ impl Agents {
             let why = format!("{agent} waits for this run to end, and would never begin another");
             return Err(Refused(Code::BadField, why.into()));
         }
-        let short = |(run, meter)| Refused(Code::AllowanceSpent, format!("{run} may have no more {meter}").into());
+        let short =
+            |(run, meter)| Refused(Code::AllowanceSpent, format!("{run} may have no more {meter}").into());
         ledger::room_for_child(&path, more as usize).map_err(short)
     }
 

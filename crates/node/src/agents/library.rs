@@ -308,7 +308,7 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "a test")]
     fn a_version_that_a_power_cut_left_empty_is_written_again() {
         let folder = folder("empty");
-        let text = "model = \"m\"\n";
+        let text = "instructions = \"x\"\nmodel = \"m\"\n";
         let library = Library::new(folder.0.clone());
         let one = shelve(&library, text);
         let path = library.path("a", &one.version);
@@ -321,7 +321,7 @@ mod tests {
     fn an_agent_waits_for_the_tools_of_a_server_that_is_coming() {
         let folder = folder("coming");
         let library = Library::new(folder.0.clone());
-        let one = shelve(&library, "model = \"m\"\ntools = [\"github.*\"]\n");
+        let one = shelve(&library, "instructions = \"x\"\nmodel = \"m\"\ntools = [\"github.*\"]\n");
         let coming = |servers: &[&str]| {
             library.stock(Vec::new(), servers.iter().map(|name| Arc::from(*name)).collect());
             library.is_coming(&library.kit(&one))

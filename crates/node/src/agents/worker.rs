@@ -242,7 +242,7 @@ impl Worker {
                 perform::begin(&self.app, &self.desk, &self.blobs, perform, &body);
             }
             Ok(_) => {
-                self.desk.tell(Input::Report { effect, address, report: failed(Code::Internal, "unread") })
+                self.desk.tell(Input::Report { effect, address, report: failed(Code::Internal, "unread") });
             }
             Err(report) => self.desk.tell(Input::Report { effect, address, report }),
         }

@@ -117,10 +117,10 @@ fn drop_runs(transaction: &Transaction<'_>, before: At, kept: &BTreeSet<i64>) ->
              AND NOT EXISTS (SELECT 1 FROM runs AS below WHERE below.parent = runs.key)
          ORDER BY ended LIMIT ?2",
     )?;
-    let rows = old
-        .query_map(params![column::time(before), column::count(limits::PRUNE_ROWS_MAX + kept.len())], |row| {
-            row.get::<_, i64>(0)
-        })?;
+    let rows = old.query_map(
+        params![column::time(before), column::count(limits::PRUNE_ROWS_MAX + kept.len())],
+        |row| row.get::<_, i64>(0),
+    )?;
     let mut keys = rows.collect::<Result<Vec<_>, _>>()?;
     keys.retain(|key| !kept.contains(key));
     let mut state = transaction.prepare_cached("DELETE FROM state WHERE run = ?1")?;
@@ -141,4 +141,72 @@ fn drop_agents(transaction: &Transaction<'_>) -> Result<u64, Error> {
                  AND seq <= (SELECT cut_seq FROM shards WHERE shards.shard = agents.shard) LIMIT ?1)",
     )?;
     Ok(delete.execute([column::count(limits::PRUNE_ROWS_MAX)])? as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+    use seawall_model::durable::{Pending, Progress, Standing, Wake};
+    use seawall_model::effect::{Ruling, Spend, Verdict, Work};
+    use seawall_model::{Address, EffectClass, EffectId, Payload, RunKey};
+
+    use super::super::codec::Sink;
+    use super::*;
+
+    fn in_doubt(run: RunKey) -> AgentRow {
+        let pending = Pending {
+            id: EffectId { run, number: 1 },
+            tag: "t".into(),
+            work: Work::Tool { tool: "mail.send".into(), args: Payload::empty(), undo: None },
+            class: EffectClass::Irreversible,
+            ruling: Ruling { rule: "default".into(), verdict: Verdict::Allow },
+            reserved: Spend::default(),
+            twin: 0,
+            stage: Stage::Doubtful { why: "cut".into() },
+            attempts: 0,
+            asked: At(1),
+            until: At::MAX,
+            child: None,
+        };
+        AgentRow {
+            address: Address::parse("acme/a/1").expect("valid"),
+            shard: 0,
+            seq: 1,
+            standing: Standing::Idle,
+            lasting: true,
+            run: None,
+            queue: Vec::new(),
+            inbox: Vec::new(),
+            pending: vec![pending],
+            wake: Wake::Any,
+            rests_until: At(0),
+            strikes: 0,
+            progress: Progress::default(),
+            seen: Vec::new(),
+            why: None,
+        }
+    }
+
+    #[test]
+    fn a_run_stays_as_long_as_an_effect_of_it_is_in_doubt() {
+        let mut conn = Connection::open_in_memory().expect("opens");
+        conn.execute_batch(
+            "CREATE TABLE runs (key INTEGER PRIMARY KEY, parent INTEGER, ended INTEGER);
+             CREATE TABLE state (run INTEGER);
+             CREATE TABLE agents (needs INTEGER, body BLOB);
+             INSERT INTO runs VALUES (256, NULL, 5), (512, NULL, 6), (768, NULL, 7);",
+        )
+        .expect("made");
+        let transaction = conn.transaction().expect("begins");
+        let mut sink = Sink::default();
+        let body = sink.hold(&in_doubt(RunKey(512)));
+        transaction.execute("INSERT INTO agents VALUES (?1, ?2)", params![needs::DOUBT, body]).expect("kept");
+        let kept = doubted(&transaction).expect("read");
+        assert_eq!(drop_runs(&transaction, At(100), &kept).expect("dropped"), 2);
+        let left: i64 = transaction.query_row("SELECT key FROM runs", [], |row| row.get(0)).expect("one");
+        assert_eq!(left, 512);
+        transaction.execute("DELETE FROM agents", []).expect("answered");
+        let kept = doubted(&transaction).expect("read");
+        assert_eq!(drop_runs(&transaction, At(100), &kept).expect("dropped"), 1);
+    }
 }
