@@ -1,7 +1,8 @@
 //! Everything that can happen to the kernel, closed in one enum.
 
 use seawall_model::{
-    Agent, At, Bytes, CallId, Class, EngineId, Finish, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens, Usage,
+    Agent, At, Bytes, CallId, Class, EngineId, Finish, Millis, ModelId, ReplicaId, RunId, Tenant, Tokens,
+    Usage,
 };
 
 use crate::plan::Plan;

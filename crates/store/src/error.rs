@@ -42,7 +42,9 @@ pub enum Error {
     #[error("another process kept the store's write lock for too long: try again")]
     Busy,
     /// The disk is full. Nothing of the transaction happened.
-    #[error("the disk is full: free space in the data folder, or keep call records and the journal for less long")]
+    #[error(
+        "the disk is full: free space in the data folder, or keep call records and the journal for less long"
+    )]
     Full,
     /// The file is damaged.
     #[error("the store is damaged: {why} (restore a backup, or move the file away and start anew)")]

@@ -74,7 +74,7 @@ impl Shard {
                 self.stage(address, *effect, &Stage::Doubtful { why: why.clone() }, false);
             }
             Event::Answered { effect, answer, used, .. } => {
-                self.answered(address, *effect, answer, *used, dirty)
+                self.answered(address, *effect, answer, *used, dirty);
             }
             Event::Voted { effect, args, stage, .. } => {
                 self.voted(address, *effect, at, args.as_ref(), stage.as_ref());

@@ -127,12 +127,16 @@ mod tests {
         assert_eq!(room(&[&child, &root], tokens(101)), Err((RunKey(1), "tokens")));
         assert_eq!(room(&[&child, &root], tokens(1_001)), Err((RunKey(2), "tokens")), "the lowest is named");
         assert_eq!(room(&[&child, &root], tokens(100)), Ok(()));
-        reserve(&mut child, tokens(60)); reserve(&mut root, tokens(60));
+        reserve(&mut child, tokens(60));
+        reserve(&mut root, tokens(60));
         assert_eq!(room(&[&child, &root], tokens(41)), Err((RunKey(1), "tokens")));
-        settle(&mut child, tokens(60), tokens(10)); settle(&mut root, tokens(60), tokens(10));
+        settle(&mut child, tokens(60), tokens(10));
+        settle(&mut root, tokens(60), tokens(10));
         assert_eq!((root.used, root.reserved), (tokens(10), Spend::default()));
-        reserve(&mut child, tokens(90)); reserve(&mut root, tokens(90));
-        settle(&mut child, tokens(90), Spend::default()); settle(&mut root, tokens(90), Spend::default());
+        reserve(&mut child, tokens(90));
+        reserve(&mut root, tokens(90));
+        settle(&mut child, tokens(90), Spend::default());
+        settle(&mut root, tokens(90), Spend::default());
         assert_eq!(room(&[&child, &root], tokens(90)), Ok(()));
     }
 

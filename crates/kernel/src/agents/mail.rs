@@ -73,7 +73,11 @@ impl Agents {
     }
 
     fn addressee(&self, from: &Address, to: &Agent) -> Option<Address> {
-        let agent = if to.as_str().contains('/') { to.clone() } else { Agent::parse(&format!("{to}/{MAIN}")).ok()? };
+        let agent = if to.as_str().contains('/') {
+            to.clone()
+        } else {
+            Agent::parse(&format!("{to}/{MAIN}")).ok()?
+        };
         Some(Address { tenant: from.tenant.clone(), agent })
     }
 
@@ -140,9 +144,15 @@ impl Agents {
     pub(super) fn subscribe(&mut self, address: &Address, effect: EffectId, topic: Arc<str>, on: bool) {
         let tenant = address.tenant.clone();
         let shard = self.shard_of(&tenant);
-        let count = self.shards[shard].topics.get(&(tenant.clone(), topic.clone())).map_or(0, |row| row.agents.len());
+        let count =
+            self.shards[shard].topics.get(&(tenant.clone(), topic.clone())).map_or(0, |row| row.agents.len());
         if on && count >= limits::SUBSCRIBERS_MAX {
-            return self.answer_failed(address, effect, Code::MailboxFull, "the topic has as many subscribers as it may");
+            return self.answer_failed(
+                address,
+                effect,
+                Code::MailboxFull,
+                "the topic has as many subscribers as it may",
+            );
         }
         let agent = address.clone();
         self.append(shard, None, Event::Subscribed { tenant, topic, agent, on });

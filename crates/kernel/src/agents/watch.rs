@@ -21,7 +21,11 @@ pub(super) fn judge(
         commit.asks.iter().map(|ask| Asked { kind: ask.work.kind(), twin: ask.twin }).collect();
     let sent: Vec<Letter> = commit.asks.iter().filter_map(|ask| sent(agent, &ask.work)).collect();
     let changed = !matches!(commit.next, Next::Wait(_)) || commit.changes.iter().any(is_progress);
-    progress::after_turn(progress, rule, &Seen { heard: &heard, mail: &mail, asked: &asked, sent: &sent, hop, changed })
+    progress::after_turn(
+        progress,
+        rule,
+        &Seen { heard: &heard, mail: &mail, asked: &asked, sent: &sent, hop, changed },
+    )
 }
 
 fn is_progress(change: &Change) -> bool {

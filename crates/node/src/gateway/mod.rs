@@ -105,7 +105,8 @@ async fn call(
         Err(fault) => return reject(&fault),
     };
     if agent_model::is_one(&receipt.live, &seen.model) {
-        let served = Box::pin(agent_model::serve(app, &parts.headers, receipt, &seen, &trace, received)).await;
+        let served =
+            Box::pin(agent_model::serve(app, &parts.headers, receipt, &seen, &trace, received)).await;
         return served.unwrap_or_else(|fault| reject(&fault));
     }
     match ask::read(app, &parts, receipt, seen, &trace, received) {
