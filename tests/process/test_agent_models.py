@@ -319,7 +319,7 @@ def test_a_key_may_use_the_agents_that_its_lists_name(tmp_path: pathlib.Path, ga
         with openai.OpenAI(base_url=gateway.v1, api_key=keys[key], max_retries=0, timeout=30) as client:
             return {model.id for model in client.models.list() if model.id.startswith("agent/")}
 
-    harness.until("the keys are known", lambda: httpx.get(gateway.v1 + "/models", headers={"x-api-key": keys["narrow"]}, timeout=5).status_code == 200)
+    harness.until("the keys are known", lambda: httpx.get(gateway.v1 + "/models", timeout=5).status_code == 401 and httpx.get(gateway.v1 + "/models", headers={"x-api-key": keys["narrow"]}, timeout=5).status_code == 200)
     assert may("any", "agent/talker") and may("agents", "agent/talker/x") and may("narrow", "agent/talker/x")
     assert not may("agents", "real") and not may("narrow", "agent/shaped")
     assert lists("agents") == {"agent/talker", "agent/shaped", "agent/tooled"} and lists("narrow") == {"agent/talker"}

@@ -395,7 +395,7 @@ def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Pa
             ("admin", "ops", ["--admin"]), ("acme", "acme", []), ("below", "acme/x", []), ("lead", "acme/leads", []), ("other", "other", []),
         ]}
         clients = {name: httpx.Client(base_url=town.gateway.url, timeout=20, headers={"authorization": f"Bearer {key}"}) for name, key in keys.items()}  # type: ignore[union-attr]
-        harness.until("keys are known", lambda: all(client.get("/seawall/inbox").status_code == 200 for client in clients.values()))
+        harness.until("keys are known", lambda: town.client.get("/seawall/inbox").status_code == 401 and all(client.get("/seawall/inbox").status_code == 200 for client in clients.values()))
         assert town.client.get("/seawall/runs").status_code == 401
         acme, below, other, admin, lead = (clients[name] for name in ("acme", "below", "other", "admin", "lead"))
         started = town.answer(acme.post("/seawall/agents/clerk/1/runs", json={"task": script(ASK + "; say Done.")}))
@@ -477,7 +477,7 @@ def test_a_key_sets_only_the_agents_on_its_list_of_models_to_work(tmp_path: path
             ("any", []), ("listed", ["--model", "agent/helper", "--model", "sim-small"]),
         ]}
         free, listed = (httpx.Client(base_url=town.gateway.url, timeout=20, headers={"authorization": f"Bearer {key}"}) for key in keys.values())  # type: ignore[union-attr]
-        harness.until("keys are known", lambda: all(client.get("/seawall/inbox").status_code == 200 for client in (free, listed)))
+        harness.until("keys are known", lambda: httpx.get(f"{town.gateway.url}/seawall/inbox").status_code == 401 and all(client.get("/seawall/inbox").status_code == 200 for client in (free, listed)))
         run = town.answer(free.post("/seawall/agents/clerk/1/runs", json={"task": script("say Hi."), "wait_ms": 20_000}))["run"]
         for path, body in [
             ("agents/clerk/runs", {"task": "x"}),
