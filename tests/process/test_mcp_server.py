@@ -9,9 +9,8 @@ import subprocess
 import sys
 import typing
 
+import mcp
 import pytest
-
-mcp = pytest.importorskip("mcp", reason="the official SDK is not among the installed packages")
 
 SERVER = str(pathlib.Path(__file__).with_name("mcp_server.py"))
 LIFECYCLES = [("auto", "stateless", "2026-07-28"), ("legacy", "session", "2025-11-25"), ("auto", "both", "2026-07-28")]
