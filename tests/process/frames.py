@@ -63,13 +63,12 @@ class Http2:
         self.flush()
 
     def flush(self) -> None:
-        """Sends what is to be sent."""
+        """Sends what is to be sent. A peer that takes nothing more may still have said something
+        that is to be read, so that a failed send is not the end: only a read finds that."""
         data = self.wire.data_to_send()
         if data and not self.closed:
-            try:
+            with contextlib.suppress(OSError):
                 self.raw.sendall(data)
-            except OSError:
-                self.closed = True
 
     def call(self, protocol: str, prompt: str, stream: bool = False, takes: bool = True, flush: bool = True, headers: dict[str, str] | None = None, **fields: typing.Any) -> Stream:
         """Begins one call."""
