@@ -1,15 +1,10 @@
-"""What is left after a fall: kill -9 with thousands in flight, and a crowd of runs among workers and tools that fail; with
-the ledger, the scheduler and the shared memory, and without each of them."""
+"""What is left after a fall: kill -9 with thousands in flight."""
 
 from __future__ import annotations
 
 import collections
-import contextlib
-import http.client
 import pathlib
 import random
-import shutil
-import threading
 import time
 import typing
 
@@ -104,110 +99,3 @@ def values_lost(the: House, started: list[tuple[str, str, dict[str, typing.Any]]
         if not page.get("next"):
             return len(wanted - found)
         after = page["next"]
-
-
-# --- a crowd of runs among what fails ------------------------------------------------
-
-CROWD_FACTS = 3
-ENGINE_FAULTS = "500:0.12,429:0.08,cut@3:0.05,garbage:0.05"
-
-
-def crowd_script(team: int, member: int, shared: bool) -> str:
-    """A run of the crowd: finds out what its team must know, does its own work, and says so. With shared memory the first of
-    each team finds out and the others read it there; without, everybody finds out."""
-    me = f"{team}-{member}"
-    finds = [f'call find {{"name":"{team}-{fact}","ms":20}}' for fact in range(CROWD_FACTS)]
-    puts = [f'call store.put {{"key":"facts/{team}-{fact}","value":"known"}}' for fact in range(CROWD_FACTS)]
-    reads = [f'call store.get {{"key":"facts/{team}-{fact}"}}' for fact in range(CROWD_FACTS)]
-    know = finds + puts if shared and member == 0 else reads if shared else finds
-    work = [f'call flaky {{"name":"{me}-$n"}}' for _ in range(2)] + [f'call put {{"name":"{me}-$n"}}' for _ in range(2)]
-    return "script: " + "; ".join(know + work) + "; say done"
-
-
-class Crowd:
-    """Runs by name, begun anew where they are lost; what a client does who keeps no ledger."""
-
-    def __init__(self, the: House, teams: int, members: int, shared: bool) -> None:
-        self.the, self.shared = the, shared
-        self.wanted = {f"w{team}-{member}": crowd_script(team, member, shared) for team in range(teams) for member in range(members)}
-        self.runs: dict[str, str] = {}
-        self.begun: collections.Counter[str] = collections.Counter()
-
-    def begin(self, names: typing.Iterable[str]) -> None:
-        """Starts these. A start that was not answered may have been made: the agent's name tells."""
-
-        def one(name: str) -> None:
-            end = time.monotonic() + 120
-            while time.monotonic() < end:
-                with contextlib.suppress(OSError, http.client.HTTPException):
-                    status, answer = self.the.api.call("GET", f"/seawall/agents/worker/{name}")
-                    if status == 404:
-                        status, answer = self.the.api.call("POST", f"/seawall/agents/worker/{name}/runs", {"task": self.wanted[name]}, 15)
-                    if status < 300 and answer.get("run"):
-                        self.runs[name] = answer["run"]
-                        self.begun[name] += 1
-                        return
-                time.sleep(0.05)
-            raise RuntimeError(f"{name} could not be started")
-
-        house.side_by_side(one, list(names), house.CALLERS)
-
-    def states(self) -> dict[str, str]:
-        """Each name's state."""
-        by_run = {run["run"]: run["state"] for run in self.the.api.runs(type="worker")}
-        return {name: by_run.get(self.runs.get(name, ""), "lost") for name in self.wanted}
-
-
-def crowd(folder: pathlib.Path, quick: bool, without: str = "") -> dict[str, typing.Any]:
-    """1,200 runs while Seawall is killed again and again and 30 % of what it calls fails."""
-    teams, members, kills = (30, 10, 3) if quick else (120, 10, 5)
-    worker = kind(tools="put flaky find store.get store.put", more='[supervision]\nintensity = 10\nwithin = "10s"')
-    shape = Shape(models={"quick": "output=8"}, kinds={"worker": worker}, tools=True, rate=0.3, places=256)
-    shape.engine = ["--faults", ENGINE_FAULTS, "--slots", "64", "--queue-len-max", "256"]
-    shape.agents = {"models_max": 256, "tool_calls_max": 64, "turns_max": 8}
-    if without == "scheduler":
-        # Everybody at once, whatever the engine and the tools say to it.
-        shape.agents, shape.places = {"models_max": 100_000, "tool_calls_max": 10_000, "turns_max": 1_024}, 100_000
-    with House(folder / f"crowd-{without or 'full'}", shape) as the:
-        team = Crowd(the, teams, members, shared=without != "memory")
-        began, downtime = time.monotonic(), 0.0
-        finished: set[str] = set()
-        starting = threading.Thread(target=team.begin, args=(list(team.wanted),))
-        starting.start()
-        dice = random.Random(7)
-        for _ in range(kills):
-            time.sleep(dice.uniform(3.0, 6.0))
-            if without == "ledger":
-                starting.join()
-                finished |= {name for name, state in team.states().items() if state == "done"}
-            the.crash()
-            if without == "ledger":
-                # Nothing is remembered: whatever is not known to be done is begun anew.
-                shutil.rmtree(the.folder / "data", ignore_errors=True)
-            downtime += the.begin()
-            if without == "ledger":
-                starting = threading.Thread(target=team.begin, args=(sorted(set(team.wanted) - finished),))
-                starting.start()
-        starting.join()
-        the.idle(600)
-        wall, states, truth = time.monotonic() - began, team.states(), the.truth()
-        well = sum(state == "done" or name in finished for name, state in states.items())
-        return {
-            "runs": len(team.wanted),
-            "success": well / len(team.wanted),
-            "duplicated": sum(count - 1 for tool in ("put", "flaky") for count in truth["twice"][tool].values()),
-            "kills": kills,
-            "wall_s": wall,
-            "downtime_s": downtime,
-            "finds": truth["done"]["find"],
-            "finds_needed": teams * CROWD_FACTS,
-            "states": dict(collections.Counter(states.values())),
-            "begun": sum(team.begun.values()),
-            "tool_calls": truth["arrived"],
-            "verified": None if without == "ledger" else the.verify(),
-        }
-
-
-def ablations(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
-    """The full system, and without each of its three parts."""
-    return {without or "full": crowd(folder, quick, without) for without in ("", "ledger", "scheduler", "memory")}

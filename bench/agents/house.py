@@ -10,6 +10,7 @@ import dataclasses
 import http.client
 import json
 import pathlib
+import re
 import signal
 import sys
 import threading
@@ -22,6 +23,8 @@ sys.path.insert(0, str(HERE.parent))
 
 import rig  # noqa: E402
 
+# The bench is told to end: threads that wait for what will not come any more look at it.
+OVER = threading.Event()
 # Requests at once when agents are started by the thousand.
 CALLERS = 24
 TOOLS = {
@@ -43,6 +46,8 @@ class Shape:
     # Places of the engine, as Seawall is told them.
     places: int = 4_096
     engine: list[str] = dataclasses.field(default_factory=list)
+    # Engines behind the one name.
+    replicas: int = 1
     tools: bool = False
     rate: float = 0.0
     head: str = ""
@@ -125,7 +130,21 @@ class House:
         self.folder, self.shape, self.port = folder, shape, rig.free_port()
         self.api = Api(self.port)
         self.world: rig.Server | None = None
-        self.engine = rig.Server("engine", [rig.BINARY, "sim", "--port", "0", *shape.engine], rig.LOAD_CORE, folder, announces=True)
+        self.seawall: rig.Server | None = None
+        self.engines: list[rig.Server] = []
+        try:
+            self.furnish()
+        except BaseException:
+            self.close()
+            raise
+
+    def furnish(self) -> None:
+        """Starts everything."""
+        folder, shape = self.folder, self.shape
+        for number in range(shape.replicas):
+            # Each fails at times of its own.
+            command = [rig.BINARY, "sim", "--port", "0", *shape.engine, "--seed", str(number + 1)]
+            self.engines.append(rig.Server(f"engine-{number}", command, rig.LOAD_CORE, folder, announces=True))
         if shape.tools:
             command = [sys.executable, HERE / "world.py", "--rate", shape.rate]
             self.world = rig.Server("world", command, rig.LOAD_CORE, folder, announces=True)
@@ -133,7 +152,6 @@ class House:
         for kind, text in shape.kinds.items():
             (folder / "agents" / f"{kind}.toml").write_text(text)
         (folder / "seawall.toml").write_text(self.config())
-        self.seawall: rig.Server | None = None
         self.begin()
         self.until("tools are known", lambda: not any(kind["unmet"] for kind in self.api.ok("GET", "/seawall/agents")["types"]))
 
@@ -141,8 +159,8 @@ class House:
         """The config file."""
         words = {"turns_max": 16, "models_max": 100_000, "tool_calls_max": 10_000, **self.shape.agents}
         parts = [self.shape.head, "[agents]", *(f"{key} = {json.dumps(value)}" for key, value in words.items())]
-        to = self.engine.to
-        parts += ["[[engine]]", 'name = "sim"', 'kind = "openai"', f'url = "http://{to}"', "discover = false", "adaptive = false"]
+        urls = [f"http://{engine.to}" for engine in self.engines]
+        parts += ["[[engine]]", 'name = "sim"', 'kind = "openai"', f"urls = {json.dumps(urls)}", "discover = false", "adaptive = false"]
         parts += ["calls_min = 1", f"calls_start = {self.shape.places}", f"calls_max = {self.shape.places}"]
         for model, orders in self.shape.models.items():
             parts += ["[[model]]", f'name = "{model}"', f'targets = ["sim/sim-small?{orders}"]', "price = { input = 0.15, output = 0.6 }"]
@@ -161,6 +179,8 @@ class House:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self.api.call("GET", "/readyz", seconds=5)[0] == 200:
                     return time.monotonic() - began
+            if OVER.is_set():
+                raise RuntimeError("the bench is over")
             if self.seawall.child.poll() is not None:
                 raise RuntimeError(f"it ended: {self.seawall.log.read_text()[-2000:]}")
             time.sleep(0.005)
@@ -170,6 +190,15 @@ class House:
         child = typing.cast(rig.Server, self.seawall).child
         child.send_signal(signal.SIGKILL)
         child.wait(10)
+
+    @property
+    def engine(self) -> rig.Server:
+        """The engine, or the first of them."""
+        return self.engines[0]
+
+    def engine_sum(self, figure: str) -> int:
+        """A figure of all engines together."""
+        return sum(engine.get("/sim/state")[figure] for engine in self.engines)
 
     def truth(self) -> dict[str, typing.Any]:
         """What the world has seen."""
@@ -193,6 +222,22 @@ class House:
             if time.monotonic() - began > seconds:
                 raise RuntimeError(f"not within {seconds} s: {what}; log: {typing.cast(rig.Server, self.seawall).log.read_text()[-1500:]}")
             time.sleep(every)
+
+    def idle_of(self, tenant: str, seconds: float) -> float:
+        """Waits until no run of a tenant is under way; the seconds it took."""
+        path = f"/seawall/agents?tenant={tenant}"
+
+        def none() -> bool:
+            states = self.api.ok("GET", path)["states"]
+            return not any(states.get(state, 0) for state in ("running", "runnable", "waiting"))
+
+        return self.until(f"all runs of {tenant} are over", none, seconds, 0.2)
+
+    def allocated(self) -> int:
+        """Bytes that Seawall's allocator gave out, by its own account; resident pages hold more than that."""
+        status, text = self.api.call("GET", "/metrics")
+        found = re.search(r'^seawall_process\{[^}]*"allocated_bytes"[^}]*\} ([\d.e+]+)$', str(text), re.M) if status == 200 else None
+        return int(float(found[1])) if found else 0
 
     def idle(self, seconds: float = 300.0) -> float:
         """Waits until no run is under way; the seconds it took."""
@@ -223,7 +268,7 @@ class House:
 
     def close(self) -> None:
         """Ends everything."""
-        for server in (self.seawall, self.world, self.engine):
+        for server in (self.seawall, self.world, *self.engines):
             if server is not None:
                 server.stop()
 
@@ -242,8 +287,12 @@ def kind(model: str = "quick", tools: str = "", more: str = "", about: str = "Do
 
 def side_by_side(work: typing.Callable[[typing.Any], typing.Any], items: typing.Sequence[typing.Any], callers: int = 0) -> list[typing.Any]:
     """Does the work for each item, several at once (all, if not said otherwise); the results in order."""
-    with concurrent.futures.ThreadPoolExecutor(callers or max(1, len(items))) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(callers or max(1, len(items)))
+    try:
         return list(pool.map(work, items))
+    finally:
+        # Where it ends by an error, or by Ctrl-C, what was not begun is not done.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def share(values: list[float], part: float) -> float:

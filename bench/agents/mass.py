@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 import subprocess
+import sys
 import time
 import typing
 
@@ -60,14 +61,19 @@ def residents(folder: pathlib.Path, count: int) -> dict[str, typing.Any]:
         the.until("all rest", resting(the, count), 120)
         found["resident_bytes"] = settle(the)
     with House(folder / "suspended", Shape(kinds=kinds, agents={"suspend_after": "100ms"})) as the:
-        points = [(0.0, float(settle(the)))]
-        for wave in range(6):
+        points, allocated = [(0.0, float(settle(the)))], [(0.0, float(the.allocated()))]
+        for wave in range(WAVES):
             the.api.start_many(people(wave * count, count))
             the.until("all are suspended", lambda: the.busy() == 0 and not any(the.waits().values()), 120)
-            points.append((float((wave + 1) * count), float(settle(the))))
-        found["suspended"] = points
-        # The first waves also fill tables of runs lately seen, which are bounded (20,000 each).
-        found["suspended_bytes_each"] = house.slope(points[3:])
+            at = float((wave + 1) * count)
+            points.append((at, float(settle(the))))
+            allocated.append((at, float(the.allocated())))
+            print(f"  residents: wave {wave + 1} of {WAVES}: {points[-1][1] / 1e6:.1f} MB resident, {allocated[-1][1] / 1e6:.1f} MB allocated", file=sys.stderr, flush=True)
+        found |= {"suspended": points, "suspended_allocated": allocated}
+        # The first waves also fill tables of runs lately seen, which are bounded (20,000 each): only the last ones tell what
+        # another agent costs.
+        found["suspended_bytes_each"] = house.slope(points[-LAST_WAVES:])
+        found["suspended_allocated_each"] = house.slope(allocated[-LAST_WAVES:])
     return found
 
 
@@ -90,22 +96,30 @@ def loops(the: House, agents: int, steps: int, mark: str) -> dict[str, typing.An
     return {"agents": agents, "steps": steps, "runs": runs, "wall_s": wall, "cpu_s": the.cpu_s() - cpu}
 
 
-# Agents, and how long the model thinks: with no time at all for what there is at most, with some for what a step takes
-# longer at about the rate of the bar.
-LOADS = [(1, 0), (16, 0), (64, 0), (256, 0), (90, 50), (130, 100)]
+# Waves of suspended agents, and how many of the last tell what another one costs.
+WAVES, LAST_WAVES = 7, 4
+# Agents, and how long the model thinks. With no time at all: what there is at most. With some (two steps in each such time
+# and what a step takes longer): a load that asks for little more than the rate of the bar, and leaves Seawall room.
+BURSTS = [(1, 0), (16, 0), (64, 0), (256, 0)]
+PACED = [(108, 100), (120, 100), (220, 200)]
+PACED_S = 10
 
 
 def durable_steps(folder: pathlib.Path, quick: bool) -> dict[str, typing.Any]:
     """Intent and result of every step on the disk, and how much later each step is for it."""
     worker = kind(tools="store.put", more="[context]\nwindow_tokens = 1000000")
     found: dict[str, typing.Any] = {}
-    for agents, think_ms in LOADS:
+    for agents, think_ms in BURSTS + PACED:
         steps = 100 if agents == 1 else max(30, (1_500 if quick else 6_000) // agents)
+        if think_ms:
+            steps = (3 if quick else PACED_S) * 1_000 // think_ms
         shape = Shape(models={"quick": f"unary_ms={think_ms}&output=8"}, kinds={"worker": worker})
         with House(folder / f"steps-{agents}-{think_ms}", shape) as the:
             loops(the, min(agents, 16), 5, "warm")
             report = loops(the, agents, steps, "m")
             found[f"{agents} x {think_ms} ms"] = {"think_ms": think_ms, **step_times(report, the.api.journal(), think_ms), "verified": the.verify()}
+            one = found[f"{agents} x {think_ms} ms"]
+            print(f"  steps: {agents} agents, {think_ms} ms: {one['steps_per_s']:.0f}/s, p99 {one['added_ms']['p99']:.1f} ms, {100 * one['busy']:.0f} % of a core", file=sys.stderr, flush=True)
     return found
 
 
@@ -129,6 +143,7 @@ def step_times(report: dict[str, typing.Any], journal: list[dict[str, typing.Any
         "steps_per_s": len(steady) / (late - early),
         "records_per_s": len(journal) / report["wall_s"],
         "added_ms": {"p50": house.share(added, 0.5), "p99": house.share(added, 0.99)},
+        "busy": report["cpu_s"] / report["wall_s"],
         "cpu_us_per_step": 1e6 * report["cpu_s"] / max(1, len(done)),
     }
 

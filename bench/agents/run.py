@@ -13,6 +13,7 @@ import dataclasses
 import json
 import pathlib
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -21,8 +22,10 @@ import typing
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import crowd  # noqa: E402
 import fall  # noqa: E402
 import govern  # noqa: E402
+import house  # noqa: E402
 import mass  # noqa: E402
 import rig  # noqa: E402
 
@@ -54,8 +57,8 @@ Measured = tuple[Raw, list[Row]]
 def residents(folder: pathlib.Path, quick: bool) -> Measured:
     """Memory of agents at rest."""
     raw = mass.residents(folder, 2_000 if quick else 10_000)
-    mb, each = raw["resident_bytes"] / 1e6, raw["suspended_bytes_each"]
-    measured = f"{mb:.0f} MB resident ({(raw['resident_bytes'] - raw['empty_bytes']) / raw['agents'] / 1e3:.1f} KB each); suspended {each:.0f} B each"
+    mb, each, given = raw["resident_bytes"] / 1e6, raw["suspended_bytes_each"], raw["suspended_allocated_each"]
+    measured = f"{mb:.0f} MB resident ({(raw['resident_bytes'] - raw['empty_bytes']) / raw['agents'] / 1e3:.1f} KB each); suspended {each:.0f} B each, {given:.0f} B of it allocated (last {mass.LAST_WAVES} of {mass.WAVES} waves)"
     return raw, [Row("residents", f"{raw['agents']} agents of {raw['kinds']} kinds at rest", "<= 350 MB; suspended <= 200 B each", measured, mb <= 350 and each <= 200, f"empty {raw['empty_bytes'] / 1e6:.0f} MB")]
 
 
@@ -63,10 +66,11 @@ def steps(folder: pathlib.Path, quick: bool) -> Measured:
     """Durable steps."""
     raw: Raw = {"floor": mass.floor(folder), "loops": mass.durable_steps(folder, quick)}
     best = max(raw["loops"].values(), key=lambda one: one["steps_per_s"])
-    # What is added is told at the load that makes the bar's rate with the least of it.
-    enough = [one for one in raw["loops"].values() if one["steps_per_s"] >= 2_000] or [best]
+    # What is added is told at a load that asks for the bar's rate and no more, since at the end of its strength anything is slow.
+    paced = [one for one in raw["loops"].values() if one["think_ms"]]
+    enough = [one for one in paced if one["steps_per_s"] >= 2_000] or [max(paced, key=lambda one: one["steps_per_s"])]
     at = min(enough, key=lambda one: one["added_ms"]["p99"])
-    measured = f"{best['steps_per_s']:.0f}/s at most, with {best['agents']} agents ({best['cpu_us_per_step']:.0f} us CPU each); at {at['steps_per_s']:.0f}/s ({at['agents']} agents, a model that takes {at['think_ms']} ms) a step takes {at['added_ms']['p50']:.1f} ms longer, p99 {at['added_ms']['p99']:.1f}"
+    measured = f"{best['steps_per_s']:.0f}/s at most, with {best['agents']} agents ({best['cpu_us_per_step']:.0f} us CPU each); at {at['steps_per_s']:.0f}/s ({at['agents']} agents, a model that takes {at['think_ms']} ms, {100 * at['busy']:.0f} % of a core) a step takes {at['added_ms']['p50']:.1f} ms longer, p99 {at['added_ms']['p99']:.1f}"
     floors = ", ".join(f"{size} {rate:.0f}/s" for size, rate in raw["floor"].items() if size.startswith("sync"))
     met = best["steps_per_s"] >= 2_000 and at["steps_per_s"] >= 2_000 and at["added_ms"]["p99"] < 50
     return raw, [Row("steps", "durable steps, sync", ">= 2,000/s, added p99 < 50 ms", measured, met, f"the store alone, records: {floors}; here {best['records_per_s']:.0f}/s")]
@@ -113,12 +117,12 @@ def pingpong(folder: pathlib.Path, quick: bool) -> Measured:
 
 def crowds(folder: pathlib.Path, quick: bool) -> Measured:
     """The full system and its ablations."""
-    raw = fall.ablations(folder, quick)
+    raw = crowd.ablations(folder, quick)
     rows = []
     for name, one in raw.items():
-        measured = f"success {100 * one['success']:.2f} %, {one['duplicated']} effects repeated, {one['finds']} look-ups for {one['finds_needed']} facts, {one['wall_s']:.0f} s, {one['kills']} kills"
+        measured = f"success {100 * one['success']:.2f} %, {one['duplicated']} effects repeated, {one['finds']} look-ups for {one['finds_needed']} facts, {one['wall_s']:.0f} s, {one['kills']} kills; a light tenant beside it p50 {one['light']['p50_ms']:.0f} ms, p99 {one['light']['p99_ms']:.0f} ms; about {one['engine_full']} of {one['engine_calls']} calls met a full engine, {one['postponed']} effects tried again"
         title = f"{one['runs']} runs, engine and tools failing at 30 %" + ("" if name == "full" else f": no {name}")
-        met = name != "full" or (one["success"] >= 0.999 and one["duplicated"] == 0)
+        met = name != "full" or (one["success"] >= 0.999 and one["duplicated"] == 0 and one["in_time"])
         rows.append(Row("crowd", title, ">= 99.9 %, 0 repeated" if name == "full" else "for comparison", measured, met))
     return raw, rows
 
@@ -135,7 +139,43 @@ ROWS: dict[str, typing.Callable[[pathlib.Path, bool], Measured]] = {
 }
 
 
+# No row takes longer, on any machine that it is worth measuring on: what does hangs.
+ROW_S_MAX = {"crowd": 1_200}
+ROW_S_USUAL_MAX = 600
+
+
+class Late(Exception):
+    """A row took longer than any should."""
+
+
+def bounded(name: str, folder: pathlib.Path, quick: bool) -> Measured:
+    """A row, for as long as one may take."""
+    seconds = ROW_S_MAX.get(name, ROW_S_USUAL_MAX)
+
+    def ring(*_: object) -> typing.NoReturn:
+        raise Late(f"not done after {seconds} s")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        return ROWS[name](folder, quick)
+    finally:
+        signal.alarm(0)
+
+
 def main() -> int:
+    """Measures; Ctrl-C and a TERM end everything that was started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        return measure()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    finally:
+        house.OVER.set()
+
+
+def measure() -> int:
     """Measures, prints and keeps the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(ROWS), help=f"rows, of {','.join(ROWS)}")
@@ -154,8 +194,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="seawall-bench-", ignore_cleanup_errors=True) as folder:
         for name in wanted:
             try:
-                raw[name], found = ROWS[name](pathlib.Path(folder) / name, options.quick)
-            except (RuntimeError, OSError, KeyError) as error:
+                raw[name], found = bounded(name, pathlib.Path(folder) / name, options.quick)
+            except (RuntimeError, OSError, KeyError, Late) as error:
                 # One row that cannot be measured must not take the others with it.
                 traceback.print_exc()
                 failed.append(name)

@@ -64,6 +64,34 @@ def test_two_agents_that_answer_each_other_are_stopped_after_three_rounds(door: 
     assert chat(gateway, "[[id=plan]] Improve this.", **planner).status_code == 200
 
 
+def test_guard_and_memo_are_as_configured_and_reloaded(tmp_path: pathlib.Path) -> None:
+    witness = Witness()
+    engines = harness.engine("witness", witness.url) + harness.model("real", "witness/real")
+    gateway = harness.Gateway(tmp_path, "[guard]\nrounds = 2\ndepth = 2\n[memo]\nrun_answers_max = 1\n" + engines)
+    try:
+
+        def talk(turn: int) -> int:
+            who = {"run": "plan", "parent": "job"} if turn % 2 == 0 else {"run": "review", "parent": "job"}
+            return chat(gateway, f"The same {turn % 2}.", **who).status_code
+
+        assert [talk(turn) for turn in range(5)] == [200] * 4 + [422]
+        assert chat(gateway, "Dig.", run="deep", parent="plan").status_code == 422, "three generations"
+        for _ in range(2):
+            assert chat(gateway, "[[id=first]]", run="kept", memo="on").status_code == 200
+            assert chat(gateway, "[[id=second]]", run="kept", memo="on").status_code == 200
+        assert (len(witness.calls("first")), len(witness.calls("second"))) == (1, 2)
+        gateway.configure("[memo]\nrun_answers_max = 2\n" + engines)
+        harness.until("three generations may be", lambda: chat(gateway, "Dig.", run="deep", parent="plan").status_code == 200, 15, every=0.2)
+        # What was said meanwhile broke the row; it begins anew, with three rounds.
+        assert [talk(turn) for turn in range(7)] == [200] * 6 + [422]
+        for _ in range(2):
+            assert chat(gateway, "[[id=second]]", run="kept", memo="on").status_code == 200
+        assert len(witness.calls("second")) == 3
+    finally:
+        gateway.stop()
+        witness.close()
+
+
 def test_loops_that_get_somewhere_are_left_alone(door: tuple[harness.Gateway, Witness]) -> None:
     gateway, _ = door
     poller, worker = {"run": "poll", "parent": "top"}, {"run": "work", "parent": "top"}

@@ -8,6 +8,7 @@ import contextlib
 import http.server
 import json
 import pathlib
+import signal
 import sys
 import threading
 import typing
@@ -96,6 +97,21 @@ class Town:
         """kill -9."""
         self.client.close()
         typing.cast(harness.Gateway, self.gateway).kill()
+
+    def reload(self, config: str) -> None:
+        """Changes the config, and waits until it is in force; definitions are read anew with it."""
+        gateway = typing.cast(harness.Gateway, self.gateway)
+        self.config = config
+        since = gateway.mark()
+        gateway.configure(config)
+        gateway.signal(signal.SIGHUP)
+        gateway.line("the configuration is in force", since=since)
+
+    def define(self, kind: str, text: str) -> None:
+        """Writes a definition as an editor would; [`Town.reload`] or time puts it in force."""
+        path = self.folder / "agents" / f"{kind}.toml"
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
 
     def get(self, path: str, **query: typing.Any) -> typing.Any:
         """A GET that must succeed."""

@@ -101,19 +101,23 @@ class Http2:
             left = end - time.monotonic()
             assert left > 0, f"not within {seconds} s: {what}; closed: {self.closed}, goaways: {self.goaways}"
             assert not self.closed, f"the connection ended before: {what}"
-            self.raw.settimeout(min(left, 0.05))
-            try:
-                data = self.raw.recv(256 << 10)
-            except (TimeoutError, ssl.SSLWantReadError):
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                self.closed = True
-                continue
-            self._receive(data)
-            self.flush()
+            self.hear(min(left, 0.05))
         return value
+
+    def hear(self, seconds: float) -> None:
+        """Takes what has come, if it comes within so long."""
+        self.raw.settimeout(seconds)
+        try:
+            data = self.raw.recv(256 << 10)
+        except (TimeoutError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.closed = True
+            return
+        self._receive(data)
+        self.flush()
 
     def _receive(self, data: bytes) -> None:
         """Gives whole frames to the codec, all but GOAWAY: after one it would take nothing more,

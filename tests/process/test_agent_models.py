@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import pathlib
 import sys
@@ -254,6 +255,55 @@ def test_who_leaves_detached_leaves_the_run_alone(world: World) -> None:
     done = ends(world.gateway, key, "done")
     assert done["output"] == "word " * 20
     assert len(world.witness.calls("detached")) == 1
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["attended", "detached"])
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "unary"])
+def test_a_run_works_for_the_run_that_asked_and_stops_with_it(world: World, stream: bool, detached: bool) -> None:
+    name = f"asked-{stream}-{detached}"
+    path, request = body("chat", f"[[id={name} tokens=500 token_ms=20 first_ms={0 if stream else 10000}]]", stream)
+    lineage = {"x-seawall-run": f"nightly {name}", "x-seawall-parent": f"job {name}"}
+    more = {"x-seawall-detach": "1"} if detached else {}
+    with httpx.Client(timeout=30) as client:
+        if stream:
+            with client.stream("POST", world.gateway.url + path, json=request, headers={**lineage, **more}) as response:
+                key = response.headers["x-seawall-run"]
+                arrives(world.witness, name)
+                if detached:
+                    response.close()
+                assert harness.seawall("run", "stop", f"job {name}", "--url", world.gateway.url).returncode == 0
+                if not detached:
+                    assert "run_stopped" in response.read().decode()
+        else:
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                patience = 1 if detached else 30
+                asked = pool.submit(client.post, world.gateway.url + path, json=request, headers={**lineage, **more}, timeout=patience)
+                arrives(world.witness, name)
+                if detached:
+                    assert isinstance(asked.exception(10), httpx.ReadTimeout)
+                assert harness.seawall("run", "stop", f"job {name}", "--url", world.gateway.url).returncode == 0
+                if not detached:
+                    refused = asked.result(10)
+                    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "run_stopped")
+            listed = httpx.get(world.gateway.url + "/seawall/runs?limit=100", timeout=10).json()["runs"]
+            [key] = [one["run"] for one in listed if one.get("caller") == lineage["x-seawall-run"]]
+    ended = ends(world.gateway, key, "cancelled")
+    assert ended["caller"] == lineage["x-seawall-run"] and "stopped the run that asked" in ended["error"]["message"]
+    seen = harness.until("the engine notices", lambda: (call := world.witness.call(name)) and (call.left or call.ended) and call)
+    assert seen.left and not seen.ended, "the model's call ran on"
+    # While it is stopped nothing begins for it; others of the tenant are not meant.
+    again = httpx.post(world.gateway.url + path, json=body("chat", "[[id=no-run-for-it]]")[1], headers=lineage, timeout=10)
+    assert (again.status_code, again.json()["error"]["code"]) == (403, "run_stopped")
+    assert not world.witness.calls("no-run-for-it")
+    assert harness.seawall("run", "resume", f"job {name}", "--url", world.gateway.url).returncode == 0
+    assert httpx.post(world.gateway.url + path, json=body("chat", "Go on.")[1], headers=lineage, timeout=10).status_code == 200
+
+
+def test_a_parent_without_a_run_is_refused(world: World) -> None:
+    path, request = body("chat", "[[id=no-run-of-a-parent]]")
+    refused = httpx.post(world.gateway.url + path, json=request, headers={"x-seawall-parent": "job"}, timeout=10)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_header")
+    assert not world.witness.calls("no-run-of-a-parent")
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "unary"])

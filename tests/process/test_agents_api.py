@@ -270,6 +270,9 @@ def test_turns_are_told_with_state_and_a_fork_goes_on_from_one(town: Town) -> No
     set_one = town.post(f"/seawall/runs/{run}/fork", {"turn": 1, "set": {"m/00000001": changed}})
     assert town.over(set_one["run"])["output"] == "Changed."
     refused(town.client.post(f"/seawall/runs/{run}/fork", json={"turn": 99}), 400, "bad_field")
+    assert town.run(set_one["run"])["fork"] == {"run": run, "turn": 1} and town.run(run)["fork"] is None
+    for key, value in [("meta", "{}"), ("fork", "kept"), ("m/1", "x"), ("m/00000001", "no message")]:
+        refused(town.client.post(f"/seawall/runs/{run}/fork", json={"turn": 1, "set": {key: value}}), 400, "bad_field")
 
 
 def test_messages_are_taken_once_and_dead_letters_are_sent_again(town: Town) -> None:
@@ -285,7 +288,7 @@ def test_messages_are_taken_once_and_dead_letters_are_sent_again(town: Town) -> 
     refused(town.client.post("/seawall/agents/nobody/1/messages", json={"body": 1}), 404, "agent_unknown")
     refused(town.client.post("/seawall/agents/clerk/4/messages", json={"text": 1}), 400, "bad_field")
     assert town.get("/seawall/letters") == {"letters": [], "all": 0}
-    refused(town.client.post("/seawall/letters/3.17/redrive"), 404, "effect_unknown")
+    refused(town.client.post("/seawall/letters/3.17/redrive"), 404, "letter_unknown")
 
 
 def test_values_are_written_by_version_and_found_by_words(town: Town) -> None:
@@ -302,7 +305,8 @@ def test_values_are_written_by_version_and_found_by_words(town: Town) -> None:
     page = town.get("/seawall/values", limit=1)
     assert page["next"] == "notes/a b" and town.get("/seawall/values", after=page["next"])["values"][0]["value"] == [1, 2]
     assert town.answer(town.client.delete(url))["version"] == 3
-    refused(town.client.get(url), 404, "path_unknown")
+    refused(town.client.get(url), 404, "value_unknown")
+    refused(town.client.delete(url), 404, "value_unknown")
     refused(town.client.put(url, json={"values": 1}), 400, "bad_field")
     large = "x" * 300_000
     town.answer(town.client.put("/seawall/values/large", json={"value": large}))
@@ -380,10 +384,39 @@ def test_metrics_tell_of_agents(town: Town) -> None:
         ("POST", "/seawall/effects/run-ffffff.1/approve", {}, 404, "effect_unknown"),
         ("GET", "/seawall/why/clerk/none", None, 404, "agent_unknown"),
         ("PUT", "/seawall/definitions/.hidden", {}, 400, "bad_field"),
+        ("DELETE", "/seawall/values/never/there", None, 404, "value_unknown"),
+        ("POST", "/seawall/letters/0.99/discard", {}, 404, "letter_unknown"),
+        ("POST", "/seawall/agents/Clerk/1/messages", {"body": 1}, 404, "agent_unknown"),
+        ("GET", "/seawall/runs?parent=x", None, 400, "bad_field"),
+        ("POST", "/seawall/halts", {"scope": "nonsense"}, 400, "bad_field"),
     ],
 )
 def test_mistakes_are_told_by_code(town: Town, method: str, path: str, body: typing.Any, status: int, code: str) -> None:
     refused(town.client.request(method, path, json=body), status, code)
+
+
+def test_what_was_mistyped_is_told(town: Town) -> None:
+    allowed = town.client.request("PATCH", "/seawall/values/a")
+    assert refused(allowed, 405, "method_not_allowed") and allowed.headers["allow"] == "GET, HEAD, PUT, DELETE"
+    near = town.client.post("/seawall/agents/Clerk/1/messages", json={"body": 1}).json()["error"]
+    assert near["message"] == "No agent of type `Clerk` is defined." and "`clerk`" in near["hint"]
+    none = town.post("/seawall/halts", {"scope": "type:clrk"})
+    assert none == {"scope": "type:clrk", "on": True, "was": False, "matches": False}
+    assert town.post("/seawall/halts", {"scope": "type:clrk", "on": False})["was"]
+    assert town.post("/seawall/halts", {"scope": "type:clerk"})["matches"]
+    assert town.post("/seawall/halts", {"scope": "type:clerk", "on": False})["was"]
+    assert town.get("/seawall/state")["agents"]["durability"] == "sync"
+
+
+def test_what_is_left_counts_what_those_above_have_left(town: Town) -> None:
+    asks = script('call human__ask {"question":"Which?"}; say Done.')
+    run = town.start("clerk", asks, allowance={"tokens": 50_000, "wall_ms": 600_000})
+    asked(town, "questions")
+    shown = town.run(run)
+    assert shown["left"]["tokens"] == 50_000 - shown["used"]["tokens"] - shown["reserved"]["tokens"]
+    assert 0 < shown["left"]["wall_ms"] <= 600_000 and shown["deadline_ms"] == shown["began_ms"] + 600_000
+    wait = shown["waits"][0]
+    assert wait["cause"] == "promise" and wait["tool"] == "human.ask"
 
 
 def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Path) -> None:
@@ -406,7 +439,7 @@ def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Pa
 
         for stranger in (other, below):
             assert stranger.get("/seawall/runs").json()["runs"] == []
-            assert stranger.get("/seawall/inbox").json() == {"approvals": [], "questions": [], "doubts": []}
+            assert stranger.get("/seawall/inbox").json() == {"approvals": [], "questions": [], "doubts": [], "next": None}
             assert stranger.get("/seawall/agents?list=1").json()["agents"] == []
             assert stranger.get("/seawall/agents").json()["states"] == {}
             for method, path, body, code in [
@@ -461,10 +494,21 @@ def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Pa
         pair = town.answer(acme.post("/seawall/agents/pair/runs", json={"task": script(f"call store__put {put}; say Paid.")}))["run"]
         approval = harness.until("an approval", lambda: lead.get("/seawall/inbox").json()["approvals"])[0]
         assert approval["approvers"] == ["acme/leads"] and approval["yours"]
-        refused(acme.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "admin_only")
-        refused(admin.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "admin_only")
+        refused(acme.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
+        refused(admin.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
         refused(other.post(f"/seawall/effects/{approval['effect']}/approve"), 404, "effect_unknown")
-        town.answer(lead.post(f"/seawall/effects/{approval['effect']}/approve"))
+        # A vote is handed on by who has it, to a key that there is, of whatever tenant.
+        listed = json.loads(harness.seawall("key", "list", "--data", data, "--json").stdout)
+        ids = {key["tenant"]: key["id"] for key in listed}
+        hand = f"/seawall/effects/{approval['effect']}/delegate"
+        refused(lead.post(hand, json={"to": "nobody"}), 400, "bad_field")
+        refused(other.post(hand, json={"to": ids["other"]}), 404, "effect_unknown")
+        town.answer(lead.post(hand, json={"to": ids["other"]}))
+        refused(lead.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
+        (theirs,) = other.get("/seawall/inbox").json()["approvals"]
+        assert theirs["effect"] == approval["effect"] and theirs["yours"]
+        assert [(one["by"], one["to"]) for one in theirs["handed"]] == [(ids["acme/leads"], ids["other"])]
+        town.answer(other.post(f"/seawall/effects/{approval['effect']}/approve"))
         assert town.answer(acme.get(f"/seawall/runs/{pair}?wait_ms=20000"))["output"] == "Paid."
     finally:
         town.kill()

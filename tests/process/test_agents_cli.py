@@ -84,7 +84,7 @@ def test_a_run_is_started_watched_and_decided_on(shell: Shell) -> None:
     why = shell.run("why", run)
     assert f"seawall answer {run}.2 TEXT" in why and f"seawall approve {run}.3" in why
     inbox = shell.run("inbox")
-    assert "Which one?" in inbox and "by rule money" in inbox and f"{run}.3  put money/a" in inbox
+    assert "Which one?" in inbox and "by rule money" in inbox and f"{run}.3  store.put money/a" in inbox
     assert "said yes" in shell.run("approve", f"{run}.3")
     assert "goes on" in shell.run("answer", f"{run}.2", "the blue one")
     harness.until("it is done", lambda: shell.json("run", run)["state"] == "done")
@@ -124,8 +124,8 @@ def test_stepping_through_a_run_and_forking_it(shell: Shell) -> None:
     fork = shell.json("debug", run, "--fork", "1", "--set", 'm/00000001={"role":"user","content":"Hello."}')["run"]
     harness.until("the fork is over", lambda: shell.json("run", fork)["state"] == "done")
     assert "Hello." in shell.run("debug", fork, typed="c\n")
-    shell.run("debug", run, typed="g 99\n", code=64)
-    shell.run("debug", run, "--turn", "99", code=64)
+    shell.run("debug", run, typed="g 99\n", code=1)
+    shell.run("debug", run, "--turn", "99", code=1)
 
 
 def test_the_kill_switch(shell: Shell) -> None:
@@ -135,7 +135,7 @@ def test_the_kill_switch(shell: Shell) -> None:
     shell.run("halt", "type:clerk")
     assert shell.json("why", run)["waits"][0]["cause"] == "halted"
     assert "type:clerk" in shell.run("halts") and "seawall unhalt" in shell.run("why", agent)
-    refused = shell.run("start", "clerk", "hello", code=64)
+    refused = shell.run("start", "clerk", "hello", code=1)
     assert "stopped type:clerk" in refused and "--key" not in refused
     shell.run("unhalt", "type:clerk")
     assert "halted" not in shell.run("why", run)
@@ -154,8 +154,28 @@ def test_what_is_not_there_is_told_with_a_hint(shell: Shell) -> None:
         ("letters", "discard", "3.17"),
         ("start", "nonsense", "hello"),
     ):
-        assert "hint:" in shell.run(*arguments, code=64), arguments
+        assert "hint:" in shell.run(*arguments, code=1), arguments
+        told = shell.json(*arguments, code=1)
+        assert told["error"]["hint"] and told["error"]["message"] and told["exit"] == 1, "a script is told as well"
     assert "start it with" in Shell("http://127.0.0.1:9").run("agents", code=69)
+
+
+def test_what_was_mistyped_is_told(shell: Shell) -> None:
+    assert "was" not in shell.run("halt", "type:clerk") and "goes on" in shell.run("unhalt", "type:clerk")
+    assert "Nothing matches it now" in shell.run("halt", "type:clrk")
+    assert "type:clrk goes on" in shell.run("unhalt", "type:clrk")
+    assert "was not stopped" in shell.run("unhalt", "type:clrk")
+    assert "`Clerk`" in shell.run("send", "Clerk/1", "x", code=1), "names keep their case"
+    assert "no call of a run" in shell.run("run", "../../etc", code=1)
+
+
+def test_values_are_kept_from_the_shell(shell: Shell) -> None:
+    assert "There are no such values" in shell.run("values")
+    shell.run("values", "put", "a/b", '{"x": 1}')
+    assert shell.json("values", "get", "a/b")["value"] == {"x": 1}
+    assert "version_conflict" in shell.run("values", "put", "a/b", "2", "--expect", "0", code=1)
+    assert "a/b" in shell.run("values", "--prefix", "a/") and "removed" in shell.run("values", "remove", "a/b")
+    assert shell.json("values", "remove", "a/b", code=1)["error"]["code"] == "value_unknown"
 
 
 def test_a_mailbox_is_written_to_from_the_shell(shell: Shell) -> None:
@@ -227,6 +247,11 @@ def test_check_reads_the_definitions(tmp_path: pathlib.Path) -> None:
     said = shell.run("check", "--config", config)
     assert "agent clerk" in said and "steps 30" in said and "if args.key starts_with money/" in said
     assert "nothing that is configured offers crm.lookup" in said
+    assert "asks before      store.put if" in said, "rules are told by tools"
+    config.write_text(config.read_text() + '[[engine]]\nname = "sim"\nkind = "sim"\n')
+    (folder / "lost.toml").write_text('model = "gpt-nine"\ninstructions = "y"\ntools = ["agent:nobody"]\n')
+    said = shell.run("check", "--config", config)
+    assert "there is no model gpt-nine" in said and "agent:nobody, which is not defined" in said
     (folder / "bad.toml").write_text('model = "x"\ninstructions = "y"\nsand = 1\n')
     said = shell.run("check", "--config", config, code=64)
     assert "bad.toml:3" in said and "sand" in said

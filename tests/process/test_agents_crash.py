@@ -125,8 +125,9 @@ def test_a_tool_that_dies_in_the_middle_leaves_doubt(towns: Towns) -> None:
 
 def test_approvals_survive(towns: Towns) -> None:
     """A payment that waits for a person still does after a crash; what the person changed is what is paid, once."""
+    never = '[[permissions]]\nid = "never"\ndeny = ["kit.pay"]\nwhen = ["args.amount > 1000"]\n'
     asks = '[[permissions]]\nid = "ask-first"\nask = ["kit.pay"]'
-    town = towns({"payer": kind("kit.pay", asks)})
+    town = towns({"payer": kind("kit.pay", never + asks)})
     run = town.start("payer/a", 'script: call kit.pay {"to":"shop","amount":100}; say paid')
     refused = town.start("payer/b", 'script: call kit.pay {"to":"thief","amount":100}; say gave up')
     harness.until("both ask", lambda: len(town.inbox("approvals")) == 2)
@@ -134,7 +135,13 @@ def test_approvals_survive(towns: Towns) -> None:
     approvals = {approval["run"]: approval for approval in town.inbox("approvals")}
     assert set(approvals) == {run, refused}
     assert approvals[run]["rule"] == "ask-first"
-    town.post(f"/seawall/effects/{approvals[run]['effect']}/approve", {"args": {"to": "shop", "amount": 7}})
+    approve = f"/seawall/effects/{approvals[run]['effect']}/approve"
+    # What a person changes goes through the tool's schema and the rules like the agent's own.
+    unfit = town.client.post(approve, json={"args": {"to": "shop", "amount": "much"}})
+    assert unfit.status_code == 400 and unfit.json()["error"]["code"] == "bad_field", unfit.text
+    denied = town.client.post(approve, json={"args": {"to": "shop", "amount": 5000}})
+    assert denied.json()["error"]["code"] == "gate_denied" and "`never`" in denied.text, denied.text
+    town.post(approve, {"args": {"to": "shop", "amount": 7}})
     town.post(f"/seawall/effects/{approvals[refused]['effect']}/deny", {"why": "unknown payee"})
     assert town.over(run)["state"] == town.over(refused)["state"] == "done"
     town.crash()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
+import select
 import socket
 import time
 import typing
@@ -223,6 +225,43 @@ def test_a_client_that_stops_reading_is_cut(world: tuple[harness.Gateway, Witnes
     assert 2 < time.monotonic() - began < 12
     assert any(value for name, value in gateway.metrics().items() if name.startswith("seawall_connections_cut"))
     caller.leave()
+
+
+def faults(raw: socket.socket, seconds: float) -> bool:
+    """Does the connection fail within so long? Nothing is read."""
+    poll = select.poll()
+    poll.register(raw, 0)
+    return bool(poll.poll(seconds * 1000))
+
+
+def test_who_still_sends_after_the_last_answer_is_heard_out(world: tuple[harness.Gateway, Witness]) -> None:
+    """The server half-closes and reads on for a moment: bytes on their way cost nobody the end of an answer."""
+    gateway, _ = world
+    lingered = 'seawall_connections_cut_total{why="client_lingers"}'
+    before = gateway.metrics().get(lingered, 0)
+    caller = Caller(gateway, "chat", "[[tokens=400 token_bytes=500]]", headers={"connection": "close"})
+    caller.whole()
+    for _ in range(4):
+        caller.raw.sendall(b"x" * 1_000)
+        assert not faults(caller.raw, 0.05), "reset while the client still listens"
+    assert caller.raw.recv(1) == b"", "the server's side is closed in good order"
+    caller.raw.close()
+    # One that never closes is left after a second, and one that sends without end at once.
+    silent = Caller(gateway, "chat", "hello", headers={"connection": "close"})
+    silent.whole()
+    ended = time.monotonic()
+    harness.until("it is left", lambda: gateway.metrics().get(lingered, 0) == before + 1, 5)
+    assert time.monotonic() - ended > 0.5
+    talker = Caller(gateway, "chat", "hello", headers={"connection": "close"})
+    talker.whole()
+    sent = 0
+    while not faults(talker.raw, 0.005):
+        sent += len(b"x" * 4_000)
+        assert sent < 1_000_000, "it is heard for ever"
+        with contextlib.suppress(OSError):
+            talker.raw.sendall(b"x" * 4_000)
+    assert sent > 40_000
+    assert gateway.metrics()[lingered] == before + 2
 
 
 def test_slow_headers_are_cut(tmp_path: pathlib.Path, gateways: list[harness.Gateway]) -> None:

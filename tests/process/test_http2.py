@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import select
 import signal
 import time
 import typing
@@ -181,6 +182,8 @@ def test_resets_by_the_thousand(world: World) -> None:
             stream = line.call("chat", "[[id=rapid first_ms=5000]]", flush=False)
             line.wire.reset_stream(stream.number, h2.errors.ErrorCodes.CANCEL)
         line.flush()
+        # Window for the next ones, or the end.
+        line.hear(1.0)
     line.close()
     harness.until("nothing is left of them", lambda: gateway.state()["calls"] == 0 and witness.in_flight() == 0)
     assert gateway.is_alive()
@@ -230,6 +233,29 @@ def test_a_drain_says_goaway(tmp_path: pathlib.Path, witness: Witness, gateways:
     assert {bytes(stream.body).count(b"word") for stream in streams} == {100}
     assert (unary.status, unary.ended) == (200, True)
     assert gateway.wait(10) == 0
+
+
+def test_a_drain_hears_its_clients_out(tmp_path: pathlib.Path, witness: Witness, gateways: Gateways) -> None:
+    """What a client sends after the last stream ended does not reset the connection; and a client that
+    stays for ever keeps the process no longer than a second."""
+    config = ["[limits]\ndrain_grace_ms = 100\ndrain_ms_max = 20000\n", harness.engine("e", witness.url), harness.model("real", "e/real")]
+    gateway = harness.Gateway(tmp_path, "\n".join(config))
+    gateways.append(gateway)
+    line = Http2(gateway)
+    stream = line.call("chat", "[[id=last tokens=50 token_ms=20]]", stream=True)
+    line.pump("it runs", lambda: stream.body)
+    gateway.signal(signal.SIGTERM)
+    line.pump("the answer ends", lambda: stream.over)
+    began = time.monotonic()
+    poll = select.poll()
+    poll.register(line.raw, 0)
+    for _ in range(5):
+        line.wire.increment_flow_control_window(1_000)
+        line.flush()
+        assert not poll.poll(50), "reset while the client still listens"
+    assert gateway.wait(5) == 0
+    assert time.monotonic() - began < 2.5
+    line.close()
 
 
 def test_a_drain_ends_at_its_deadline_with_a_word(tmp_path: pathlib.Path, witness: Witness, gateways: Gateways) -> None:

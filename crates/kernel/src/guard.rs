@@ -64,12 +64,11 @@ impl Guard {
         if repeats > 0 {
             return stop(repeats, format!("{repeats} identical calls in a row"));
         }
-        if kin.is_deep(run) {
-            let most = limits::RUN_DEPTH_MAX;
-            return stop(most as u32, format!("more than {most} generations of runs"));
+        if kin.is_deeper(run, rule.depth) {
+            return stop(rule.depth, format!("more than {} generations of runs", rule.depth));
         }
         let others = kin.others(run);
-        if others >= limits::RUN_TREE_LIVE_MAX {
+        if others >= rule.live as usize {
             return stop(others as u32, format!("{others} runs of one tree at work at once"));
         }
         match self.rounds.goes_on(submit, kin.root(run), rule) {
@@ -157,7 +156,7 @@ mod tests {
         }
     }
 
-    const RULE: GuardRule = GuardRule { repeats: 3, refuse: true };
+    const RULE: GuardRule = GuardRule { repeats: 3, rounds: 3, depth: 16, live: 1_500, refuse: true };
 
     #[test]
     fn a_row_is_broken_by_anything_else_and_belongs_to_one_tenant() {

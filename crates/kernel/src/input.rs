@@ -91,6 +91,13 @@ pub enum Input {
         /// What counts as spent.
         spent: u64,
     },
+    /// A run works for another, which no call of it has said yet.
+    Below {
+        /// The run.
+        run: RunId,
+        /// The run that it works for.
+        parent: RunId,
+    },
     /// An operator stops a run and all below it.
     Stop {
         /// The run.

@@ -144,6 +144,7 @@ impl Kernel {
                 self.accounts.restore(&account, window, spent, self.now);
             }
             Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
+            Input::Below { run, parent } => self.kin.learn(run, parent),
             Input::Stop { run } => self.stop(run, out),
             Input::Resume { run } => self.resume_run(run),
             Input::Tick => {}

@@ -3,6 +3,7 @@
 //! kill switch, the guard against loops, and fair order.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use seawall_model::{RunId, limits};
 
@@ -81,18 +82,23 @@ impl Kin {
         self.line(run).last().unwrap_or(run)
     }
 
-    /// Do more generations lie above the run than a tree may have?
-    pub(crate) fn is_deep(&self, run: RunId) -> bool {
-        self.parent(self.root(run)).is_some()
+    /// Are there more generations than so many from the root down to the run?
+    pub(crate) fn is_deeper(&self, run: RunId, most: u32) -> bool {
+        std::iter::successors(Some(run), |run| self.parent(*run)).nth(most as usize).is_some()
     }
 
     /// Live runs in the tree of a run that is not live itself.
     pub(crate) fn others(&self, run: RunId) -> usize {
-        if self.calls(run) > 0 {
+        let root = self.root(run);
+        if root != run && self.calls(run) > 0 {
             return 0;
         }
-        let root = self.live.get(&self.root(run));
-        root.map_or(0, |root| (root.below + u32::from(root.calls > 0)) as usize)
+        let Some(live) = self.live.get(&root) else { return 0 };
+        match live.calls {
+            0 => live.below as usize,
+            _ if root == run => 0,
+            _ => live.below as usize + 1,
+        }
     }
 
     /// Calls that wait or run of this run.
@@ -116,14 +122,14 @@ impl Kin {
 
     /// A call of the run is over.
     pub(crate) fn end(&mut self, run: RunId) {
-        let Some(live) = self.live.get_mut(&run) else { return };
-        live.calls -= 1;
-        if live.calls > 0 {
+        let Entry::Occupied(mut live) = self.live.entry(run) else { return };
+        live.get_mut().calls -= 1;
+        let Live { calls, root, below } = *live.get();
+        if calls > 0 {
             return;
         }
-        let (root, below) = (live.root, live.below);
         if below == 0 {
-            self.live.remove(&run);
+            live.remove();
         }
         if root == run {
             return;
@@ -180,14 +186,18 @@ mod tests {
     fn no_tree_bites_its_tail_and_each_has_an_end() {
         let mut kin = kin(&[(1, 1), (2, 1), (3, 2), (1, 3)]);
         assert_eq!(kin.root(RunId(3)), RunId(1), "a claim that makes a circle is not heard");
-        for run in 100..140 {
+        let bottom = 100 + 2 * limits::RUN_DEPTH_MAX as u64;
+        for run in 100..bottom {
             kin.learn(RunId(run + 1), RunId(run));
         }
-        assert!(!kin.is_deep(RunId(100 + limits::RUN_DEPTH_MAX as u64 - 1)));
-        assert!(kin.is_deep(RunId(100 + limits::RUN_DEPTH_MAX as u64)));
+        for most in [1, 16, limits::RUN_DEPTH_MAX as u32] {
+            assert!(!kin.is_deeper(RunId(100 + u64::from(most) - 1), most));
+            assert!(kin.is_deeper(RunId(100 + u64::from(most)), most));
+        }
         // Too long to be seen as a circle; its walk still ends.
-        kin.learn(RunId(100), RunId(140));
+        kin.learn(RunId(100), RunId(bottom));
         assert_eq!(kin.line(RunId(120)).count(), limits::RUN_DEPTH_MAX);
+        assert!(kin.is_deeper(RunId(120), limits::RUN_DEPTH_MAX as u32));
     }
 
     #[test]

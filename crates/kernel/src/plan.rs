@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use seawall_model::{Bytes, EngineId, MicroUsd, Millis, ModelId, ReplicaId, Tokens};
+use seawall_model::{Bytes, EngineId, MicroUsd, Millis, ModelId, ReplicaId, Tokens, limits};
 
 /// Everything the kernel knows of the world before the first call.
 #[derive(Clone, Debug, Default)]
@@ -222,15 +222,29 @@ pub struct RetryRule {
 /// When a run is held to go round in circles, and what is done then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardRule {
-    /// So many identical calls of one run may be answered in a row; 0 is no bound.
+    /// So many identical calls of one run may be answered in a row, and so many rounds of one
+    /// agent alone; 0 switches the guard off.
     pub repeats: u32,
+    /// So many rounds of the same requests between several agents; at least 2.
+    pub rounds: u32,
+    /// So many generations a tree of runs may have, at most
+    /// [`seawall_model::limits::RUN_DEPTH_MAX`].
+    pub depth: u32,
+    /// So many runs of one tree may be at work at once.
+    pub live: u32,
     /// Is the next refused? Otherwise it is served with a warning.
     pub refuse: bool,
 }
 
 impl Default for GuardRule {
     fn default() -> Self {
-        Self { repeats: seawall_model::limits::GUARD_REPEATS, refuse: true }
+        Self {
+            repeats: limits::GUARD_REPEATS,
+            rounds: limits::GUARD_ROUNDS,
+            depth: limits::GUARD_DEPTH,
+            live: limits::RUN_TREE_LIVE_MAX as u32,
+            refuse: true,
+        }
     }
 }
 

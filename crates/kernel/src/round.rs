@@ -4,7 +4,7 @@
 //! The law: look at the answered requests of a tree one after the other. If for a period of
 //! two to four each is the same as the one so many places before it, the tree goes round.
 //! Rounds that several runs or agents take part in are a loop after
-//! [`limits::GUARD_ROUNDS`]; those of one alone are a row of longer breath, and get as many
+//! [`GuardRule::rounds`]; those of one alone are a row of longer breath, and get as many
 //! as its row may have. Anything new, and anything at the same time, begins anew.
 
 use std::collections::BTreeMap;
@@ -141,7 +141,7 @@ impl Talk {
         }
         let times = (self.same[period - 1] + period as u32) / period as u32;
         let alone = round.iter().all(|said| said.run == first.run && said.agent == first.agent);
-        let most = if alone { rule.repeats } else { limits::GUARD_ROUNDS };
+        let most = if alone { rule.repeats } else { rule.rounds };
         if times < 2 || times + 1 < most {
             return None;
         }
@@ -167,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    const RULE: GuardRule = GuardRule { repeats: 8, refuse: true };
+    const RULE: GuardRule = GuardRule { repeats: 8, rounds: 3, depth: 16, live: 1_500, refuse: true };
     const ROOT: RunId = RunId(1);
 
     fn submit(run: u64, agent: &str, work: u64) -> Submit {

@@ -104,7 +104,7 @@ fn plan(shape: u64) -> Plan {
         },
         class_share: [40, 30, 20],
         retry: RetryRule { seed: shape, open_after: 3, ..RetryRule::default() },
-        guard: GuardRule { repeats: REPEATS, refuse: true },
+        guard: GuardRule { repeats: REPEATS, refuse: true, ..GuardRule::default() },
     }
 }
 
@@ -334,7 +334,8 @@ impl Shell {
                 self.step(Input::Rate { replica, call, report });
             }
             230..=235 => self.step(Input::Probed { replica, healthy: b % 2 == 0 }),
-            236..=239 => self.step(Input::Configure(Box::new(plan(a)))),
+            236..=238 => self.step(Input::Configure(Box::new(plan(a)))),
+            239 => self.step(Input::Below { run: RunId(a % 5), parent: RunId(b % 7) }),
             240 => self.stop(RunId(a % 5)),
             241..=247 => self.step(Input::Resume { run: RunId(a % 5) }),
             _ => self.tick(),

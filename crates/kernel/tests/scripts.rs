@@ -266,6 +266,7 @@ impl Player {
                 let account = words.word();
                 Input::Restored { account: account.into(), window: At(START), spent: words.number() }
             }
+            "below" => Input::Below { run: RunId(words.number()), parent: RunId(words.number()) },
             "stop" => Input::Stop { run: RunId(words.number()) },
             "resume" => Input::Resume { run: RunId(words.number()) },
             "drain" => Input::Drain,

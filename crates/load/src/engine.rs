@@ -29,6 +29,9 @@ pub struct Spec {
     pub block_tokens: Tokens,
     /// How long steps take.
     pub pace: Pace,
+    /// Is memory for all of a job's output kept for it from the start (LightLLM, S-LoRA), so
+    /// that none is ever preempted? Otherwise it grows token by token (vLLM).
+    pub reserves: bool,
     /// Steps take up to this much longer or shorter, evenly drawn.
     pub jitter_percent: u32,
     /// Seed of the jitter.
@@ -45,6 +48,7 @@ impl Default for Spec {
             queue_len_max: 10_000,
             block_tokens: Tokens(16),
             pace: Pace::default(),
+            reserves: false,
             jitter_percent: 0,
             seed: 0,
         }
@@ -379,6 +383,9 @@ impl Engine {
         if self.occupied() - self.cache.unpinned().0 + kept + wanted + margin > self.spec.kv_tokens.0 {
             return None;
         }
+        if self.spec.reserves && !self.fits_to_its_end(first) {
+            return None;
+        }
         let mut sequence = self.waiting.pop_front()?;
         for hash in &sequence.prefix[..found] {
             self.cache.pin(*hash);
@@ -395,6 +402,23 @@ impl Engine {
             self.totals.prefix_hits += Tokens(hit);
         }
         Some(sequence)
+    }
+
+    /// Will memory suffice for this job and all that run until each has ended? The peak lies
+    /// where one of them ends: those with no more left to generate are gone by then, and the
+    /// others have grown by as much (S-LoRA, `slora/server/router/req_queue.py`).
+    fn fits_to_its_end(&self, job: &Sequence) -> bool {
+        let all = self.running.iter().chain(std::iter::once(job));
+        let mut sizes: Vec<(u64, u64)> = all
+            .map(|sequence| (sequence.output - sequence.generated, sequence.prompt + sequence.generated))
+            .collect();
+        sizes.sort_unstable_by_key(|(left, _)| std::cmp::Reverse(*left));
+        let (mut held, mut count) = (0, 0);
+        sizes.iter().all(|(left, size)| {
+            held += size;
+            count += 1;
+            held + left * count <= self.spec.kv_tokens.0
+        })
     }
 
     /// Ends the current step: prompts move on, tokens appear, jobs end.

@@ -121,6 +121,28 @@ fn the_youngest_gives_way_when_memory_runs_out_and_still_ends() {
 }
 
 #[test]
+fn an_engine_that_reserves_takes_no_more_than_fits_to_the_end() {
+    // Eight jobs of 100 after 100 in 650 tokens. By prompts alone six would run and
+    // outgrow the memory; kept to their ends only three fit (3 x 200), and the fourth waits
+    // for the end of one of them.
+    let mut engine = Engine::new(Spec { slots: 8, kv_tokens: Tokens(650), reserves: true, ..spec() });
+    for id in 0..8 {
+        engine.submit(At(0), job(id, 100, 100)).expect("room");
+    }
+    let events = drain(&mut engine);
+    assert_eq!(engine.state().preempted, 0);
+    assert_eq!(engine.state().finished, 8);
+    let done = |wanted: u64| {
+        events.iter().find(|(_, event)| *event == Event::Done { id: wanted }).map(|(at, _)| *at)
+    };
+    let began = |wanted: u64| {
+        let first = |event: &Event| matches!(event, Event::FirstToken { id, .. } if *id == wanted);
+        events.iter().find(|(_, event)| first(event)).map(|(at, _)| *at)
+    };
+    assert!(began(2) < done(0) && began(3) >= done(0), "three at once, and no fourth");
+}
+
+#[test]
 fn a_cancelled_job_frees_its_memory_and_is_heard_of_no_more() {
     let mut engine = Engine::new(Spec { slots: 1, ..spec() });
     engine.submit(At(0), job(1, 500, 400)).expect("room");

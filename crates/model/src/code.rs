@@ -87,6 +87,9 @@ table! {
     AdminOnly "admin_only" 403 Caller Never
         "This path is for admin keys only."
         "Send an admin key; make one with `seawall key add --admin`."
+    ApproverOnly "approver_only" 403 Caller Never
+        "This key is not among those that may decide this."
+        "`seawall inbox` shows who may: the rule's approvers, or any admin where it names none."
     RunStopped "run_stopped" 403 Caller Never
         "This run, or one above it, was stopped by an operator."
         "Ask whoever stopped it; `seawall halts` lists what is stopped, `seawall unhalt` and `seawall run resume` let it go on."
@@ -95,13 +98,19 @@ table! {
         "`seawall models` and `GET /v1/models` list the names that work."
     AgentUnknown "agent_unknown" 404 Caller Never
         "No agent of that type is defined."
-        "`seawall agents` lists the types; definitions are TOML files in the `agents` folder."
+        "`seawall agents` lists types, `seawall agents --list` agents; definitions are TOML files in the folder `agents.folder`."
     RunUnknown "run_unknown" 404 Caller Never
         "No run of that name is known."
         "`seawall runs` lists them; runs that ended are kept for `agents.retention`."
     EffectUnknown "effect_unknown" 404 Caller Never
         "No effect of that name waits for an answer."
-        "It may have been answered already; `seawall run ID` shows what a run waits for."
+        "`seawall inbox` lists what waits for people; what is not there was decided, or its run is over: see `seawall events RUN`."
+    ValueUnknown "value_unknown" 404 Caller Never
+        "The tenant's store has no value by that key."
+        "`GET /seawall/values` lists a tenant's keys; another tenant's are named by `tenant`."
+    LetterUnknown "letter_unknown" 404 Caller Never
+        "There is no dead letter of that name."
+        "`seawall letters` lists them; it may have been sent again or thrown away already."
     RunCancelled "run_cancelled" 409 Caller Never
         "The run was cancelled."
         "Whoever cancelled it is named in the run's history; start it anew."
@@ -129,12 +138,15 @@ table! {
     MailboxFull "mailbox_full" 429 Caller After
         "The agent has as many messages waiting as it may."
         "Send fewer; `seawall why AGENT` says what it is doing."
+    TooManyAgents "too_many_agents" 429 Caller Never
+        "The tenant has as many agents with a key of their own as it may."
+        "Address agents that exist, or a type alone: such an agent is gone when its task is over."
     AgentsFull "agents_full" 503 Us After
         "As many runs are alive as may be."
         "Retry after the time given, or raise `agents.runs_max`."
     DiskFull "disk_full" 503 Us After
         "The journal's disk budget is used up, so nothing durable can begin."
-        "Free space or raise `agents.disk_bytes_max`; runs under way go on where they can."
+        "Raise `agents.disk_bytes_max` or lower `agents.retention` and reload, or free space on a full disk: it is looked at every second, and runs under way go on meanwhile."
     VersionConflict "version_conflict" 409 Caller Never
         "The value was changed by somebody else in the meantime."
         "Read it again, and write with the version you read."
@@ -155,7 +167,7 @@ table! {
         "Inference paths start with /v1/, those of agents with /seawall/; operations paths are /healthz, /readyz and /metrics."
     MethodNotAllowed "method_not_allowed" 405 Caller Never
         "This path does not take that method."
-        "Inference paths take POST; /v1/models takes GET."
+        "The `allow` header of the answer and its message name what it takes."
     NotTranslatable "not_translatable" 400 Caller Never
         "The request uses a feature that the target engine's protocol does not have."
         "Drop the feature named in the message, or route the model to an engine that has it."

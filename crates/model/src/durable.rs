@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::effect::{Allowance, Answer, EffectClass, EffectId, Ruling, Spend, Work};
+use crate::effect::{
+    Allowance, Answer, Approval, EffectClass, EffectId, Handed, Person, Ruling, Spend, Verdict, Work,
+};
 use crate::{Address, At, Code, Payload, RunKey, limits};
 
 /// How an agent stands between turns. Whether it runs just now is not durable.
@@ -92,14 +94,107 @@ pub struct AgentRow {
     pub wake: Wake,
     /// It gets no turn before.
     pub rests_until: At,
+    /// Its run fails then, if it is not over.
+    pub expires: At,
     /// Turns that failed in a row.
     pub strikes: u32,
     /// What the progress guard remembers.
     pub progress: Progress,
     /// Digests of the messages it took last, so that none is taken twice.
     pub seen: Vec<u64>,
+    /// Topics that it subscribed to.
+    pub topics: Vec<Arc<str>>,
     /// Why it is in quarantine.
     pub why: Option<Arc<str>>,
+    /// Who is to hear of the end of its run, by monitors and links.
+    pub ties: Vec<Tie>,
+}
+
+/// Somebody who is to hear of the end of an agent's run: once, however it ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tie {
+    /// The run that it is about.
+    pub run: RunKey,
+    /// The monitor that is answered; of a link the run that fails with it, and the effect
+    /// that made it or 0.
+    pub effect: EffectId,
+    /// The other agent.
+    pub peer: Address,
+    /// Does the other fail with it? Else it is told.
+    pub linked: bool,
+    /// How the run ended: the other is yet to be told.
+    pub fate: Option<Fate>,
+}
+
+/// What became of a run, as others are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It ended well.
+    Done,
+    /// It failed.
+    Failed {
+        /// The row of the table.
+        code: Code,
+        /// In words.
+        why: Arc<str>,
+    },
+    /// Somebody ended it.
+    Cancelled {
+        /// Who.
+        by: Arc<str>,
+    },
+    /// Its agent was taken out of service.
+    Quarantined {
+        /// In words.
+        why: Arc<str>,
+    },
+}
+
+impl AgentRow {
+    /// Does something in its inbox give it a turn, apart from time and operators?
+    #[must_use]
+    pub fn is_wakeful(&self) -> bool {
+        if self.standing != Standing::Active || self.run.is_none() {
+            return false;
+        }
+        let task = self.inbox.iter().any(|item| matches!(item, Item::Task { .. }));
+        let some = self.inbox.iter().any(|item| !matches!(item, Item::Note(_)));
+        let mut own = self.pending.iter().filter(|pending| Some(pending.id.run) == self.run);
+        match self.wake {
+            Wake::Any => some,
+            Wake::All => task || (some && !own.any(|pending| !pending.is_dropped())),
+        }
+    }
+
+    /// When time alone makes something happen to it, whoever else comes before; [`At::MAX`]
+    /// is never. `At(0)` is an agent that has something to do now. By this a suspended
+    /// agent is found on the disk.
+    #[must_use]
+    pub fn due(&self) -> At {
+        let mut due = self.expires;
+        if self.ties.iter().any(|tie| tie.fate.is_some()) {
+            // Long past: it is found whatever it stands like.
+            due = At(1);
+        }
+        if self.is_wakeful() {
+            due = due.min(self.rests_until);
+        }
+        for pending in &self.pending {
+            let next = match (&pending.stage, &pending.work) {
+                (Stage::Doubtful { .. }, _) => continue,
+                (Stage::Attempted, _) => At(0),
+                // It was never put off: it waits for a place, or has one.
+                (Stage::Ready { after }, _) if *after <= pending.asked => At(0),
+                (Stage::Ready { after: at }, _)
+                | (Stage::Approving { until: at, .. }, _)
+                | (Stage::Waiting, Work::Timer { at }) => *at,
+                (Stage::Waiting, _) => pending.until,
+            };
+            let deputy = pending.asks_deputy().unwrap_or(At::MAX);
+            due = due.min(next).min(pending.until).min(deputy);
+        }
+        due
+    }
 }
 
 /// Something that a turn sees.
@@ -212,6 +307,45 @@ pub struct Pending {
     pub until: At,
     /// The run that works on it, for a child.
     pub child: Option<RunKey>,
+    /// Votes on it that were handed on, in order; at most
+    /// [`limits::VOTES_HANDED_MAX`].
+    pub handed: Vec<Handed>,
+}
+
+impl Pending {
+    /// The approval that it asks for, if people are asked.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Approval> {
+        match (&self.stage, &self.ruling.verdict) {
+            (Stage::Approving { .. }, Verdict::Ask(approval)) => Some(approval),
+            _ => None,
+        }
+    }
+
+    /// May this one say yes or no to it? Whoever is named by the approval, unless the vote
+    /// was handed on, and whom one was handed to.
+    #[must_use]
+    pub fn has_vote(&self, who: &Person) -> bool {
+        let Some(approval) = self.approval() else { return false };
+        let gave = |handed: &Handed| handed.by.as_ref() == Some(&who.name);
+        let last = self.handed.iter().rev().find(|handed| gave(handed) || handed.to == who.name);
+        last.map_or_else(|| approval.names(who), |handed| handed.to == who.name)
+    }
+
+    /// When its [`crate::effect::Deputy`] is asked as well.
+    #[must_use]
+    pub fn asks_deputy(&self) -> Option<At> {
+        let deputy = self.approval()?.deputy.as_ref()?;
+        let asked = self.handed.iter().any(|handed| handed.by.is_none());
+        (!asked).then(|| self.asked.plus(deputy.after))
+    }
+
+    /// Was it in doubt when its run ended or began anew? It was settled then, and nobody
+    /// waits for it.
+    #[must_use]
+    pub fn is_dropped(&self) -> bool {
+        matches!(self.stage, Stage::Doubtful { .. }) && self.reserved == Spend::default()
+    }
 }
 
 /// How far a run is.
@@ -316,6 +450,20 @@ pub struct RunRow {
     pub seq: u64,
     /// By whom it was asked for: a key's name, `cron`, or a parent's agent.
     pub by: Arc<str>,
+    /// The run of a client's own that asked for the top of its tree, by the name that the
+    /// client gives it (`x-seawall-run`), at most [`crate::limits::RUN_NAME_BYTES_MAX`].
+    pub caller: Option<Arc<str>>,
+    /// The run that it goes on from, where it was forked.
+    pub fork: Option<Forked>,
+}
+
+/// Where a fork begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forked {
+    /// The run it was forked from.
+    pub run: RunKey,
+    /// After this turn; 0 is before the first.
+    pub turn: u32,
 }
 
 /// How much of the progress guard's ladder an agent has climbed.
@@ -397,14 +545,14 @@ pub struct ValueRow {
     pub at: At,
 }
 
-/// A resource of which units are or were lent.
+/// A resource of which units are lent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseRow {
     /// Whose.
     pub tenant: crate::Tenant,
     /// The resource.
     pub resource: Arc<str>,
-    /// The newest fencing token given.
+    /// The newest fencing token given, or the highest that may have been.
     pub token: u64,
     /// Units in all.
     pub of: u32,
@@ -516,6 +664,9 @@ pub struct ShardRow {
     pub runs: u64,
     /// Dead letters it has made.
     pub letters: u64,
+    /// The newest fencing token of all resources that nobody holds any more: those of the
+    /// next holder are above it.
+    pub tokens: u64,
     /// What is stopped; in shard 0 for all.
     pub halts: Vec<Scope>,
 }
@@ -547,8 +698,22 @@ pub enum Row {
     Value(ValueRow),
     /// A lease.
     Lease(LeaseRow),
+    /// A resource of which nobody holds any units.
+    NoLease {
+        /// Whose.
+        tenant: crate::Tenant,
+        /// Which.
+        resource: Arc<str>,
+    },
     /// A topic.
     Topic(TopicRow),
+    /// A topic without subscribers.
+    NoTopic {
+        /// Whose.
+        tenant: crate::Tenant,
+        /// Which.
+        topic: Arc<str>,
+    },
     /// A schedule.
     Schedule(ScheduleRow),
     /// A dead letter.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Agent, At, Code, MicroUsd, Millis, Payload, RunKey, Tokens};
+use crate::{Agent, At, Code, MicroUsd, Millis, Payload, RunKey, Tenant, Tokens};
 
 /// Decides what happens to an effect whose result a crash swallowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,7 +12,8 @@ pub enum EffectClass {
     Read,
     /// Carries a key by which the receiver knows it again: sent again with the same key.
     Idempotent,
-    /// Can be undone by another tool: undone, then sent again where asked.
+    /// Can be undone by another tool: asked about where a tool knows of it, else undone, and
+    /// then sent again.
     Compensable,
     /// Neither: never sent twice; a human decides.
     Irreversible,
@@ -145,6 +146,8 @@ pub enum Work {
         args: Payload,
         /// The tool that undoes it, for [`EffectClass::Compensable`].
         undo: Option<Arc<str>>,
+        /// The tool that says whether it was done, likewise: asked before it is undone.
+        query: Option<Arc<str>>,
     },
     /// Have another agent work on a task, below this run; its end is the answer.
     Child {
@@ -218,6 +221,19 @@ pub enum Work {
         /// What.
         body: Payload,
     },
+    /// Hear once of the end of what another agent works on: how its run ended, or that the
+    /// agent was taken out of service.
+    Monitor {
+        /// Whom; a type alone is its agent `main`.
+        agent: Agent,
+    },
+    /// Fail with another agent's run, and it with this one.
+    Link {
+        /// Whom; a type alone is its agent `main`.
+        agent: Agent,
+        /// Or no longer.
+        on: bool,
+    },
     /// Have a topic's messages from now on in the own mailbox.
     Subscribe {
         /// The topic.
@@ -245,6 +261,8 @@ impl Work {
             Self::Release { .. } => "release",
             Self::Publish { .. } => "publish",
             Self::Subscribe { .. } => "subscribe",
+            Self::Monitor { .. } => "monitor",
+            Self::Link { .. } => "link",
         }
     }
 
@@ -254,7 +272,10 @@ impl Work {
         match self {
             Self::Model { model, .. } => model,
             Self::Tool { tool, .. } => tool,
-            Self::Child { agent, .. } | Self::Message { to: agent, .. } => agent.as_str(),
+            Self::Child { agent, .. }
+            | Self::Message { to: agent, .. }
+            | Self::Monitor { agent }
+            | Self::Link { agent, .. } => agent.as_str(),
             Self::Timer { .. } | Self::Promise { .. } => "",
             Self::Get { key } | Self::Put { key, .. } | Self::Watch { key, .. } => key,
             Self::Acquire { resource, .. } | Self::Release { resource, .. } => resource,
@@ -329,6 +350,51 @@ pub struct Approval {
     pub approvers: Vec<Arc<str>>,
     /// Silence is a no after so long.
     pub patience: Millis,
+    /// Who may say so as well where it takes long.
+    pub deputy: Option<Deputy>,
+}
+
+impl Approval {
+    /// Is this one of those who are asked? Where approvers are named an admin is none by
+    /// itself: two pairs of eyes are worth nothing if one may stand for both.
+    #[must_use]
+    pub fn names(&self, who: &Person) -> bool {
+        let named = |name: &Arc<str>| *name == who.name || who.tenant.is_under(name);
+        who.alone || if self.approvers.is_empty() { who.admin } else { self.approvers.iter().any(named) }
+    }
+}
+
+/// Who is asked as well when nobody decided in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deputy {
+    /// The name of a key.
+    pub to: Arc<str>,
+    /// After so long.
+    pub after: Millis,
+}
+
+/// Somebody who decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// The name of the key, as it is recorded.
+    pub name: Arc<str>,
+    /// The key's tenant.
+    pub tenant: Tenant,
+    /// Does everything belong to it?
+    pub admin: bool,
+    /// Is it whoever has the machine, where there are no keys? Then nobody else can decide.
+    pub alone: bool,
+}
+
+/// A vote that was handed on: from then on the one has it and the other has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// By whom: the name of a key; `None` is by the rule, to its [`Deputy`].
+    pub by: Option<Arc<str>>,
+    /// To the key of this name.
+    pub to: Arc<str>,
+    /// When.
+    pub at: At,
 }
 
 /// A gate decision with the rule that made it.

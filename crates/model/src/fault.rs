@@ -16,13 +16,17 @@ pub struct Fault {
     pub retry_after: Option<Millis>,
     /// The JSON field or header at fault, where one is.
     pub param: Option<Cow<'static, str>>,
+    /// What to do, where that is known better than the code's row has it.
+    pub advice: Option<Cow<'static, str>>,
+    /// The methods that the path takes, where it was asked with another: `GET, HEAD`.
+    pub takes: Option<Cow<'static, str>>,
 }
 
 impl Fault {
     /// A fault with the given words.
     #[must_use]
     pub fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), retry_after: None, param: None }
+        Self { code, message: message.into(), retry_after: None, param: None, advice: None, takes: None }
     }
 
     /// A fault that says no more than its code's own sentence.
@@ -45,9 +49,28 @@ impl Fault {
         self
     }
 
+    /// The same, saying what to do in words of its own.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<Cow<'static, str>>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
     /// What to do about it.
     #[must_use]
-    pub fn hint(&self) -> &'static str {
-        self.code.row().hint
+    pub fn hint(&self) -> &str {
+        self.advice.as_deref().unwrap_or(self.code.row().hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_of_its_own_stands_before_that_of_the_code() {
+        let fault = Fault::plain(Code::RunUnknown);
+        assert_eq!(fault.hint(), Code::RunUnknown.row().hint);
+        assert_eq!(fault.advise("Look again.").hint(), "Look again.");
     }
 }

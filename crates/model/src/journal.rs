@@ -74,6 +74,8 @@ pub enum Event {
         why: Arc<str>,
         /// Does it count as an attempt?
         counts: bool,
+        /// What the try used. What is reserved stays so, for the next one.
+        used: Spend,
     },
     /// An effect was answered.
     Answered {
@@ -106,6 +108,17 @@ pub enum Event {
         /// The stage it is in thereafter; `None` where a no ended it (an
         /// [`Event::Answered`] follows).
         stage: Option<Stage>,
+        /// What the gate said of the arguments, where they are others.
+        ruling: Option<Ruling>,
+    },
+    /// Somebody handed the vote on an effect on, or its rule asks somebody else as well.
+    Delegated {
+        /// Which.
+        effect: EffectId,
+        /// By whom; `None` is by the rule.
+        by: Option<Arc<str>>,
+        /// To the key of this name.
+        to: Arc<str>,
     },
     /// A message was taken into a mailbox.
     Mailed {
@@ -199,6 +212,18 @@ pub enum Event {
         /// Its token.
         token: u64,
     },
+    /// Another run is to hear of the end of this agent's.
+    Tied {
+        /// Which, of which, and how.
+        tie: crate::durable::Tie,
+    },
+    /// It is not any more, or has heard.
+    Untied {
+        /// The run of this agent.
+        run: RunKey,
+        /// The effect by which the other is known.
+        effect: EffectId,
+    },
     /// A topic has one subscriber more or less.
     Subscribed {
         /// Whose.
@@ -226,6 +251,7 @@ impl Event {
             Self::Answered { .. } => "answered",
             Self::Doubted { .. } => "doubted",
             Self::Voted { .. } => "voted",
+            Self::Delegated { .. } => "delegated",
             Self::Mailed { .. } => "mailed",
             Self::Lettered { .. } => "lettered",
             Self::Unlettered { .. } => "unlettered",
@@ -239,6 +265,8 @@ impl Event {
             Self::Granted { .. } => "granted",
             Self::Freed { .. } => "freed",
             Self::Subscribed { .. } => "subscribed",
+            Self::Tied { .. } => "tied",
+            Self::Untied { .. } => "untied",
         }
     }
 }

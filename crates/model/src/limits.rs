@@ -106,6 +106,12 @@ pub const HEADER_WAIT_MS_MAX: u64 = 15_000;
 /// after which the usual load balancers let go of theirs, so that it is never us who
 /// close a connection just as it is taken up again.
 pub const CLIENT_IDLE_MS_MAX: u64 = 75_000;
+/// After the last answer a client has this long to close its side, so that what it was sending
+/// meanwhile does not cost it the end of that answer (RFC 9112 section 9.6): many times a
+/// round trip around the world.
+pub const LINGER_MS_MAX: u64 = 1_000;
+/// And may send so much until then: HTTP/2's usual window. Who sends more is not listening.
+pub const LINGER_BYTES_MAX: usize = 64 << 10;
 /// Largest block of request headers.
 pub const HEADER_BYTES_MAX: usize = 64 << 10;
 
@@ -162,19 +168,19 @@ pub const PRUNE_ROWS_MAX: usize = 2_000;
 /// calls that straddle the change.
 pub const ACCOUNT_WINDOWS_KEPT: usize = 2;
 
-/// Largest answer that a memo keeps: a long answer with tool calls is under 1 MiB, and it
+/// Largest answer that a memo keeps (default): a long answer with tool calls is under 1 MiB, and it
 /// is held in memory while it streams by.
-pub const MEMO_ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Answers kept of one run: thirty times the longest agent runs in use.
-pub const MEMO_RUN_ANSWERS_MAX: usize = 10_000;
-/// Bytes of answers kept of one run, so that one run does not push all others out.
+pub const MEMO_ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Answers kept of one run (default): thirty times the longest agent runs in use.
+pub const MEMO_RUN_ANSWERS_MAX: u64 = 10_000;
+/// Bytes of answers kept of one run (default), so that one run does not push all others out.
 pub const MEMO_RUN_BYTES_MAX: u64 = 64 << 20;
-/// Runs of which answers are kept; the one unused for longest leaves first.
-pub const MEMO_RUNS_MAX: usize = 10_000;
-/// Bytes of answers kept in the store, all runs together, likewise: what a small volume
-/// can spare.
+/// Runs of which answers are kept (default); the one unused for longest leaves first.
+pub const MEMO_RUNS_MAX: u64 = 10_000;
+/// Bytes of answers kept in the store, all runs together, likewise (default): what a small
+/// volume can spare.
 pub const MEMO_BYTES_MAX: u64 = 1 << 30;
-/// Answers of a run that nobody asked for in so long are deleted: a script that crashed
+/// Answers of a run that nobody asked for in so long are deleted (default): a script that crashed
 /// is started again within days, and content should not lie about for longer.
 pub const MEMO_IDLE_MS_MAX: u64 = 7 * 86_400_000;
 /// Questions to and answers for the memo that wait for the disk. Beyond it calls are
@@ -187,8 +193,8 @@ pub const GUARD_REPEATS: u32 = 8;
 /// bytes is 2 MB.
 pub const GUARD_RUNS_MAX: usize = 20_000;
 /// Rounds of the same two to four requests between several agents of one tree of runs that
-/// may be answered before the next is held to be a loop: whoever has said the same to each
-/// other three times will say it for ever.
+/// may be answered before the next is held to be a loop (default): whoever has said the same
+/// to each other three times will say it for ever.
 pub const GUARD_ROUNDS: u32 = 3;
 /// Trees of runs that the guard remembers; those not seen lately leave first. 10,000 at
 /// about 300 bytes is 3 MB.
@@ -207,10 +213,13 @@ pub const RUNS_STOPPED_MAX: usize = 10_000;
 /// Runs remembered with their parent; those not seen lately leave first. 100,000 at about
 /// 60 bytes is 6 MB.
 pub const RUN_CHILDREN_MAX: usize = 100_000;
-/// Generations of one tree of runs: agents that delegate deeper than this delegate for ever,
-/// and every question to a tree is a walk up it.
-pub const RUN_DEPTH_MAX: usize = 16;
-/// Runs of one tree with calls waiting or running at once: above the widest fan-out anybody
+/// Generations of one tree of runs that may have calls (default): agents that delegate deeper
+/// than this delegate for ever.
+pub const GUARD_DEPTH: u32 = 16;
+/// Generations of one tree of runs, however it is configured: every question to a tree is a
+/// walk up it.
+pub const RUN_DEPTH_MAX: usize = 64;
+/// Runs of one tree with calls waiting or running at once (default): above the widest fan-out anybody
 /// means, and below what one tenant may have waiting, so that a tree that doubles with each
 /// generation is told before it stands in the way of the tenant's other work.
 pub const RUN_TREE_LIVE_MAX: usize = 1_500;
@@ -238,6 +247,21 @@ pub const TOOL_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Largest message of a tool server: the largest answer with every byte escaped, and the
 /// largest list.
 pub const TOOL_MESSAGE_BYTES_MAX: usize = 8 << 20;
+/// Longest line of a tool server that is read to its end, though it was too large to be
+/// taken from the start: an answer by mistake a hundred times too large is told as such, a
+/// line that never ends is not read for ever.
+pub const TOOL_LINE_BYTES_MAX: usize = 128 << 20;
+/// Lines in a row that are no messages, after which a tool server is taken for none: banners
+/// and progress of whatever starts it are shorter.
+pub const TOOL_RUBBISH_LINES_MAX: usize = 1_000;
+/// Messages a second that are read from one tool server, whatever it says: a tenth of a core
+/// at most. Answers to as many calls would be a thousand busy agents.
+pub const TOOL_LINES_PER_SECOND: u64 = 2_000;
+/// Bytes a second, likewise: the largest message in a quarter of a second.
+pub const TOOL_BYTES_PER_SECOND: u64 = 32 << 20;
+/// Bytes a second of what a tool server writes to its standard error: it is read to be
+/// thrown away, but for its end.
+pub const TOOL_WORDS_BYTES_PER_SECOND: u64 = 1 << 20;
 /// Longest error of a tool that is quoted to the model.
 pub const TOOL_ERROR_BYTES_MAX: usize = 4 << 10;
 /// Calls in flight at one tool server (default): most are one process with one event loop.
@@ -314,7 +338,7 @@ const _: () = assert!(BODY_BYTES_MAX < MEMORY_BYTES_MAX, "one body fits the byte
 const _: () = assert!(UPLOADS_MAX >= TENANT_UPLOADS_MAX, "one tenant's uploads are some of all");
 const _: () = assert!(ATTEMPTS_CEILING >= ATTEMPTS_MAX, "the default may be configured");
 const _: () = assert!(DRAIN_GRACE_MS < DRAIN_MS_MAX, "the grace lies inside the drain");
-const _: () = assert!(MEMO_ANSWER_BYTES_MAX as u64 <= MEMO_RUN_BYTES_MAX, "one answer fits its run");
+const _: () = assert!(MEMO_ANSWER_BYTES_MAX <= MEMO_RUN_BYTES_MAX, "one answer fits its run");
 const _: () = assert!(MEMO_RUN_BYTES_MAX <= MEMO_BYTES_MAX, "one run fits the store");
 const _: () = assert!(USAGE_BYTES_MAX < STREAM_WINDOW_BYTES, "a usage object fits a window");
 
@@ -328,6 +352,9 @@ pub const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
 /// Messages and answers in one agent's inbox (default). More is a producer that nobody
 /// slows down: the sender is told.
 pub const INBOX_LEN_MAX: usize = 1_000;
+/// Bytes of messages in one agent's inbox, without those in blobs: the row is written anew
+/// with each of its records, inbox and all. One message always fits.
+pub const INBOX_BYTES_MAX: usize = 1 << 20;
 /// Runs that may wait for one agent (default).
 pub const RUN_QUEUE_LEN_MAX: usize = 1_000;
 /// Effects of one run under way at once: the widest fan-out that a turn can ask for.
@@ -341,15 +368,29 @@ pub const SEEN_MAX: usize = 2_000;
 pub const TREE_DEPTH_MAX: u16 = 16;
 /// Children of one run alive at once (default).
 pub const CHILDREN_LIVE_MAX: u32 = 1_000;
-/// Agents known at once, suspended ones included. 1,000,000 index entries are about
-/// 200 MB.
+/// Suspended agents that have an alarm in memory, because they are due within minutes: at
+/// about 300 bytes each 3 MB. The others are found on disk when their time is near.
+pub const ALARMS_NEAR_MAX: usize = 10_000;
+/// Agents known at once, suspended ones included, of which each is a row of about 1 KB on
+/// the disk and nothing in memory.
 pub const AGENTS_MAX: usize = 1_000_000;
+/// Of these, agents of one root tenant that have a key of somebody's choosing and so are
+/// kept for good: an invented key per message must not use up what all have.
+pub const TENANT_AGENTS_MAX: usize = 250_000;
 /// Runs that are not over, of all agents (default).
 pub const RUNS_LIVE_MAX: usize = 200_000;
 /// Dead letters kept per shard; the oldest leave.
 pub const LETTERS_MAX: usize = 10_000;
+/// Topics of one shard that somebody subscribed to: all are in memory, at about 200 bytes
+/// and 100 for each subscriber.
+pub const TOPICS_MAX: usize = 10_000;
+/// Topics that one agent subscribed to: they are part of its row.
+pub const SUBSCRIPTIONS_MAX: usize = 256;
 /// Subscribers of one topic.
 pub const SUBSCRIBERS_MAX: usize = 10_000;
+/// Monitors of one agent and links to it: each is written with its row, at about 60 bytes. Whoever
+/// has more to tell publishes.
+pub const TIES_MAX: usize = 256;
 /// Waiting acquirers of one resource.
 pub const LEASE_WAITERS_MAX: usize = 10_000;
 /// Bytes in a key of a state, value, resource or topic.
@@ -388,6 +429,11 @@ pub const AGENT_TOOLS_MAX: usize = 256;
 pub const PERMISSIONS_MAX: usize = 256;
 /// Patterns of one such rule, and values of one of its conditions.
 pub const PERMISSION_LIST_MAX: usize = 64;
+/// Votes on one effect that may be handed on: a row holds each for as long as people think.
+pub const VOTES_HANDED_MAX: usize = 32;
+/// How often one vote may be handed on, from one to the next: beyond it nobody knows any
+/// more who answers for it.
+pub const VOTE_CHAIN_MAX: usize = 3;
 /// Facts of one effect that rules can see: every argument, lists included. A call with
 /// more is refused, since a rule must not be passed by what it cannot see.
 pub const FACTS_MAX: usize = 10_000;
@@ -427,6 +473,12 @@ pub const TALK_PIECES_MAX: usize = 32;
 pub const RUN_WAIT_MS_MAX: u64 = 600_000;
 /// Clients that follow events of runs at once: each is a task and a socket.
 pub const FOLLOWERS_MAX: usize = 1_000;
+/// Bytes of the journal's disk that are left to what is under way: nothing new begins below
+/// this, or below a twentieth of a smaller disk, whatever the budget says. Some thousand turns.
+pub const DISK_FREE_BYTES_MIN: u64 = 64 << 20;
+/// Bytes of runs' states kept in memory between their turns: the conversations of a thousand
+/// busy runs of 60 KB each. Beyond it those used longest ago are read from the disk again.
+pub const STATES_BYTES_MAX: usize = 64 << 20;
 /// Questions to the journal that wait for a worker: each is a connection that waits too.
 pub const JOURNAL_QUESTIONS_MAX: usize = 512;
 /// Largest payload that an answer of the API shows: larger ones are documents, and are

@@ -52,6 +52,12 @@ impl Tenant {
         &self.0
     }
 
+    /// The first segment.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        self.0.split('/').next().unwrap_or(&self.0)
+    }
+
     /// Every prefix, from the first segment to the whole path.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
         let ends = self.0.match_indices('/').map(|(at, _)| at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use seawall_model::{At, Millis, Record, limits};
-use seawall_store::{Account, Answer, Asked, Kept, Run, Store};
+use seawall_store::{Account, Answer, Asked, Kept, MemoRule, Run, Store};
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -43,6 +43,8 @@ pub struct Disk(Arc<Desk>);
 struct Desk {
     pile: Mutex<Pile>,
     bell: Condvar,
+    /// How much the memo keeps.
+    memo: ArcSwap<MemoRule>,
 }
 
 #[derive(Debug, Default)]
@@ -156,7 +158,7 @@ impl Disk {
     /// before what the thread reports to.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Desk { pile: Mutex::default(), bell: Condvar::new() }))
+        Self(Arc::new(Desk { pile: Mutex::default(), bell: Condvar::new(), memo: ArcSwap::default() }))
     }
 
     /// Starts the thread.
@@ -227,6 +229,11 @@ impl Disk {
     pub fn replay(&self, asked: Asked) -> Option<oneshot::Receiver<Option<Kept>>> {
         let (sender, receiver) = oneshot::channel();
         self.memo(Errand::Replay(asked, sender)).then_some(receiver)
+    }
+
+    /// How much the memo keeps from now on.
+    pub fn bound_memo(&self, rule: MemoRule) {
+        self.0.memo.store(Arc::new(rule));
     }
 
     /// Leaves an answer for the memo; `false` if it had to be dropped.
@@ -311,7 +318,7 @@ impl Clerk {
         loop {
             let pile = wait(desk);
             let undone = self.ledger(pile.ledger);
-            self.memo(pile.memo);
+            self.memo(pile.memo, &desk.memo.load());
             self.records(&pile.records);
             self.runs(pile.runs);
             self.used(pile.used);
@@ -370,7 +377,7 @@ impl Clerk {
         }
     }
 
-    fn memo(&mut self, errands: Vec<Errand>) {
+    fn memo(&mut self, errands: Vec<Errand>, rule: &MemoRule) {
         let now = clock::wall(clock::now());
         for errand in errands {
             match errand {
@@ -380,7 +387,7 @@ impl Clerk {
                     let _ = sender.send(self.went_well("memo", found).flatten());
                 }
                 Errand::Keep(answer, _hold) => {
-                    let kept = self.store.keep(&answer, now);
+                    let kept = self.store.keep(&answer, rule, now);
                     let kept = self.went_well("memo", kept).unwrap_or(false);
                     (self.news.memo)(if kept { "kept" } else { "not_kept" });
                 }
@@ -436,7 +443,8 @@ impl Clerk {
             self.prune_calls(desk, now);
         }
         if now.since(self.accounts_at) >= ACCOUNTS_EVERY {
-            let idle = At(clock::wall(now).0.saturating_sub(Millis(limits::MEMO_IDLE_MS_MAX).micros()));
+            let idle = desk.memo.load().idle_ms_max;
+            let idle = At(clock::wall(now).0.saturating_sub(idle.micros()));
             let mut pruned = true;
             while pruned && !urgent(&desk.lock()) {
                 let gone = self.store.prune_memo(idle);

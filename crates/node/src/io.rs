@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use seawall_model::limits;
 #[cfg(target_os = "linux")]
 use tokio::io::Interest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -79,6 +80,32 @@ impl Socket {
         }
     }
 
+    /// Half-closes, and reads and forgets what still comes until the client closes its side:
+    /// a socket that is closed with unread bytes in it tells the client so with a reset, which
+    /// may take the end of the last answer from it (RFC 9112 section 9.6). `false` for a client
+    /// that did not close within `wait` and [`limits::LINGER_BYTES_MAX`].
+    pub async fn linger(&self, wait: Duration) -> bool {
+        // Has mostly been done by the protocol.
+        let _ = socket2::SockRef::from(&*self.0).shutdown(std::net::Shutdown::Write);
+        tokio::time::timeout(wait, self.forget()).await.unwrap_or(false)
+    }
+
+    async fn forget(&self) -> bool {
+        let mut bytes = [0; 4 << 10];
+        let mut left = limits::LINGER_BYTES_MAX;
+        while self.0.readable().await.is_ok() {
+            match self.0.try_read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(len) if len > left => return false,
+                Ok(len) => left -= len,
+                Err(why) if why.kind() == io::ErrorKind::WouldBlock => {}
+                // Gone for good.
+                Err(_) => return true,
+            }
+        }
+        true
+    }
+
     /// Never resolves here.
     #[cfg(not(target_os = "linux"))]
     pub async fn left(&self) {
@@ -142,11 +169,18 @@ impl<T> StallGuard<T> {
         Self { inner, limit, pending: None, turns }
     }
 
-    /// Watches the outcome of a write: armed while it is pending.
-    fn watch<R>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    /// Watches the outcome of a write or a flush: armed while it is pending.
+    fn watch<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: Poll<io::Result<R>>,
+        wrote: bool,
+    ) -> Poll<io::Result<R>> {
         if write.is_ready() {
-            self.pending = None;
-            self.turns.told(clock::now);
+            // There is nothing to flush most of the time: that is nothing taken.
+            if self.pending.take().is_some() || wrote {
+                self.turns.told(clock::now);
+            }
             return write;
         }
         let limit = self.limit;
@@ -179,7 +213,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for StallGuard<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.watch(cx, write)
+        self.watch(cx, write, true)
     }
 
     fn poll_write_vectored(
@@ -188,7 +222,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.watch(cx, write)
+        self.watch(cx, write, true)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -197,7 +231,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for StallGuard<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flush = Pin::new(&mut self.inner).poll_flush(cx);
-        self.watch(cx, flush)
+        self.watch(cx, flush, false)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -60,6 +60,12 @@ impl KeyTable {
         !self.by_hash.is_empty()
     }
 
+    /// Is there a key of this public id, and does it work at `now`, by the wall clock?
+    #[must_use]
+    pub fn works(&self, id: &str, now: At) -> bool {
+        self.by_hash.values().any(|entry| &*entry.id == id && entry.key.works(now))
+    }
+
     /// Who sent these headers.
     ///
     /// # Errors

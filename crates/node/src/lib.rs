@@ -11,6 +11,7 @@ pub mod keys;
 pub mod metrics;
 pub mod log;
 pub mod disk;
+pub mod alarm;
 pub mod seat;
 pub mod turns;
 pub mod io;

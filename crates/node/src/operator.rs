@@ -159,6 +159,7 @@ impl Operator {
         match self.prepare(config, Some(&before)) {
             Ok((plan, live)) => {
                 app.memory.resize(live.config.limits.memory_bytes_max);
+                app.disk.bound_memo(live.config.memo);
                 // Routes first: whatever the new plan grants can then be found.
                 app.live.store(Arc::new(live));
                 let live = app.live.load();

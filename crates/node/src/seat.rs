@@ -3,13 +3,14 @@
 //! takes the lock and steps; no channel, no task switch.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use seawall_kernel::{Effect, Grant, Input, Kernel, Refusal, Settlement, Submit, View};
 use seawall_model::{At, CallId, ReplicaId, RunId};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::process;
 
@@ -53,10 +54,10 @@ pub type Errands = Box<dyn Fn(Errand) + Send + Sync>;
 /// The kernel and who waits on it.
 pub struct Seat {
     inner: Mutex<Inner>,
-    /// When the timer task means to wake; 0 while it must look again.
-    alarm: AtomicU64,
-    ring: Notify,
+    alarm: Alarm,
     errands: Errands,
+    /// Told whenever a run was stopped.
+    stops: watch::Sender<()>,
 }
 
 struct Inner {
@@ -93,7 +94,8 @@ impl Seat {
             halts: HashMap::new(),
             effects: Vec::new(),
         };
-        Arc::new(Self { inner: Mutex::new(inner), alarm: AtomicU64::new(0), ring: Notify::new(), errands })
+        let (inner, stops) = (Mutex::new(inner), watch::Sender::new(()));
+        Arc::new(Self { inner, alarm: Alarm::default(), errands, stops })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -133,7 +135,18 @@ impl Seat {
         let mut inner = self.lock();
         let room = inner.kernel.can_stop(run);
         self.step(&mut inner, Input::Stop { run }, None);
+        drop(inner);
+        self.stops.send_replace(());
         room
+    }
+
+    /// Comes when this run is stopped, or one above it.
+    pub async fn until_stopped(&self, run: RunId) {
+        let mut stops = self.stops.subscribe();
+        while !self.stopped(run) {
+            // Whoever tells of stops is here as long as we are.
+            let _ = stops.changed().await;
+        }
     }
 
     /// Is this run stopped, or one above it?
@@ -205,30 +218,20 @@ impl Seat {
     }
 
     fn set_alarm(&self, wake: Option<At>) {
-        let Some(wake) = wake else { return };
-        // Only a wake earlier than the timer's own needs it to look again.
-        if wake.0 < self.alarm.load(Ordering::Relaxed) {
-            self.alarm.store(0, Ordering::Relaxed);
-            self.ring.notify_one();
-        }
+        self.alarm.hasten(wake.unwrap_or(At::MAX));
     }
 
     /// Wakes the kernel whenever it asked to be. Runs for ever.
     pub async fn run_timer(self: Arc<Self>) {
-        loop {
-            let wake = {
-                let inner = self.lock();
-                let wake = inner.kernel.wake_at().unwrap_or(At::MAX);
-                self.alarm.store(wake.0, Ordering::Relaxed);
-                wake
-            };
-            tokio::select! {
-                () = tokio::time::sleep_until(clock::instant(wake)) => {
-                    self.tell(Input::Tick);
-                }
-                () = self.ring.notified() => {}
-            }
-        }
+        let look = || {
+            let inner = self.lock();
+            self.alarm.set(inner.kernel.wake_at().unwrap_or(At::MAX));
+        };
+        let pause = |wake: At| {
+            let ahead = clock::instant(wake).saturating_duration_since(tokio::time::Instant::now());
+            ahead.min(Duration::from_secs(86_400))
+        };
+        self.alarm.keep(look, pause, || self.tell(Input::Tick)).await;
     }
 }
 

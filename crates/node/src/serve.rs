@@ -161,6 +161,7 @@ async fn serve(config: Config, flags: Flags, metrics: Arc<Metrics>) -> Result<()
     let (probe_sender, probes) = mpsc::channel(limits::REPLICAS_MAX);
     let app = assemble(plan, live, keys, metrics, &tasks, phase, probe_sender, address, agents)?;
     restore_budgets(&app.seat, &store)?;
+    app.disk.bound_memo(app.live.load().config.memo);
     let kept = app.live.load().config.limits.records_kept_max;
     let clerk = app.disk.start(&tasks, store, app.keys.clone(), kept, news(&app));
     let clerk = clerk.map_err(|why| refused(70, format!("cannot start the disk thread: {why}")))?;

@@ -164,6 +164,19 @@ impl Client {
     where
         C: GracefulConnection<Error = hyper::Error>,
     {
+        let heard_out = self.drive(connection.as_mut(), streams).await;
+        // With its buffers, of which nobody needs anything now.
+        drop(connection);
+        if heard_out {
+            self.linger().await;
+        }
+    }
+
+    /// Drives it to its end; `true` if the client has been answered in full and is still there.
+    async fn drive<C>(&self, mut connection: Pin<&mut C>, streams: Option<&Streams>) -> bool
+    where
+        C: GracefulConnection<Error = hyper::Error>,
+    {
         let app = &self.app;
         let (mut draining, mut cutting) = (app.phase.clone(), app.phase.clone());
         let mut leaving = false;
@@ -174,19 +187,21 @@ impl Client {
                 // The connection first: this is the path of every token.
                 biased;
                 ended = connection.as_mut() => {
+                    // Who sent what is no HTTP was told so.
+                    let heard_out = !ended.as_ref().is_err_and(|why| !why.is_parse());
                     if ended.is_err() {
                         app.metrics.service.cut("client");
                     }
-                    return;
+                    return heard_out;
                 }
                 () = self.socket.left() => {
                     app.metrics.service.cut("client");
-                    return;
+                    return false;
                 }
                 () = look.as_mut() => {
                     if let Some(why) = self.overdue(streams) {
                         app.metrics.service.cut(why);
-                        return;
+                        return false;
                     }
                     look.as_mut().reset(tokio::time::Instant::now() + self.next_look());
                 }
@@ -197,10 +212,21 @@ impl Client {
                 () = reached(&mut cutting, Phase::Cutting), if leaving => {
                     app.metrics.service.cut("drain_deadline");
                     // Polled on for a moment: each stream then ends with a word.
-                    let _ = tokio::time::timeout(LAST_WORDS, connection.as_mut()).await;
-                    return;
+                    let ended = tokio::time::timeout(LAST_WORDS, connection.as_mut()).await;
+                    return ended.is_ok_and(|ended| ended.is_ok());
                 }
             }
+        }
+    }
+
+    /// Stays until the client has closed as well, for so long as is left since its last answer:
+    /// whoever has rested for longer has nothing to lose.
+    async fn linger(&self) {
+        let wait = limits::LINGER_MS_MAX.saturating_sub(self.turns.rested(clock::now()).0);
+        // Boxed: the connection would keep room for it all its life.
+        let closed = Box::pin(self.socket.linger(Duration::from_millis(wait))).await;
+        if !closed && wait > 0 {
+            self.app.metrics.service.cut("client_lingers");
         }
     }
 

@@ -49,6 +49,15 @@ impl Turns {
         }
     }
 
+    /// How long ago the last answer went out; 0 while there is one to give.
+    #[must_use]
+    pub fn rested(&self, now: At) -> Millis {
+        match self.busy.load(Ordering::Relaxed) {
+            0 => now.since(At(self.rests_since.load(Ordering::Relaxed))),
+            _ => Millis(0),
+        }
+    }
+
     /// A request's head is whole. `framed`: by HTTP/2? `clock` tells when the answer will
     /// have ended.
     #[must_use]
@@ -93,11 +102,13 @@ mod tests {
         let turns = Arc::new(Turns::new(At(5)));
         assert_eq!(turns.due(At(9)), At(5 + HEAD), "the first request is owed at once");
         let turn = turns.begin(false, || At(1_000));
+        assert_eq!(turns.rested(At(900_000)), Millis(0));
         assert_eq!(turns.due(At(700)), At(700 + HEAD), "an answer may take as long as it takes");
         drop(turn);
         assert_eq!(turns.due(At(2_000)), At(1_000 + REST));
         turns.told(|| At(1_500));
         assert_eq!(turns.due(At(2_000)), At(1_500 + REST), "the last of an answer is still going");
+        assert_eq!(turns.rested(At(9_500)), Millis(8));
         turns.heard(|| At(3_000));
         turns.heard(|| At(4_000));
         assert_eq!(turns.due(At(5_000)), At(3_000 + HEAD), "byte after byte does not help");

@@ -391,6 +391,99 @@ async fn a_listening_server_that_goes_away_is_told_from_one_that_was_reached() {
     toolbox.close().await;
 }
 
+/// A server that says far more than it is asked: `flood` writes news without end into its
+/// output, and tells in a file how much of it went out; `huge` answers with so many megabytes.
+const TALKER: &str = r#"
+import json, pathlib, sys, threading
+lock = threading.Lock()
+def say(text):
+    with lock:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+def flood(path):
+    news = json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "n"}})
+    for count in range(1 << 40):
+        if count % 100 == 0:
+            pathlib.Path(path).write_text(str(count))
+        say(news)
+def text(of):
+    return {"content": [{"type": "text", "text": of}]}
+def answer(method, params):
+    if method == "initialize":
+        return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": {"name": "talker", "version": "1"}}
+    if method == "tools/list":
+        return {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("flood", "huge", "hello")]}
+    arguments = params.get("arguments") or {}
+    if params["name"] == "flood":
+        threading.Thread(target=flood, args=(arguments["path"],), daemon=True).start()
+    return text("x" * (arguments["mb"] << 20) if params["name"] == "huge" else "hello")
+print("Talker 1.0 is up", flush=True)
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" not in asked:
+        continue
+    head = {"jsonrpc": "2.0", "id": asked["id"]}
+    if asked["method"] in ("initialize", "tools/list", "tools/call"):
+        say(json.dumps({**head, "result": answer(asked["method"], asked.get("params") or {})}))
+    else:
+        say(json.dumps({**head, "error": {"code": -32601, "message": "no such method"}}))
+"#;
+
+fn talker() -> Toolbox {
+    start(vec![server("s", child(&["python3", "-c", TALKER]))], Vec::new())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_speaks_rubbish_is_ended_and_left_alone_for_longer_each_time() {
+    for (what, script, says) in [
+        ("lines", "exec yes rubbish", "does not speak MCP"),
+        ("lines and errors", "yes oops >&2 & exec yes '<html>'", "does not speak MCP"),
+        ("one line", "exec tr '\\0' x </dev/zero", "does not end"),
+    ] {
+        let toolbox = start(vec![server("s", child(&["sh", "-c", script]))], Vec::new());
+        let state = || toolbox.servers().remove(0);
+        until(what, async || state().why.is_some()).await;
+        let why = state().why.expect("down");
+        assert!(why.contains(says) && !why.contains("rubbish"), "{what}: {why}");
+        let outcome = toolbox.call(call("s.add", "{}")).await;
+        assert!(matches!(outcome, Outcome::Failed { retry: true, sent: false, .. }), "{outcome:?}");
+        // sleeps because nothing is to happen meanwhile, but for a few more tries
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        // 250, 500 and 1,000 ms lie between the first four.
+        assert!(state().starts <= 4, "{what}: {} starts", state().starts);
+        toolbox.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_talks_without_end_is_held_back_and_still_answers() {
+    let (toolbox, dir) = (talker(), Dir::new());
+    let told = dir.0.join("flood");
+    let flood = format!(r#"{{"path":{:?}}}"#, told.display().to_string());
+    assert_eq!(toolbox.call(call("s.flood", &flood)).await, done("hello"));
+    let begun = std::time::Instant::now();
+    // sleeps because what is measured is what goes by in some time
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (went, seconds) = (read(&told).parse::<u64>().unwrap_or_default(), begun.elapsed().as_secs_f64());
+    // What a pipe holds comes to the burst; unbounded it would be a hundred thousand a second.
+    let most = (2.0 * seconds + 5.0) * seawall_model::limits::TOOL_LINES_PER_SECOND as f64;
+    assert!((1..most as u64).contains(&went), "{went} messages in {seconds} s");
+    assert_eq!(toolbox.call(call("s.hello", "{}")).await, done("hello"));
+    assert_eq!(toolbox.servers()[0].starts, 1);
+    toolbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_of_a_hundred_megabytes_is_left_out_and_the_server_stays() {
+    let toolbox = talker();
+    let outcome = toolbox.call(call("s.huge", r#"{"mb":100}"#)).await;
+    let Outcome::Done { text, is_error: true } = &outcome else { panic!("{outcome:?}") };
+    assert!(text.contains("larger than the limit") && text.len() < 400, "{text}");
+    assert_eq!(toolbox.call(call("s.hello", "{}")).await, done("hello"));
+    assert_eq!(toolbox.servers()[0].starts, 1);
+    toolbox.close().await;
+}
+
 /// An endpoint that answers by the path asked for; hands out what it was sent.
 async fn endpoint() -> (u16, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -437,6 +530,7 @@ fn http_tool(name: &str, method: http::Method, url: &str) -> HttpToolConfig {
         schema: "{}".into(),
         class: EffectClass::Irreversible,
         undo: None,
+        query: None,
         timeout: Millis(10_000),
     }
 }
@@ -503,7 +597,7 @@ async fn an_endpoints_answer_says_what_to_do_next() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_configs_word_on_a_tool_counts() {
     let mut config = stdio(&[]);
-    let rule = ToolRule { class: Some(EffectClass::Compensable), undo: Some("s.put".into()) };
+    let rule = ToolRule { class: Some(EffectClass::Compensable), undo: Some("s.put".into()), query: None };
     config.tools.insert("pay".into(), rule);
     let toolbox = start(vec![config], Vec::new());
     let card = toolbox.card("s.pay").await.expect("listed");

@@ -67,6 +67,8 @@ pub struct Call {
     pub retry_after: Option<Millis>,
     /// When the first piece of the answer came.
     pub first_token: Option<At>,
+    /// Was it cut by an operator?
+    pub halted: bool,
     /// Is it counted as waiting by the watch over fairness?
     pub queued: bool,
     /// Cost of the attempt under way that counts as served, and what of it is unsure.
@@ -99,6 +101,7 @@ impl Call {
             refused: None,
             retry_after: None,
             first_token: None,
+            halted: false,
             queued: false,
             served: (0, 0),
         }
@@ -413,6 +416,10 @@ fn check_outcome(call: &Call, settlement: &Settlement) {
                     Some(code),
                     "I6: {id:?} settled with another code than its refusal's"
                 );
+                return;
+            }
+            if call.halted && code == Code::RunStopped {
+                assert_eq!(call.told, Told::Cancelled, "stop: {id:?} was cut before it was stopped");
                 return;
             }
             let Told::Failed(failure, true) = call.told else {

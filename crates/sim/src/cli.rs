@@ -37,9 +37,12 @@ Usage: seawall-sim [--seeds N] [--seed S] [--hours H] [--plan NAME] [--trace FIL
   --seed S      begin with this seed
   --hours H     clients send for H virtual hours in each world, such as 0.5
   --plan NAME   the kind of world (default any):
-                any calm fair flood overload faults budgets crash reload provider storm
-                agents agents-calm agents-faults agents-crash agents-people agents-disk
-                agents-storm; any runs half as many of these as well
+                any calm fair flood overload faults budgets crash reload provider storm trees;
+                agents, which is each of these in its turn, as many as of any:
+                agents-calm agents-faults agents-crash agents-people agents-disk
+                agents-storm agents-torn agents-full agents-slow agents-clock agents-hang
+                agents-refusals agents-bomb agents-mail agents-reload agents-cut
+                agents-drain agents-kill agents-fork agents-edit agents-ties agents-query
   --trace FILE  write every input and effect of the one seed to FILE
   --twice       run each world twice; the same seed must give the same bytes
 ";
@@ -135,6 +138,7 @@ pub struct Summary {
     outcomes: BTreeMap<&'static str, u64>,
     agents: agents::tally::Tally,
     agent_worlds: u64,
+    coverage: agents::coverage::Coverage,
 }
 
 impl Summary {
@@ -151,10 +155,10 @@ impl Summary {
         }
     }
 
-    /// Did every world hold?
+    /// Did every world hold, and everything happen that was to?
     #[must_use]
-    pub const fn held(&self) -> bool {
-        self.failed == 0
+    pub fn held(&self) -> bool {
+        self.failed == 0 && self.coverage.asleep().is_empty()
     }
 
     /// The summary for people; `seconds` is the time it took.
@@ -195,6 +199,10 @@ impl Summary {
                 agents.ends, agents.doubts, agents.stopped
             ));
             line(format_args!("executed  {:?} (times, effects)", agents.executed));
+            line(format_args!("{}", self.coverage.text().trim_end()));
+            for (plan, what) in self.coverage.asleep() {
+                line(format_args!("ASLEEP    {plan}: \"{what}\" never happened, so no law about it was tried"));
+            }
         }
         let rate = self.steps as f64 / seconds.max(1e-9);
         line(format_args!("steps     {} in {seconds:.1} s, {rate:.0} per second", self.steps));
@@ -215,14 +223,17 @@ pub fn play(wish: &Wish, say: &mut impl FnMut(&str)) -> Summary {
     worlds.extend((0..wish.seeds).map(|nth| (wish.plan.as_str(), first.wrapping_add(nth), wish.twice)));
     if wish.plan == "any" && wish.seed.is_none() {
         worlds.push(("agents", first, true));
-        worlds.extend((0..wish.seeds / 2).map(|nth| ("agents", first.wrapping_add(nth), wish.twice)));
+        worlds.extend((0..wish.seeds).map(|nth| ("agents", first.wrapping_add(nth), wish.twice)));
     }
     for (plan, seed, twice) in worlds {
         summary.worlds += 1;
         if let Some(world) = agents::invent(plan, seed, wish.length) {
             summary.agent_worlds += 1;
             match if twice { agents::run_twice(&world) } else { agents::run(&world) } {
-                Ok(tally) => summary.agents.add(&tally),
+                Ok(tally) => {
+                    summary.agents.add(&tally);
+                    summary.coverage.add(&world.name, &tally);
+                }
                 Err(broken) => {
                     summary.failed += 1;
                     say(&line_of(plan, &broken, wish, summary.failed <= 1));

@@ -7,7 +7,7 @@ use seawall_load::rng::{Rng, mix};
 use seawall_model::{At, Bytes, CallId, EngineId, Millis, RunId, Tokens};
 
 use crate::calls::{Call, Whim};
-use crate::scenario::{Cap, Demand, Law, Scenario};
+use crate::scenario::{Cap, Demand, Law, Scenario, Talk};
 
 /// Tokens of one prefix block in these worlds; small, so that short prompts have some.
 pub const BLOCK_TOKENS: u64 = 64;
@@ -22,6 +22,8 @@ struct Stream {
     rng: Rng,
     from: At,
     until: At,
+    /// Calls so far.
+    turn: u64,
 }
 
 /// All clients.
@@ -58,7 +60,7 @@ impl Crowd {
             };
             let from = scenario.start.plus(demand.from);
             let until = scenario.end().min(scenario.start.plus(demand.until));
-            Stream { demand: demand.clone(), arrivals, rng: Rng::branch(seed, 1), from, until }
+            Stream { demand: demand.clone(), arrivals, rng: Rng::branch(seed, 1), from, until, turn: 0 }
         });
         Self { streams: streams.collect(), strict: scenario.strict, overrun: scenario.odds.overrun }
     }
@@ -102,7 +104,8 @@ impl Crowd {
     /// Makes the call that arrives now.
     pub fn ask(&mut self, now: At, index: usize, id: CallId, plan: &Plan) -> Arrival {
         let (strict, overrun) = (self.strict, self.overrun);
-        let Stream { demand, rng, .. } = &mut self.streams[index];
+        let Stream { demand, rng, turn, .. } = &mut self.streams[index];
+        *turn += 1;
         let prompt = demand.prompt.sample(rng).0.max(1);
         let natural = demand.output.sample(rng).0.max(1);
         let generates = rng.below(100) >= demand.silent;
@@ -124,10 +127,19 @@ impl Crowd {
         let estimate = (prompt * 3 / 4 + rng.below(prompt / 2 + 1)).max(1);
         let bound = if strict { prompt.max(estimate) } else { estimate };
         let prompt_max = if rng.chance(0.5) { bound } else { bound + rng.below(prompt / 2 + 1) };
-        let nth = (demand.runs > 0).then(|| rng.below(demand.runs));
+        let nth = match demand.talk {
+            Talk::PingPong => Some(1 + *turn % 2),
+            _ => (demand.runs > 0).then(|| rng.below(demand.runs)),
+        };
         // Of every four runs one is the parent of the others, and so on upwards.
         let parent = nth.filter(|nth| nth % 4 > 0).map(|nth| run(now, index as u64, nth / 4));
         let run = nth.map(|nth| run(now, index as u64, nth));
+        let work = match demand.talk {
+            Talk::None => None,
+            Talk::Onward if rng.below(10) > 0 => Some(mix(id.0)),
+            Talk::Onward => Some(mix(0xa5 ^ index as u64)),
+            Talk::PingPong => nth,
+        };
         let (odds, most) = demand.deadline;
         let deadline = (rng.below(100) < odds).then(|| At(now.0 + 1_000 + rng.below(most.micros().max(1))));
         let blocks = prompt / BLOCK_TOKENS;
@@ -141,8 +153,7 @@ impl Crowd {
             run,
             parent,
             agent: None,
-            // No two of them are alike.
-            work: None,
+            work: work.filter(|_| generates),
             prompt: Tokens(estimate),
             prompt_max: Tokens(prompt_max),
             output_max,
@@ -169,6 +180,12 @@ impl Crowd {
 
 fn pick<T: Copy>(all: &[T], rng: &mut Rng) -> T {
     all[rng.below(all.len() as u64) as usize]
+}
+
+/// The root of a demand's runs.
+#[must_use]
+pub(crate) fn root(now: At, demand: usize) -> RunId {
+    run(now, demand as u64, 0)
 }
 
 /// A demand's runs last half a minute; then there are others.

@@ -12,13 +12,14 @@ use seawall_model::{At, Bytes, Class, EngineId, Millis, ModelId, Tokens};
 
 use crate::crowd::BLOCK_TOKENS;
 use crate::scenario::{
-    Cap, Demand, Incident, Law, Machine, NEW_YEARS_EVE, Odds, Operation, Provider, Scenario, Shell, Trouble,
-    engine, model,
+    Cap, Demand, Incident, Law, Machine, NEW_YEARS_EVE, Odds, Operation, Provider, Scenario, Shell, Talk,
+    Trouble, engine, model,
 };
 
 /// The kinds of worlds. `any` draws one of the others by its seed.
 pub const NAMES: &[&str] = &[
     "any", "calm", "fair", "flood", "overload", "faults", "budgets", "crash", "reload", "provider", "storm",
+    "trees",
 ];
 
 /// What a kind of world has.
@@ -35,6 +36,8 @@ struct Kind {
     crashes: bool,
     reloads: bool,
     providers: bool,
+    /// Runs that talk to each other, and operators who stop them.
+    trees: bool,
     leave_most: u64,
 }
 
@@ -48,6 +51,7 @@ const CALM: Kind = Kind {
     crashes: false,
     reloads: false,
     providers: false,
+    trees: false,
     leave_most: 10,
 };
 
@@ -62,6 +66,7 @@ fn kind_of(name: &str) -> Option<Kind> {
         "crash" => Kind { budgets: true, crashes: true, load: (50, 150), leave_most: 20, ..CALM },
         "reload" => Kind { reloads: true, rules: true, budgets: true, load: (50, 200), ..CALM },
         "provider" => Kind { providers: true, load: (50, 200), ..CALM },
+        "trees" => Kind { trees: true, load: (20, 120), leave_most: 20, ..CALM },
         "storm" => Kind {
             faults: true,
             budgets: true,
@@ -102,7 +107,7 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario>
     let length = length.unwrap_or(Millis((seconds * 1e3) as u64));
     let demands = draw.demands(&plan, &tenants, capacity * load, &prompt.0, &output.0);
     let incidents = if kind.faults { draw.incidents(machines.len(), length) } else { Vec::new() };
-    let operations = draw.operations(&plan, length);
+    let operations = draw.operations(&plan, demands.len(), length);
     Some(Scenario {
         name: name.into(),
         seed,
@@ -204,6 +209,7 @@ impl Draw {
                 sequence_ns: self.between(50_000, 500_000),
                 prefill_token_ns: self.between(5_000, 60_000),
             },
+            reserves: false,
             jitter_percent: self.between(0, 20) as u32,
             seed,
         }
@@ -369,7 +375,20 @@ impl Draw {
                 ..Demand::plain(tenant, law, 1, 1)
             });
         }
+        if self.kind.trees {
+            demands.iter_mut().for_each(|demand| self.talk(demand));
+        }
         demands
+    }
+
+    /// Runs that get somewhere, or two that answer each other for ever.
+    fn talk(&mut self, demand: &mut Demand) {
+        (demand.talk, demand.runs) = (Talk::Onward, self.one_of(&[3, 20]));
+        if self.rng.chance(0.4) {
+            demand.talk = Talk::PingPong;
+            demand.law = Law::Closed { workers: 1, think: Millis(self.between(20, 100)) };
+            (demand.silent, demand.leave, demand.deadline) = (0, 0, (0, Millis::ZERO));
+        }
     }
 
     fn incidents(&mut self, machines: usize, length: Millis) -> Vec<Incident> {
@@ -396,7 +415,7 @@ impl Draw {
             .collect()
     }
 
-    fn operations(&mut self, plan: &Plan, length: Millis) -> Vec<(Millis, Operation)> {
+    fn operations(&mut self, plan: &Plan, demands: usize, length: Millis) -> Vec<(Millis, Operation)> {
         let mut all = Vec::new();
         if self.kind.crashes {
             for _ in 0..self.between(1, 3) {
@@ -406,6 +425,13 @@ impl Draw {
                     Operation::Restart
                 };
                 all.push((Millis(self.rng.below(length.0)), operation));
+            }
+        }
+        if self.kind.trees {
+            for _ in 0..self.between(1, 6) {
+                let demand = self.rng.below(demands as u64) as usize;
+                all.push((Millis(self.rng.below(length.0)), Operation::Stop(demand)));
+                all.push((Millis(self.rng.below(length.0)), Operation::Resume));
             }
         }
         if self.kind.reloads {

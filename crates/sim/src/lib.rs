@@ -13,6 +13,7 @@
 //! | I8 a client's leaving ends the work | [`calls`], [`bounds`], `operate` |
 //! | I12 no budget is overspent, even across a crash | [`accounts`] |
 //! | tenants' concurrency and rates | [`rules`] |
+//! | stopped trees of runs rest, loops end, and nothing else is stopped | [`trees`] |
 
 // What a world is made of.
 pub mod invent;
@@ -37,9 +38,13 @@ pub mod calls;
 pub mod fairness;
 pub mod lie;
 pub mod rules;
+pub mod trees;
 
 // Durable agents: a world of their own.
 pub mod agents;
+
+// The kernel beside its rivals, on real traces.
+pub mod capacity;
 
 // What is told of it.
 pub mod cli;

@@ -34,6 +34,12 @@ pub enum Lie {
     ScatterUsers,
     /// It believes that only the highest class has a share (I7).
     StarveClasses,
+    /// It never hears that a run was stopped (stop).
+    HideStops,
+    /// It believes that every round may go on (loop).
+    EndlessRounds,
+    /// It takes whatever is asked for the same (loop).
+    SameWork,
 }
 
 impl Lie {
@@ -62,6 +68,7 @@ impl Lie {
                 }
             }
             Self::StarveClasses => plan.class_share = [100, 0, 0],
+            Self::EndlessRounds => plan.guard.rounds = u32::MAX,
             _ => {}
         }
         plan
@@ -72,7 +79,12 @@ impl Lie {
         match (self, input) {
             (Self::HideLeaving, Input::Cancelled { .. })
             | (Self::HideAnswers, Input::Finished { .. })
-            | (Self::HideRates, Input::Rate { .. }) => Input::Tick,
+            | (Self::HideRates, Input::Rate { .. })
+            | (Self::HideStops, Input::Stop { .. }) => Input::Tick,
+            (Self::SameWork, Input::Submit(mut submit)) => {
+                submit.work = submit.work.map(|_| 7);
+                Input::Submit(submit)
+            }
             (Self::ShrinkCalls, Input::Submit(mut submit)) => {
                 submit.prompt = Tokens(submit.prompt.0 / 4 + 1);
                 submit.prompt_max = Tokens(submit.prompt_max.0 / 4 + 1);

@@ -6,6 +6,8 @@ use seawall_kernel::{Input, Kernel};
 use seawall_model::{Millis, Usage};
 
 use crate::accounts::UsedUp;
+use crate::calls::Told;
+use crate::crowd;
 use crate::scenario::Operation;
 use crate::world::{Event, Phase, World, told_plan};
 
@@ -40,12 +42,38 @@ impl World {
         match self.scenario.operations[index].1.clone() {
             Operation::Reload(plan) => self.reload(plan),
             Operation::Crash(down) => self.crash(down),
+            Operation::Stop(demand) => self.stop(demand),
+            Operation::Resume => {
+                for run in std::mem::take(&mut self.stopped) {
+                    self.trees.stop(run, false);
+                    self.step(Input::Resume { run });
+                }
+            }
             Operation::Restart => {
                 self.phase = Phase::Restarting;
                 self.calls.drain();
                 self.step(Input::Drain);
             }
         }
+    }
+
+    /// Stops a tree of runs: once that is answered nothing of it waits or runs.
+    fn stop(&mut self, demand: usize) {
+        let run = crowd::root(self.now, demand);
+        self.stopped.push(run);
+        self.trees.stop(run, true);
+        self.step(Input::Stop { run });
+        for call in std::mem::take(&mut self.halts) {
+            let live = self.calls.live_mut(call).expect("only a live call is cut");
+            assert!(self.trees.holds(&live.submit), "stop: {call:?} is cut, but nobody stopped its tree");
+            live.halted = true;
+            let attempt = live.attempt.expect("only a call that runs is cut");
+            let usage = self.end_attempt(attempt, Told::Cancelled);
+            self.step(Input::Cancelled { call, usage });
+            self.tally.halted += 1;
+        }
+        let left = self.calls.iter().find(|call| self.trees.holds(&call.submit));
+        assert!(left.is_none(), "stop: {left:?} goes on after its tree was stopped");
     }
 
     fn reload(&mut self, plan: Box<seawall_kernel::plan::Plan>) {

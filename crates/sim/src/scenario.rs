@@ -100,6 +100,17 @@ pub enum Cap {
     Times(u64),
 }
 
+/// What the calls of a demand's runs say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Talk {
+    /// Nothing that anybody could compare.
+    None,
+    /// Something new, and now and then what was asked before.
+    Onward,
+    /// Two runs below one, in turn, always the same: with one worker each waits for the other.
+    PingPong,
+}
+
 /// One stream of calls.
 #[derive(Clone, Debug)]
 pub struct Demand {
@@ -127,6 +138,8 @@ pub struct Demand {
     pub silent: u64,
     /// Runs at once; zero for calls without a run.
     pub runs: u64,
+    /// What they say.
+    pub talk: Talk,
     /// Percent of clients that leave before the answer is complete.
     pub leave: u64,
     /// Percent of calls with a deadline, and how far away it lies at most.
@@ -196,6 +209,10 @@ pub enum Operation {
     Crash(Millis),
     /// Stops cleanly and starts anew.
     Restart,
+    /// Stops the runs that a demand has then, by their root.
+    Stop(usize),
+    /// Lets all that were stopped go on.
+    Resume,
 }
 
 /// How the shell stand-in behaves.
@@ -245,6 +262,7 @@ impl Demand {
             stream: 100,
             silent: 0,
             runs: 0,
+            talk: Talk::None,
             leave: 0,
             deadline: (0, Millis::ZERO),
             narrow: 0,

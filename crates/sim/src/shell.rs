@@ -4,7 +4,7 @@
 
 use seawall_kernel::effect::{Grant, Refusal, Settlement};
 use seawall_kernel::{Effect, Input};
-use seawall_model::{CallId, Millis, ReplicaId, Usage};
+use seawall_model::{CallId, Millis, Outcome, ReplicaId, Usage};
 
 use crate::attempt::{Attempt, Fate};
 use crate::calls::Told;
@@ -29,8 +29,7 @@ impl World {
                     self.plan_in(self.scenario.shell.disk_us_max, Event::Settle { life: self.life });
                 }
             }
-            // No operator of these worlds stops a run.
-            Effect::Halt { .. } => {}
+            Effect::Halt { call } => self.halts.push(call),
             Effect::Probe { replica } => {
                 self.bounds.half_open(replica);
                 let takes = 500 + self.rng.below(20_000);
@@ -53,6 +52,7 @@ impl World {
         let id = self.calls.name();
         let arrival = self.crowd.ask(self.now, demand, id, &self.plan);
         let submit = Box::new(arrival.call.submit.clone());
+        self.trees.hear(&submit);
         self.calls.enter(arrival.call);
         self.tally.demands[demand].submitted += 1;
         if let Some(leaves) = arrival.leaves {
@@ -101,6 +101,8 @@ impl World {
         let call = self.calls.dispatch(self.now, grant, id, &self.plan);
         let (deadline, tenant) = (call.submit.deadline, call.submit.tenant.clone());
         let (tokens, upstream) = (call.output, call.upstream);
+        let submit = call.submit.clone();
+        self.trees.grant(&self.plan, &submit);
         *self.tally.attempts.entry(grant.engine).or_default() += 1;
         self.count_dispatch(grant);
         self.bounds.grant(self.now, grant.call, grant.replica, upstream);
@@ -145,11 +147,17 @@ impl World {
     }
 
     fn refuse(&mut self, refusal: &Refusal) {
+        if let Some(call) = self.calls.live(refusal.call) {
+            self.trees.refuse(&self.plan, &call.submit, refusal.code);
+        }
         self.calls.refuse(refusal);
     }
 
     fn settle(&mut self, settlement: &Settlement) {
         let ended = self.calls.settle(self.now, settlement);
+        if ended.outcome == Outcome::Done {
+            self.trees.answered(&self.plan, &ended.call.submit);
+        }
         self.accounts.settle(self.now, &self.plan, &ended, settlement.cost.0);
         self.tally.settle(self.scenario.start, self.now, &ended, settlement);
         let call = ended.call;

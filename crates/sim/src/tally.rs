@@ -47,6 +47,8 @@ pub struct Tally {
     pub effects: u64,
     /// Calls whose kernel was lost in a crash.
     pub lost: u64,
+    /// Calls that operators cut.
+    pub halted: u64,
     /// Clients that found nobody, as the process was down.
     pub unheard: u64,
     /// Virtual time from the start to the end of the drain, in microseconds.

@@ -26,6 +26,7 @@ use crate::rules::Rules;
 use crate::scenario::Scenario;
 use crate::tally::Tally;
 use crate::trace::Trace;
+use crate::trees::Trees;
 
 /// Something to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +131,11 @@ pub struct World {
     pub(crate) attempt_next: u64,
     pub(crate) accounts: Accounts,
     pub(crate) rules: Rules,
+    pub(crate) trees: Trees,
+    /// Runs that operators stopped.
+    pub(crate) stopped: Vec<seawall_model::RunId>,
+    /// Calls to be cut, as the kernel has just said.
+    pub(crate) halts: Vec<CallId>,
     pub(crate) bounds: Bounds,
     pub(crate) fairness: Fairness,
     pub(crate) rng: Rng,
@@ -168,6 +174,9 @@ impl World {
             attempt_next: 0,
             accounts: Accounts::default(),
             rules: Rules::default(),
+            trees: Trees::default(),
+            stopped: Vec::new(),
+            halts: Vec::new(),
             bounds: Bounds::default(),
             fairness: Fairness::new(),
             rng: Rng::branch(scenario.seed, 0x0011_d000),

@@ -3,6 +3,7 @@
 //! be noticed. `cargo x sim` runs hundreds more.
 
 use seawall_model::Millis;
+use seawall_sim::agents::coverage::Coverage;
 use seawall_sim::agents::lie::Lie;
 use seawall_sim::agents::plan::{Faults, calm};
 use seawall_sim::agents::run::commits;
@@ -41,11 +42,21 @@ fn worlds_of_every_kind_hold() {
             sum.add(&play(&world(name, seed)));
         }
         assert!(sum.ends.get("done").is_some_and(|done| *done > 20), "{name}: {:?}", sum.ends);
-        assert_eq!(
-            sum.crashes > 0,
-            matches!(*name, "agents-crash" | "agents-storm" | "agents" | "agents-disk")
-        );
+        let kills = ["crash", "storm", "disk", "torn", "clock", "drain", "kill"];
+        let told = kills.iter().any(|kill| name.ends_with(kill)) || *name == "agents";
+        assert_eq!(sum.crashes > 0, told, "{name}");
     }
+}
+
+/// What a world is named for happens there. `cargo x sim` says the same of all of its seeds.
+#[test]
+fn every_plan_meets_what_it_is_named_for() {
+    let mut coverage = Coverage::default();
+    for seed in 0..6 * (NAMES.len() as u64 - 1) {
+        let plan = invent("agents", seed, None).expect("a known kind of world");
+        coverage.add(&plan.name, &play(&plan));
+    }
+    assert!(coverage.asleep().is_empty(), "{:?}\n{}", coverage.asleep(), coverage.text());
 }
 
 /// Whatever is to happen in worlds has happened in some: a law that meets nothing holds.
@@ -165,7 +176,7 @@ fn noticed(lie: Lie, name: &str, by: &[&str]) {
         let mut plan = world(name, seed);
         plan.lie = Some(lie);
         // The comparison of every row would notice most of them first.
-        plan.thorough = lie == Lie::LoseRows;
+        plan.thorough = matches!(lie, Lie::LoseRows | Lie::HalfWrites);
         plan.calm = Millis::from_secs(1_800);
         let Err(broken) = run(&plan) else { continue };
         let taken = by.iter().any(|by| broken.says.contains(by));
@@ -183,10 +194,30 @@ fn lies_about_the_disk_are_noticed() {
     noticed(Lie::LoseMail, "agents-crash", &["mail:", "I3:", "I4:"]);
 }
 
+/// Each plan has a law that a lie is seen to break in it.
+#[test]
+fn each_named_trouble_has_a_watch_that_is_awake() {
+    noticed(Lie::HalfWrites, "agents-torn", &["I4:", "I3:"]);
+    noticed(Lie::HideFull, "agents-full", &["room:"]);
+    noticed(Lie::EarlyDurable, "agents-slow", &["I3:"]);
+    noticed(Lie::SkewClock, "agents-clock", &["timers:", "version:", "I5:"]);
+    noticed(Lie::HideReports, "agents-hang", &["progress:"]);
+    noticed(Lie::HideRetryAfter, "agents-refusals", &["retry:"]);
+    noticed(Lie::CutAnswers, "agents-bomb", &["effects:"]);
+    noticed(Lie::UnboundInbox, "agents-mail", &["I5:"]);
+    noticed(Lie::SwapMoves, "agents-reload", &["version:"]);
+    noticed(Lie::HideCuts, "agents-cut", &["I12:"]);
+    noticed(Lie::HideDrain, "agents-drain", &["drain:"]);
+    noticed(Lie::ForgetAttempts, "agents-kill", &["effects:"]);
+    noticed(Lie::BareForks, "agents-fork", &["fork:"]);
+    noticed(Lie::LoseEdits, "agents-edit", &["edit:"]);
+}
+
 #[test]
 fn lies_about_what_is_allowed_are_noticed() {
     noticed(Lie::NoApprovals, "agents-calm", &["gate:"]);
     noticed(Lie::Unbudget, "agents-calm", &["I12:"]);
+    noticed(Lie::HideCosts, "agents-faults", &["I12:"]);
     noticed(Lie::FatLease, "agents-calm", &["I13:"]);
     noticed(Lie::NoGuard, "agents-calm", &["guard:"]);
     noticed(Lie::HideHalts, "agents-people", &["halt:"]);
@@ -199,6 +230,7 @@ fn lies_about_what_happened_are_noticed() {
     noticed(Lie::SkewClock, "agents-calm", &["timers:", "I5:"]);
     noticed(Lie::HideReports, "agents-calm", &["progress:"]);
     noticed(Lie::HideTicks, "agents-calm", &["progress:"]);
+    noticed(Lie::LoseDue, "agents-crash", &["progress:"]);
     noticed(Lie::EchoStarts, "agents-calm", &["I6:"]);
     noticed(Lie::HideOver, "agents-calm", &["I6:"]);
     noticed(Lie::ForgetKeys, "agents-crash", &["effects:"]);

@@ -93,3 +93,14 @@ fn users_without_their_tenant_are_noticed() {
 fn pauses_of_models_taken_apart_are_noticed() {
     caught(Lie::RenameModels, "provider", &["rate:"]);
 }
+
+#[test]
+fn a_stop_unheard_is_noticed() {
+    caught(Lie::HideStops, "trees", &["stop:"]);
+}
+
+#[test]
+fn rounds_without_end_and_false_stops_are_noticed() {
+    caught(Lie::EndlessRounds, "trees", &["loop:"]);
+    caught(Lie::SameWork, "trees", &["loop:"]);
+}

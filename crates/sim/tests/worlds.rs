@@ -81,3 +81,11 @@ fn kept_seeds_hold() {
     }
     assert!(NAMES.len() > 2);
 }
+
+#[test]
+fn trees_are_stopped_by_operators_and_for_going_round() {
+    let tallies = run_kind("trees");
+    let loops = |tally: &Tally| tally.outcomes().get("loop_stopped").copied().unwrap_or(0);
+    assert!(sum(&tallies, |tally| tally.halted) > 0 && sum(&tallies, loops) > 0);
+    assert!(sum(&tallies, Tally::done) * 2 > sum(&tallies, Tally::submitted));
+}

@@ -83,13 +83,17 @@ fn agent(number: u64, seq: u64) -> AgentRow {
             asked: At(1_700_000_000_000_000),
             until: At(1_700_000_600_000_000),
             child: None,
+            handed: Vec::new(),
         }],
         wake: Wake::All,
         rests_until: At(0),
+        expires: At::MAX,
         strikes: 0,
         progress: Progress::default(),
         seen: Vec::new(),
+        topics: Vec::new(),
         why: None,
+        ties: Vec::new(),
     }
 }
 
@@ -116,6 +120,8 @@ fn run(number: u64) -> RunRow {
         hop: 0,
         seq: 0,
         by: "laptop".into(),
+        caller: None,
+        fork: None,
     }
 }
 
@@ -184,7 +190,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for shard in 0..SHARDS {
         let mut after = Some(0);
         while let Some(from) = after {
-            let live = journal.reader().live(shard, from, 1_000)?;
+            let live = journal.reader().live(shard, from, 1_000, At::MAX)?;
             agents += live.agents.len();
             runs += live.runs.len();
             after = live.next;

@@ -21,6 +21,7 @@ mod reader;
 mod rows;
 mod schema;
 mod sweep;
+mod wanted;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,8 +36,9 @@ pub use blobs::Blobs;
 pub use check::{Bad, Checked, Report};
 pub use past::{Kept, Of};
 pub use prune::{Pruned, Retention};
-pub use reader::{Live, Need, Reader, RunFilter, Wanted};
+pub use reader::{Due, Live, Reader, RunFilter};
 pub use sweep::Swept;
+pub use wanted::{Need, Page, Wanted, Whose};
 
 use crate::{Error, column};
 use chain::Tip;
@@ -184,9 +186,19 @@ impl Journal {
     /// [`Error::Fenced`] if somebody opened a shard since, [`Error::Gap`] if a record is
     /// not the next of its shard, [`Error::Full`] if the disk is; nothing is written then.
     pub fn append(&mut self, entries: &[Entry], rows: &[Row]) -> Result<(), Error> {
-        let result = self.write(entries, rows);
+        let mut result = self.write(entries, rows);
+        if matches!(result, Err(Error::Full)) && self.cut_log() {
+            result = self.write(entries, rows);
+        }
         self.full = matches!(result, Err(Error::Full));
         result
+    }
+
+    /// Folds the write-ahead log into the file and gives its room back: on a disk that is
+    /// full this is often the last there is. `false` if that cannot be done now.
+    fn cut_log(&self) -> bool {
+        let busy = self.reader.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        busy.is_ok_and(|busy: i64| busy == 0)
     }
 
     fn write(&mut self, entries: &[Entry], rows: &[Row]) -> Result<(), Error> {
@@ -355,9 +367,12 @@ fn run_of(event: &Event) -> Option<RunKey> {
         | Event::Postponed { effect, .. }
         | Event::Answered { effect, .. }
         | Event::Doubted { effect, .. }
+        | Event::Delegated { effect, .. }
         | Event::Voted { effect, .. } => Some(effect.run),
         Event::Put { by, .. } => by.map(|effect| effect.run),
         Event::Granted { holder, .. } => Some(holder.effect.run),
+        Event::Tied { tie } => Some(tie.run),
+        Event::Untied { run, .. } => Some(*run),
         Event::Opened
         | Event::Mailed { .. }
         | Event::Lettered { .. }

@@ -32,7 +32,7 @@ pub use calls::{By, Call, Ended, Filter, Total, Tried};
 pub use error::Error;
 pub use keys::Key;
 pub use ledger::Account;
-pub use memo::{Answer, Asked, Kept};
+pub use memo::{Answer, Asked, Kept, MemoRule};
 pub use runs::Run;
 
 /// How long a write waits for another process's write. The only other writer is a

@@ -8,7 +8,7 @@
 //! restart of Seawall as well. Without an attempt the oldest answer is given each time.
 
 use rusqlite::{OptionalExtension, Transaction, params};
-use seawall_model::{At, Tenant, limits};
+use seawall_model::{At, Bytes, Millis, Tenant, limits};
 
 use crate::{Error, Store, Sync, column};
 
@@ -55,6 +55,36 @@ pub struct Answer {
     pub kept: Kept,
 }
 
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoRule {
+    /// Largest answer.
+    pub answer_bytes_max: Bytes,
+    /// Answers of one run.
+    pub run_answers_max: u64,
+    /// Their bytes; at least those of one answer.
+    pub run_bytes_max: Bytes,
+    /// Runs.
+    pub runs_max: u64,
+    /// Bytes of all runs together; at least those of one.
+    pub bytes_max: Bytes,
+    /// What is kept of a run that was not used for so long is deleted.
+    pub idle_ms_max: Millis,
+}
+
+impl Default for MemoRule {
+    fn default() -> Self {
+        Self {
+            answer_bytes_max: Bytes(limits::MEMO_ANSWER_BYTES_MAX),
+            run_answers_max: limits::MEMO_RUN_ANSWERS_MAX,
+            run_bytes_max: Bytes(limits::MEMO_RUN_BYTES_MAX),
+            runs_max: limits::MEMO_RUNS_MAX,
+            bytes_max: Bytes(limits::MEMO_BYTES_MAX),
+            idle_ms_max: Millis(limits::MEMO_IDLE_MS_MAX),
+        }
+    }
+}
+
 impl Store {
     /// The next answer for this request that the attempt has not had yet, which from then
     /// on it has had.
@@ -80,9 +110,9 @@ impl Store {
     ///
     /// # Errors
     /// If the disk fails or is full; then nothing has changed.
-    pub fn keep(&mut self, answer: &Answer, now: At) -> Result<bool, Error> {
-        let bytes = answer.kept.answer.len();
-        if bytes > limits::MEMO_ANSWER_BYTES_MAX {
+    pub fn keep(&mut self, answer: &Answer, rule: &MemoRule, now: At) -> Result<bool, Error> {
+        let bytes = answer.kept.answer.len() as u64;
+        if bytes > rule.answer_bytes_max.0 {
             return Ok(false);
         }
         self.write(Sync::Normal, |transaction| {
@@ -91,17 +121,17 @@ impl Store {
                 transaction.prepare_cached("SELECT answers, bytes FROM memo_runs WHERE run = ?1")?;
             let size = size.query_row([run], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
             let (answers, held): (i64, i64) = size.unwrap_or_default();
-            let over = column::unsigned(answers) >= limits::MEMO_RUN_ANSWERS_MAX as u64
-                || column::unsigned(held) + bytes as u64 > limits::MEMO_RUN_BYTES_MAX;
+            let over = column::unsigned(answers) >= rule.run_answers_max
+                || column::unsigned(held) + bytes > rule.run_bytes_max.0;
             if over {
                 return Ok(false);
             }
-            make_room(transaction, run, bytes as u64)?;
+            make_room(transaction, run, bytes, rule)?;
             let mut grow = transaction.prepare_cached(
                 "INSERT INTO memo_runs (run, tenant, name, answers, bytes, used) VALUES (?1, ?2, ?3, 1, ?4, ?5)
                  ON CONFLICT (run) DO UPDATE SET answers = answers + 1, bytes = bytes + ?4, used = ?5",
             )?;
-            let size = column::count(bytes);
+            let size = column::amount(bytes);
             grow.execute(params![run, answer.tenant.as_str(), answer.name, size, column::time(now)])?;
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO memo_answers (run, work, attempt, kind, answer) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -159,14 +189,14 @@ fn next(transaction: &Transaction<'_>, asked: &Asked) -> Result<Option<(i64, Kep
 }
 
 /// Forgets runs unused for longest until so many more bytes fit, but never `but`.
-fn make_room(transaction: &Transaction<'_>, but: &Digest, bytes: u64) -> Result<(), Error> {
+fn make_room(transaction: &Transaction<'_>, but: &Digest, bytes: u64, rule: &MemoRule) -> Result<(), Error> {
     let mut sums = transaction
         .prepare_cached("SELECT count(*), ifnull(sum(bytes), 0) FROM memo_runs WHERE run <> ?1")?;
     let (mut runs, mut held): (i64, i64) = sums.query_row([but], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut own = transaction.prepare_cached("SELECT ifnull(sum(bytes), 0) FROM memo_runs WHERE run = ?1")?;
     let own: i64 = own.query_row([but], |row| row.get(0))?;
-    let most = column::amount(limits::MEMO_BYTES_MAX.saturating_sub(column::unsigned(own) + bytes));
-    while runs > 0 && (held > most || runs >= column::count(limits::MEMO_RUNS_MAX)) {
+    let most = column::amount(rule.bytes_max.0.saturating_sub(column::unsigned(own) + bytes));
+    while runs > 0 && (held > most || runs >= column::amount(rule.runs_max)) {
         let mut oldest = transaction.prepare_cached(
             "DELETE FROM memo_runs WHERE run =
                  (SELECT run FROM memo_runs WHERE run <> ?1 ORDER BY used, run LIMIT 1) RETURNING bytes",
@@ -201,7 +231,7 @@ mod tests {
         let first = asked(1, 1, Some(1));
         for text in ["a", "b"] {
             assert_eq!(replayed(&mut store, first), None, "its own answers are not given back to it");
-            assert!(store.keep(&answer(first, text), At(1)).expect("kept"));
+            assert!(store.keep(&answer(first, text), &MemoRule::default(), At(1)).expect("kept"));
         }
         let second = asked(1, 1, Some(2));
         assert_eq!(replayed(&mut store, second).as_deref(), Some("a"));
@@ -209,7 +239,7 @@ mod tests {
         assert_eq!(replayed(&mut store, second), None, "the third time is new");
         assert_eq!(replayed(&mut store, asked(1, 2, Some(2))), None, "another request");
         assert_eq!(replayed(&mut store, asked(2, 1, Some(2))), None, "another run");
-        assert!(store.keep(&answer(second, "c"), At(2)).expect("kept"));
+        assert!(store.keep(&answer(second, "c"), &MemoRule::default(), At(2)).expect("kept"));
         let third = asked(1, 1, Some(3));
         let all: Vec<_> = std::iter::from_fn(|| replayed(&mut store, third)).collect();
         assert_eq!(all, ["a", "b", "c"]);
@@ -219,8 +249,8 @@ mod tests {
     fn without_an_attempt_the_same_request_gets_the_same_answer() {
         let mut store = Store::in_memory().expect("memory");
         let plain = asked(1, 1, None);
-        assert!(store.keep(&answer(plain, "a"), At(1)).expect("kept"));
-        assert!(store.keep(&answer(plain, "b"), At(1)).expect("kept"));
+        assert!(store.keep(&answer(plain, "a"), &MemoRule::default(), At(1)).expect("kept"));
+        assert!(store.keep(&answer(plain, "b"), &MemoRule::default(), At(1)).expect("kept"));
         for _ in 0..3 {
             assert_eq!(replayed(&mut store, plain).as_deref(), Some("a"));
         }
@@ -230,7 +260,11 @@ mod tests {
     fn what_is_forgotten_or_old_is_gone_and_the_rest_stays() {
         let mut store = Store::in_memory().expect("memory");
         for run in 1..=3 {
-            assert!(store.keep(&answer(asked(run, 1, None), "x"), At(u64::from(run))).expect("kept"));
+            assert!(
+                store
+                    .keep(&answer(asked(run, 1, None), "x"), &MemoRule::default(), At(u64::from(run)))
+                    .expect("kept")
+            );
         }
         assert_eq!(store.forget_run(&Tenant::local(), "run-2").expect("works"), 1);
         assert_eq!(store.forget_run(&Tenant::local(), "run-2").expect("works"), 0);
@@ -245,14 +279,27 @@ mod tests {
     #[test]
     fn a_run_keeps_so_much_and_no_more() {
         let mut store = Store::in_memory().expect("memory");
-        let large = "x".repeat(limits::MEMO_ANSWER_BYTES_MAX);
-        let fit = limits::MEMO_RUN_BYTES_MAX as usize / limits::MEMO_ANSWER_BYTES_MAX;
-        for _ in 0..fit {
-            assert!(store.keep(&answer(asked(1, 1, None), &large), At(1)).expect("works"));
-        }
-        assert!(!store.keep(&answer(asked(1, 1, None), "x"), At(1)).expect("works"));
-        assert!(store.keep(&answer(asked(2, 1, None), "x"), At(1)).expect("works"));
-        let too_large = format!("{large}x");
-        assert!(!store.keep(&answer(asked(3, 1, None), &too_large), At(1)).expect("works"));
+        let rule = MemoRule {
+            answer_bytes_max: Bytes(100),
+            run_answers_max: 5,
+            run_bytes_max: Bytes(300),
+            runs_max: 3,
+            bytes_max: Bytes(600),
+            ..MemoRule::default()
+        };
+        let mut keep = |run, len: usize| {
+            let kept = answer(asked(run, 1, None), &"x".repeat(len));
+            store.keep(&kept, &rule, At(u64::from(run))).expect("works")
+        };
+        assert!(!keep(1, 101), "too large an answer");
+        assert!((0..3).all(|_| keep(1, 100)));
+        assert!(!keep(1, 1), "too much of one run");
+        assert!((0..5).all(|_| keep(2, 1)));
+        assert!(!keep(2, 1), "too many of one run");
+        // More runs than may be, and more bytes: those unused for longest go.
+        assert!(keep(3, 1) && keep(4, 1));
+        assert!((0..2).all(|_| keep(5, 100)));
+        let left = |run| replayed(&mut store, asked(run, 1, None)).is_some();
+        assert_eq!([1, 2, 3, 4, 5].map(left), [false, false, true, true, true]);
     }
 }

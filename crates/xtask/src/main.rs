@@ -22,6 +22,7 @@ const HELP: &str = "\
 cargo x check                     format, clippy and the rules of the house
 cargo x test [STAGE] [--stop]     everything CI runs, or one stage; --stop ends at the first failure
 cargo x sim [--seeds N] [--seed S]  simulation: many seeds, or one seed again
+cargo x capacity [fair|overload|route] [--seeds N] [--quick]  the kernel beside its rivals on real traces
 cargo x bench [agents] [ARGS]     the benchmark table, or that of durable agents
 cargo x fuzz [--seconds N] [TARGET] [INPUT]  every parser under libFuzzer, a minute each
 cargo x tidy                      the rules of the house alone
@@ -47,6 +48,7 @@ fn run(args: &[String]) -> Result<(), String> {
         "check" => stages::check(&root),
         "test" => stages::test(&root, rest),
         "sim" => stages::sim(&root, rest),
+        "capacity" => stages::capacity(&root, rest),
         "bench" => stages::bench(&root, rest),
         "fuzz" => fuzz::fuzz(&root, &stages::target(&root), rest),
         "tidy" => stages::tidy(&root),

@@ -1,5 +1,5 @@
-//! The Python environment of the client tests: made once under the target folder, and
-//! again when the list of packages or the interpreter changes.
+//! The Python environments of the client tests: each made once under the target folder, and
+//! again when its list of packages or the interpreter changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,27 @@ use std::process::Command;
 
 use crate::command::{ask, run};
 
-/// The packages by name and version.
-const REQUIREMENTS: &str = "tests/conformance/requirements.txt";
 /// What the environment was made from; written last, so that a half-made one is not used.
 const STAMP: &str = ".made-from";
 
-/// The interpreter of an environment that holds everything the client tests need.
-pub(crate) fn environment(root: &Path, target: &Path) -> Result<PathBuf, String> {
-    let list = root.join(REQUIREMENTS);
+/// One environment.
+pub(crate) struct Environment {
+    /// Its packages by name and version: a file of the checkout.
+    pub(crate) list: &'static str,
+    /// Its folder under the target folder.
+    pub(crate) folder: &'static str,
+}
+
+/// Everything that `tests/conformance` and `tests/process` need.
+pub(crate) const CLIENTS: Environment =
+    Environment { list: "tests/conformance/requirements.txt", folder: "venv" };
+/// CrewAI: a gigabyte, and another major version of the openai client.
+pub(crate) const CREWAI: Environment =
+    Environment { list: "tests/crewai/requirements.txt", folder: "venv-crewai" };
+
+/// The interpreter of an environment, which is made where it is not there.
+pub(crate) fn interpreter(root: &Path, target: &Path, wanted: &Environment) -> Result<PathBuf, String> {
+    let list = root.join(wanted.list);
     let packages =
         fs::read_to_string(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
     let (found, version) = ask(Command::new("python3").arg("--version")).map_err(|error| {
@@ -23,15 +36,15 @@ pub(crate) fn environment(root: &Path, target: &Path) -> Result<PathBuf, String>
     if !found {
         return Err(format!("`python3 --version` failed: {version}"));
     }
-    let dir = target.join("venv");
+    let dir = target.join(wanted.folder);
     let python = dir.join("bin/python");
     let stamp = format!("{version}{packages}");
     if fs::read_to_string(dir.join(STAMP)).is_ok_and(|made| made == stamp) && python.exists() {
         return Ok(python);
     }
-    println!("making {} from {REQUIREMENTS}", dir.display());
+    println!("making {} from {}", dir.display(), wanted.list);
     make(&dir)?;
-    install(&python, &list)?;
+    install(&python, root, wanted)?;
     fs::write(dir.join(STAMP), stamp)
         .map_err(|error| format!("cannot write in {}: {error}", dir.display()))?;
     Ok(python)
@@ -59,14 +72,15 @@ fn missing_venv(words: &str) -> String {
     format!("{words}\n{hint}")
 }
 
-fn install(python: &Path, list: &Path) -> Result<(), String> {
+fn install(python: &Path, root: &Path, wanted: &Environment) -> Result<(), String> {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "-r"])
-        .arg(list);
+        .arg(root.join(wanted.list));
     run(&mut pip).map_err(|error| {
         format!(
-            "{error}\nthe packages of {REQUIREMENTS} could not be installed: pip says above whether PyPI \
-             (or the mirror in PIP_INDEX_URL) is out of reach or a version is gone"
+            "{error}\nthe packages of {} could not be installed: pip says above whether PyPI \
+             (or the mirror in PIP_INDEX_URL) is out of reach or a version is gone",
+            wanted.list
         )
     })
 }
@@ -85,7 +99,10 @@ mod tests {
 
     #[test]
     fn a_missing_list_is_named() {
-        let error = environment(Path::new("/nowhere"), Path::new("/nowhere")).expect_err("there is no list");
-        assert!(error.contains("requirements.txt"), "{error}");
+        let nowhere = Path::new("/nowhere");
+        for wanted in [CLIENTS, CREWAI] {
+            let error = interpreter(nowhere, nowhere, &wanted).expect_err("there is no list");
+            assert!(error.contains(wanted.list), "{error}");
+        }
     }
 }

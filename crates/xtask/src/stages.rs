@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::command::{cargo, run};
-use crate::python;
+use crate::python::{self, Environment};
 use crate::tidy as rules;
 use crate::tree::Tree;
 
@@ -43,6 +43,14 @@ const STAGES: &[Stage] = &[
     },
 ];
 
+/// Stages that run only by name: too heavy for every push.
+const APART: &[Stage] = &[Stage {
+    name: "crewai",
+    what: "a CrewAI script through the zero-SDK door (its packages take a gigabyte)",
+    needs: Some("release"),
+    run: crewai,
+}];
+
 /// The first of them: what `cargo x check` runs.
 const CHECKS: usize = 3;
 
@@ -55,7 +63,8 @@ struct Ending {
 
 /// The names of all stages, for help.
 pub(crate) fn names() -> String {
-    STAGES.iter().map(|stage| stage.name).collect::<Vec<_>>().join(", ")
+    let list = |stages: &[Stage]| stages.iter().map(|stage| stage.name).collect::<Vec<_>>().join(", ");
+    format!("{}; only by name: {}", list(STAGES), list(APART))
 }
 
 /// Formatting, lints, tidy.
@@ -64,14 +73,14 @@ pub(crate) fn check(root: &Path) -> Result<(), String> {
     run_all(root, &stages, false)
 }
 
-/// Every stage, or the one named (with the one it needs).
+/// Every stage of a push, or the one named (with the one it needs).
 pub(crate) fn test(root: &Path, args: &[String]) -> Result<(), String> {
     let stop = args.iter().any(|arg| arg == "--stop");
     let wanted: Vec<_> = args.iter().filter(|arg| *arg != "--stop").collect();
     let stages: Vec<&Stage> = match wanted.as_slice() {
         [] => STAGES.iter().collect(),
         [name] => {
-            let stage = STAGES.iter().find(|stage| stage.name == *name);
+            let stage = STAGES.iter().chain(APART).find(|stage| stage.name == *name);
             let stage = stage.ok_or_else(|| format!("there is no stage `{name}`; there are {}", names()))?;
             let first = STAGES.iter().find(|first| Some(first.name) == stage.needs);
             first.into_iter().chain([stage]).collect()
@@ -83,6 +92,12 @@ pub(crate) fn test(root: &Path, args: &[String]) -> Result<(), String> {
 
 /// Simulation with the arguments given.
 pub(crate) fn sim(root: &Path, args: &[String]) -> Result<(), String> {
+    run(cargo(root, &["run", "--quiet", "--profile", "sim", "-p", "seawall-sim", "--"]).args(args))
+}
+
+/// Real traces through the kernel and its rivals, with the arguments given.
+pub(crate) fn capacity(root: &Path, args: &[String]) -> Result<(), String> {
+    let args = std::iter::once("capacity").chain(args.iter().map(String::as_str));
     run(cargo(root, &["run", "--quiet", "--profile", "sim", "-p", "seawall-sim", "--"]).args(args))
 }
 
@@ -184,16 +199,20 @@ fn release(root: &Path) -> Result<(), String> {
 }
 
 fn process(root: &Path) -> Result<(), String> {
-    pytest(root, "tests/process")
+    pytest(root, "tests/process", &python::CLIENTS)
 }
 
 fn conformance(root: &Path) -> Result<(), String> {
-    pytest(root, "tests/conformance")
+    pytest(root, "tests/conformance", &python::CLIENTS)
+}
+
+fn crewai(root: &Path) -> Result<(), String> {
+    pytest(root, "tests/crewai", &python::CREWAI)
 }
 
 /// Runs one folder of client tests against the release binary.
-fn pytest(root: &Path, folder: &str) -> Result<(), String> {
-    let python = python::environment(root, &target(root))?;
+fn pytest(root: &Path, folder: &str, environment: &Environment) -> Result<(), String> {
+    let python = python::interpreter(root, &target(root), environment)?;
     let mut pytest = std::process::Command::new(python);
     // What is kept between runs stays outside the checkout's own files.
     pytest.current_dir(root.join(folder)).args(["-m", "pytest", "-p", "no:cacheprovider"]);
@@ -238,8 +257,9 @@ mod tests {
 
     #[test]
     fn a_stage_needs_an_earlier_one() {
-        for (at, stage) in STAGES.iter().enumerate() {
-            let found = stage.needs.is_none_or(|needs| STAGES[..at].iter().any(|first| first.name == needs));
+        for (at, stage) in STAGES.iter().chain(APART).enumerate() {
+            let before = &STAGES[..at.min(STAGES.len())];
+            let found = stage.needs.is_none_or(|needs| before.iter().any(|first| first.name == needs));
             assert!(found, "{} needs a stage that does not come before it", stage.name);
         }
     }
@@ -258,6 +278,6 @@ mod tests {
     #[test]
     fn an_unknown_stage_is_refused_with_the_known_ones() {
         let error = test(Path::new("."), &["nonsense".to_owned()]).expect_err("unknown");
-        assert!(error.contains("conformance"), "{error}");
+        assert!(error.contains("conformance") && error.contains("crewai"), "{error}");
     }
 }

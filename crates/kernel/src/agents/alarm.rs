@@ -16,6 +16,8 @@ pub(super) enum Alarm {
     Lease(Name),
     /// A type's schedule fires.
     Schedule(Arc<str>),
+    /// It is time to look further ahead.
+    Ahead,
 }
 
 /// All alarms.
@@ -44,5 +46,10 @@ impl Alarms {
     pub(super) fn pop(&mut self, now: At) -> Option<Alarm> {
         let due = self.0.first().is_some_and(|(at, _)| *at <= now);
         if due { self.0.pop_first().map(|(_, alarm)| alarm) } else { None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn leases(&self) -> usize {
+        self.0.iter().filter(|(_, alarm)| matches!(alarm, Alarm::Lease(_))).count()
     }
 }

@@ -2,15 +2,24 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{Message, Scope, Stage};
-use seawall_model::effect::{Answer, EffectId, Spend, Verdict, Work};
+use seawall_model::durable::{Message, Pending, Scope, Stage};
+use seawall_model::effect::{Answer, Ask, EffectId, Fact, Person, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::Event;
 use seawall_model::{Address, Code, Payload, limits};
 
 use super::effect::Reply;
 use super::input::Ticket;
 use super::machine::{Agents, Slot};
-use super::shard::dropped;
+
+/// What a vote makes of an effect.
+struct Ballot {
+    /// The stage it is in thereafter; `None` where a no ends it.
+    stage: Option<Stage>,
+    /// Other arguments; with a no, why not.
+    args: Option<Payload>,
+    /// What the gate said of other arguments.
+    ruling: Option<Ruling>,
+}
 
 impl Agents {
     /// Somebody answers a promise, or says what became of an effect in doubt.
@@ -36,63 +45,163 @@ impl Agents {
     }
 
     /// Somebody says yes or no: to an effect that asks, or to sending one in doubt again.
+    #[expect(clippy::too_many_arguments, reason = "it is one input, taken apart")]
     pub(super) fn vote(
         &mut self,
         ticket: Ticket,
         effect: EffectId,
         address: &Address,
-        by: Arc<str>,
+        who: &Person,
         yes: bool,
         args: Option<Payload>,
+        facts: Vec<Fact>,
     ) {
         let Some(row) = self.pending(address, effect) else {
             return self.refuse(ticket, Code::EffectUnknown, format!("{effect} asks nobody"));
         };
-        let stage = match (&row.stage, yes) {
-            (Stage::Approving { yes: so_far, until }, true) => {
-                // What others said yes to was something else.
-                let edited = args.is_some() && matches!(row.work, Work::Tool { .. });
-                let mut said = if edited { Vec::new() } else { so_far.clone() };
-                if said.contains(&by) {
-                    return self.reply(self.shard_of(&address.tenant), ticket, Reply::Done);
-                }
-                said.push(by.clone());
-                let quorum = match &row.ruling.verdict {
-                    Verdict::Ask(approval) => usize::from(approval.quorum.max(1)),
-                    _ => 1,
-                };
-                // Time and people answer by themselves; everything else is to be done now.
-                let waits = matches!(row.work, Work::Timer { .. } | Work::Promise { .. });
-                Some(match said.len() >= quorum {
-                    true if waits => Stage::Waiting,
-                    true => Stage::Ready { after: self.now },
-                    false => Stage::Approving { yes: said, until: *until },
-                })
-            }
-            (Stage::Doubtful { .. }, true) if dropped(row) => {
+        let approving = matches!(row.stage, Stage::Approving { .. });
+        if approving && !row.has_vote(who) && (yes || !who.admin) {
+            let why = format!("{} is not among those who decide on {effect}", who.name);
+            return self.refuse(ticket, Code::ApproverOnly, why);
+        }
+        let ballot = match (&row.stage, yes) {
+            (Stage::Approving { .. }, true) => match self.approve(address, row, who, args, facts) {
+                Ok(ballot) => ballot,
+                Err((code, why)) => return self.refuse(ticket, code, why),
+            },
+            (Stage::Doubtful { .. }, true) if row.is_dropped() => {
                 let why = format!("the run of {effect} ended or began anew: say what became of it instead");
                 return self.refuse(ticket, Code::EffectUnknown, why);
             }
-            (Stage::Doubtful { .. }, true) => Some(Stage::Ready { after: self.now }),
-            (Stage::Approving { .. } | Stage::Doubtful { .. }, false) => None,
+            (Stage::Doubtful { .. }, true) => {
+                Ballot { stage: Some(Stage::Ready { after: self.now }), args: None, ruling: None }
+            }
+            (Stage::Approving { .. } | Stage::Doubtful { .. }, false) => {
+                Ballot { stage: None, args, ruling: None }
+            }
             _ => return self.refuse(ticket, Code::EffectUnknown, format!("{effect} asks nobody")),
         };
+        if ballot.stage.as_ref() != Some(&row.stage) || ballot.ruling.is_some() {
+            self.cast(address, effect, who.name.clone(), yes, ballot);
+        }
+        self.reply(self.shard_of(&address.tenant), ticket, Reply::Done);
+    }
+
+    /// Records a vote, and does what follows from it.
+    fn cast(&mut self, address: &Address, effect: EffectId, by: Arc<str>, yes: bool, ballot: Ballot) {
+        let Ballot { stage, args, ruling } = ballot;
         let ready = matches!(stage, Some(Stage::Ready { .. }));
         // Whoever says no may say why where arguments would stand.
         let denied = stage.is_none().then(|| match args.as_ref().and_then(Payload::here) {
             Some(why) => format!("{by} said no: {}", String::from_utf8_lossy(why)),
             None => format!("{by} said no"),
         });
-        self.record(address, Event::Voted { effect, by: by.clone(), yes, args, stage });
+        let others = ruling.is_some() && matches!(stage, Some(Stage::Approving { .. }));
+        self.record(address, Event::Voted { effect, by: by.clone(), yes, args, stage, ruling });
         if let Some(why) = denied {
             let answer = Answer::Failed { code: Code::ApprovalDenied, why: why.into() };
             self.answer(address, effect, answer, Spend::default(), Some(by));
         }
-        if ready {
+        if ready || others {
             self.begin_effect(address, effect);
         }
         self.look(address);
+    }
+
+    /// What a yes makes of an effect that asks. With other arguments it is another call:
+    /// the gate rules on it anew, and what others said yes to was something else.
+    fn approve(
+        &self,
+        address: &Address,
+        row: &Pending,
+        who: &Person,
+        args: Option<Payload>,
+        facts: Vec<Fact>,
+    ) -> Result<Ballot, (Code, Arc<str>)> {
+        let mut judged = row.clone();
+        let args = args.filter(|_| matches!(row.work, Work::Tool { .. }));
+        let ruling = args.as_ref().map(|args| self.rule_edited(address, row, args, facts));
+        if let Some(ruling) = &ruling {
+            if ruling.verdict == Verdict::Deny {
+                let (rule, tool) = (&ruling.rule, row.work.object());
+                let why = format!("the rule `{rule}` does not allow `{tool}` with these arguments");
+                return Err((Code::GateDenied, why.into()));
+            }
+            if ruling.rule != row.ruling.rule {
+                judged.handed.clear();
+            }
+            judged.ruling = ruling.clone();
+        }
+        let Stage::Approving { yes: so_far, until } = &row.stage else {
+            return Err((Code::EffectUnknown, format!("{} asks nobody", row.id).into()));
+        };
+        // Time and people answer by themselves; everything else is to be done now.
+        let waits = matches!(row.work, Work::Timer { .. } | Work::Promise { .. });
+        let begins = if waits { Stage::Waiting } else { Stage::Ready { after: self.now } };
+        let Verdict::Ask(approval) = &judged.ruling.verdict else {
+            return Ok(Ballot { stage: Some(begins), args, ruling });
+        };
+        let mut said = if ruling.is_some() { Vec::new() } else { so_far.clone() };
+        // Another rule may ask others than whoever edited it.
+        if judged.has_vote(who) && !said.contains(&who.name) {
+            said.push(who.name.clone());
+        }
+        let anew = judged.ruling.rule != row.ruling.rule;
+        let until = if anew { self.now.plus(approval.patience) } else { *until };
+        let enough = said.len() >= usize::from(approval.quorum.max(1));
+        let stage = if enough { begins } else { Stage::Approving { yes: said, until } };
+        Ok(Ballot { stage: Some(stage), args, ruling })
+    }
+
+    /// What the gate says of a call with other arguments.
+    fn rule_edited(&self, address: &Address, row: &Pending, args: &Payload, facts: Vec<Fact>) -> Ruling {
+        let mut work = row.work.clone();
+        if let Work::Tool { args: old, .. } = &mut work {
+            *old = args.clone();
+        }
+        let ask = Ask {
+            tag: row.tag.clone(),
+            work,
+            class: row.class,
+            cost_max: row.reserved,
+            patience: None,
+            twin: row.twin,
+            facts,
+        };
+        self.rule(address, &ask, self.rules.kind(address.agent.kind()))
+    }
+
+    /// Somebody hands the vote on an effect on.
+    pub(super) fn delegate(
+        &mut self,
+        ticket: Ticket,
+        effect: EffectId,
+        address: &Address,
+        who: &Person,
+        to: Arc<str>,
+    ) {
+        let Some(row) = self.pending(address, effect).filter(|row| row.approval().is_some()) else {
+            return self.refuse(ticket, Code::EffectUnknown, format!("{effect} asks nobody"));
+        };
+        if !row.has_vote(who) {
+            let why = format!("{} has no vote on {effect} to hand on", who.name);
+            return self.refuse(ticket, Code::ApproverOnly, why);
+        }
+        if let Err(why) = may_hand(row, &who.name, &to) {
+            return self.refuse(ticket, Code::BadField, why);
+        }
+        self.record(address, Event::Delegated { effect, by: Some(who.name.clone()), to });
+        self.begin_effect(address, effect);
+        self.look(address);
         self.reply(self.shard_of(&address.tenant), ticket, Reply::Done);
+    }
+
+    /// Nobody decided in time: the rule's deputy is asked as well.
+    pub(super) fn ask_deputy(&mut self, address: &Address, effect: EffectId) {
+        let approval = self.pending(address, effect).and_then(Pending::approval);
+        let Some(deputy) = approval.and_then(|approval| approval.deputy.clone()) else { return };
+        self.record(address, Event::Delegated { effect, by: None, to: deputy.to });
+        self.begin_effect(address, effect);
     }
 
     /// An operator stops something, or lets it go on.
@@ -139,9 +248,8 @@ impl Agents {
         for effect in flying {
             let Some(row) = self.pending(address, effect) else { continue };
             let tool = matches!(scope, Scope::Tool(_)) && self.tool_halted(row.work.object());
-            let dropped = (halted || tool) && self.drop_flight(address, effect);
-            if dropped && tool {
-                self.answer_failed(address, effect, Code::RunStopped, "an operator stopped this tool");
+            if halted || tool {
+                self.stop_flight(address, effect, tool);
             }
         }
     }
@@ -176,7 +284,11 @@ impl Agents {
     pub(super) fn redrive(&mut self, ticket: Ticket, shard: u8, number: u64, send: bool) {
         let at = usize::from(shard);
         let Some(letter) = self.shards.get(at).and_then(|shard| shard.letters.get(&number)).cloned() else {
-            return self.refuse(ticket, Code::EffectUnknown, format!("there is no dead letter {number}"));
+            return self.refuse(
+                ticket,
+                Code::LetterUnknown,
+                format!("there is no dead letter {shard}.{number}"),
+            );
         };
         if send {
             // Its number makes it another message: it may have been taken and never read.
@@ -184,10 +296,43 @@ impl Agents {
             let message = Message { id, hop: 0, ..letter.message };
             if let Err(code) = self.deliver(&letter.to, message) {
                 // The letter stays where it is.
-                return self.refuse(ticket, code, format!("{} takes no message", letter.to));
+                return self.refuse(ticket, code, self.untaken(&letter.to, code));
             }
         }
         self.append(at, None, Event::Unlettered { number });
         self.reply(at, ticket, Reply::Done);
     }
+}
+
+/// May this vote be handed on to this key? The error is in words.
+fn may_hand(row: &Pending, by: &Arc<str>, to: &Arc<str>) -> Result<(), String> {
+    let said = |name: &Arc<str>| matches!(&row.stage, Stage::Approving { yes, .. } if yes.contains(name));
+    if to.is_empty() || to.len() > limits::NAME_LEN_MAX {
+        return Err("whom the vote is handed to is the name of a key".to_owned());
+    }
+    if said(by) {
+        return Err(format!("{by} has said yes already"));
+    }
+    // Whoever has a vote of its own and another's would still count once.
+    let last = row.handed.iter().rev().find(|handed| handed.to == *to || handed.by.as_ref() == Some(to));
+    let asked = row.approval().is_some_and(|approval| approval.approvers.contains(to));
+    let has = last.map_or(asked, |handed| handed.to == *to);
+    if by == to || said(to) || has {
+        return Err(format!("{to} has a vote already, and nobody counts twice"));
+    }
+    if row.handed.len() >= limits::VOTES_HANDED_MAX {
+        return Err(format!("at most {} votes on one effect are handed on", limits::VOTES_HANDED_MAX));
+    }
+    let mut links = 0;
+    let mut holder = Some(by);
+    for handed in row.handed.iter().rev() {
+        if Some(&handed.to) == holder {
+            links += 1;
+            holder = handed.by.as_ref();
+        }
+    }
+    if links >= limits::VOTE_CHAIN_MAX {
+        return Err(format!("a vote is handed on at most {} times", limits::VOTE_CHAIN_MAX));
+    }
+    Ok(())
 }

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use seawall_model::durable::{
-    AgentRow, DeadLetter, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState, ScheduleRow, Stage,
-    Standing, TopicRow, ValueRow, Wake,
+    AgentRow, DeadLetter, Fate, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState, ScheduleRow,
+    Stage, Standing, Tie, TopicRow, ValueRow, Wake,
 };
-use seawall_model::effect::{Answer, EffectId, Spend, Work};
+use seawall_model::effect::{Answer, EffectId, Handed, Ruling, Spend, Work};
 use seawall_model::journal::{Change, Ending, Entry, Event, Next, Planned, Turn};
 use seawall_model::{Address, At, Code, EffectClass, Payload, RunKey, limits};
 
-use super::shard::{Dirty, Shard, pending};
+use super::shard::{Dirty, Name, Shard, pending};
 
 /// Beginnings of a run that supervision can look back on.
 const RESTARTS_KEPT: usize = limits::RESTARTS_MAX;
@@ -67,8 +67,11 @@ impl Shard {
                     self.touch(effect.run, dirty);
                 }
             }
-            Event::Postponed { effect, until, counts, .. } => {
+            Event::Postponed { effect, until, counts, used, .. } => {
                 self.stage(address, *effect, &Stage::Ready { after: *until }, *counts);
+                if *used != Spend::default() {
+                    self.settle(effect.run, Spend::default(), *used, dirty);
+                }
             }
             Event::Doubted { effect, why } => {
                 self.stage(address, *effect, &Stage::Doubtful { why: why.clone() }, false);
@@ -76,20 +79,24 @@ impl Shard {
             Event::Answered { effect, answer, used, .. } => {
                 self.answered(address, *effect, answer, *used, dirty);
             }
-            Event::Voted { effect, args, stage, .. } => {
-                self.voted(address, *effect, at, args.as_ref(), stage.as_ref());
+            Event::Voted { effect, args, stage, ruling, .. } => {
+                self.voted(address, *effect, at, args.as_ref(), stage.as_ref(), ruling.as_ref());
             }
-            Event::Mailed { message } => self.mailed(address, message),
+            Event::Delegated { effect, by, to } => {
+                self.delegated(address, *effect, Handed { by: by.clone(), to: to.clone(), at });
+            }
+            Event::Mailed { message } => self.mailed(address, message, dirty),
             Event::Lettered { message, why } => self.letter(address, message, *why, dirty),
             Event::Ended { run, ending } => self.end(*run, ending, at, dirty),
             Event::Restarted { run, rests_until, .. } => self.restart(*run, *rests_until, at, dirty),
-            Event::Quarantined { why } => {
+            Event::Quarantined { why } => self.quarantined(address, why),
+            Event::Released { .. } => self.released(address, dirty),
+            Event::Tied { tie } => self.tied(address, tie, dirty),
+            Event::Untied { run, effect } => {
                 if let Some(agent) = self.agents.get_mut(address) {
-                    agent.standing = Standing::Quarantined;
-                    agent.why = Some(why.clone());
+                    agent.ties.retain(|tie| tie.run != *run || tie.effect != *effect);
                 }
             }
-            Event::Released { .. } => self.released(address, dirty),
             Event::Moved { run, version } => {
                 if let Some(row) = self.runs.get_mut(run) {
                     row.version = version.clone();
@@ -130,7 +137,7 @@ impl Shard {
                 let row = self.leases.entry(name.clone()).or_insert_with(|| LeaseRow {
                     tenant: tenant.clone(),
                     resource: resource.clone(),
-                    token: 0,
+                    token: self.row.tokens,
                     of: *of,
                     holders: Vec::new(),
                 });
@@ -144,33 +151,49 @@ impl Shard {
                 let name = (tenant.clone(), resource.clone());
                 if let Some(row) = self.leases.get_mut(&name) {
                     row.holders.retain(|held| held.token != *token);
+                    if row.holders.is_empty() {
+                        self.row.tokens = self.row.tokens.max(row.token);
+                        self.leases.remove(&name);
+                    }
                     dirty.lease(name);
                 }
             }
             Event::Subscribed { tenant, topic, agent, on } => {
-                let name = (tenant.clone(), topic.clone());
-                let row = self.topics.entry(name.clone()).or_insert_with(|| TopicRow {
-                    tenant: tenant.clone(),
-                    topic: topic.clone(),
-                    agents: Vec::new(),
-                });
-                row.agents.retain(|known| known != agent);
-                if *on {
-                    row.agents.push(agent.clone());
-                }
-                dirty.topic(name);
+                self.subscribe((tenant.clone(), topic.clone()), agent, *on, dirty);
             }
             _ => {}
         }
+    }
+
+    fn subscribe(&mut self, name: Name, subscriber: &Address, on: bool, dirty: &mut Dirty) {
+        if let Some(agent) = self.agents.get_mut(subscriber) {
+            agent.topics.retain(|known| *known != name.1);
+            agent.topics.extend(on.then(|| name.1.clone()));
+            dirty.agent(subscriber);
+        }
+        let row = self.topics.entry(name.clone()).or_insert_with(|| TopicRow {
+            tenant: name.0.clone(),
+            topic: name.1.clone(),
+            agents: Vec::new(),
+        });
+        row.agents.retain(|known| known != subscriber);
+        row.agents.extend(on.then(|| subscriber.clone()));
+        if row.agents.is_empty() {
+            self.topics.remove(&name);
+        }
+        dirty.topic(name);
     }
 
     /// A run begins, or waits until its agent is free.
     fn start(&mut self, run: &RunRow, lasting: bool, dirty: &mut Dirty) {
         self.row.runs = self.row.runs.max(run.key.0 >> 8);
         let mut run = Box::new(run.clone());
-        let known = self.agents.contains_key(&run.agent);
+        let lasted = self.agents.get(&run.agent).is_some_and(|agent| agent.lasting);
+        if lasting && !lasted {
+            dirty.lasting(&run.agent);
+        }
         let agent = self.agent_or_new(&run.agent);
-        agent.lasting = if known { agent.lasting || lasting } else { lasting };
+        agent.lasting = lasting || lasted;
         if agent.run.is_none() && agent.standing != Standing::Quarantined {
             begin(agent, &mut run);
         } else {
@@ -251,6 +274,7 @@ impl Shard {
             asked: at,
             until: planned.until,
             child: planned.child.as_ref().map(|child| child.key),
+            handed: Vec::new(),
         });
         self.reserve(run, planned.reserved, dirty);
         if let Some(child) = &planned.child {
@@ -283,6 +307,7 @@ impl Shard {
         now: At,
         args: Option<&Payload>,
         stage: Option<&Stage>,
+        ruling: Option<&Ruling>,
     ) {
         let Some(agent) = self.agents.get_mut(address) else { return };
         let Some(at) = pending(agent, effect) else { return };
@@ -293,10 +318,18 @@ impl Shard {
                 _ => row.asked,
             };
             // Its own time begins when people have had theirs.
-            if !matches!(stage, Stage::Approving { .. }) && row.until != At::MAX {
-                row.until = now.plus(row.until.since(from));
+            if row.until != At::MAX {
+                let begins = if let Stage::Approving { until, .. } = stage { *until } else { now };
+                row.until = begins.plus(row.until.since(from));
             }
             row.stage = stage.clone();
+            if let Some(ruling) = ruling {
+                // Another rule asks others.
+                if ruling.rule != row.ruling.rule {
+                    row.handed.clear();
+                }
+                row.ruling = ruling.clone();
+            }
         }
         if let (Some(edited), Work::Tool { args, .. }) = (args, &mut agent.pending[at].work) {
             *args = edited.clone();
@@ -327,7 +360,10 @@ impl Shard {
         }
     }
 
-    fn mailed(&mut self, address: &Address, message: &Message) {
+    fn mailed(&mut self, address: &Address, message: &Message, dirty: &mut Dirty) {
+        if !self.agents.contains_key(address) {
+            dirty.lasting(address);
+        }
         let agent = self.agent_or_new(address);
         if agent.seen.len() >= limits::SEEN_MAX {
             agent.seen.drain(..limits::SEEN_MAX / 4);
@@ -347,6 +383,31 @@ impl Shard {
         let letter = DeadLetter { number, to: address.clone(), message: message.clone(), why };
         self.letters.insert(number, letter);
         dirty.letter(number);
+    }
+
+    fn tied(&mut self, address: &Address, tie: &Tie, dirty: &mut Dirty) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        agent.ties.push(tie.clone());
+        if !tie.linked {
+            self.stage(&tie.peer, tie.effect, &Stage::Waiting, false);
+            dirty.agent(&tie.peer);
+        }
+    }
+
+    fn delegated(&mut self, address: &Address, effect: EffectId, handed: Handed) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        if let Some(nth) = pending(agent, effect) {
+            agent.pending[nth].handed.push(handed);
+        }
+    }
+
+    fn quarantined(&mut self, address: &Address, why: &Arc<str>) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        agent.standing = Standing::Quarantined;
+        agent.why = Some(why.clone());
+        if let Some(run) = agent.run {
+            seal(agent, run, &Fate::Quarantined { why: why.clone() });
+        }
     }
 
     fn released(&mut self, address: &Address, dirty: &mut Dirty) {
@@ -379,6 +440,9 @@ impl Shard {
         run.ended = Some(at);
         dirty.run(key);
         let (address, parent) = (run.agent.clone(), run.parent);
+        if let Some(agent) = self.agents.get_mut(&address) {
+            seal(agent, key, &fate_of(ending));
+        }
         self.drop_effects(&address, key, dirty);
         self.leave_run(&address, key, dirty);
         if let Some(parent) = parent {
@@ -417,6 +481,7 @@ impl Shard {
             return;
         }
         agent.run = None;
+        agent.expires = At::MAX;
         agent.inbox.retain(|item| matches!(item, Item::Mail(_)));
         // Only a human ends a quarantine: what is queued waits for that.
         if agent.standing != Standing::Quarantined {
@@ -437,16 +502,20 @@ impl Shard {
         dirty.run(next);
     }
 
-    /// Mail of an agent that will have no turn any more.
+    /// Mail of an agent that will have no turn any more, and what would bring it more.
     fn bury(&mut self, address: &Address, dirty: &mut Dirty) {
         let Some(agent) = self.agents.get_mut(address) else { return };
         if agent.standing != Standing::Done {
             return;
         }
+        let topics = std::mem::take(&mut agent.topics);
         for item in std::mem::take(&mut agent.inbox) {
             if let Item::Mail(message) = item {
                 self.letter(address, &message, Code::AgentUnknown, dirty);
             }
+        }
+        for topic in topics {
+            self.subscribe((address.tenant.clone(), topic), address, false, dirty);
         }
     }
 
@@ -491,10 +560,26 @@ pub(super) fn changes_something(pending: &Pending) -> bool {
     matches!(pending.work, Work::Tool { .. }) && pending.class != EffectClass::Read
 }
 
+/// How a run of the agent ended is written where others are yet to be told.
+fn seal(agent: &mut AgentRow, run: RunKey, fate: &Fate) {
+    for tie in agent.ties.iter_mut().filter(|tie| tie.run == run && tie.fate.is_none()) {
+        tie.fate = Some(fate.clone());
+    }
+}
+
+fn fate_of(ending: &Ending) -> Fate {
+    match ending {
+        Ending::Done(_) => Fate::Done,
+        Ending::Failed { code, why } => Fate::Failed { code: *code, why: why.clone() },
+        Ending::Cancelled { by } => Fate::Cancelled { by: by.clone() },
+    }
+}
+
 /// An agent takes up a run.
 fn begin(agent: &mut AgentRow, run: &mut RunRow) {
     run.state = RunState::Active;
     agent.run = Some(run.key);
+    agent.expires = run.allowance.wall.map_or(At::MAX, |wall| run.began.plus(wall));
     agent.standing = Standing::Active;
     // Messages to and fro may be one run each: what was exchanged is known to the next that
     // a message begins. Whoever is asked to do the same again does it anew.

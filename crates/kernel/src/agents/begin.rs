@@ -33,9 +33,15 @@ impl Agents {
             let why = format!("no agent of type `{}` is defined", address.agent.kind());
             return self.refuse(ticket, Code::AgentUnknown, why);
         };
+        if lasting && !self.may_last(&address, 1) {
+            let why = format!("{address} would be one agent more than may be");
+            return self.refuse(ticket, Code::TooManyAgents, why);
+        }
         let run = RunRow {
             version: start.version.unwrap_or_else(|| kind.version.clone()),
             allowance: narrow(kind.allowance, start.allowance),
+            caller: start.caller,
+            fork: start.fork,
             ..new_run(key, &address, start.task, start.by, self.now)
         };
         self.begin(run, lasting, start.state, None);
@@ -61,7 +67,7 @@ impl Agents {
             return Err((Code::Draining, "Seawall is shutting down".into()));
         }
         if !self.room {
-            return Err((Code::DiskFull, "the journal's disk budget is used up".into()));
+            return Err((Code::DiskFull, "the journal's disk budget is used up, or its disk is full".into()));
         }
         if self.runs_live >= self.rules.runs_max || self.slots.len() >= self.rules.agents_max {
             return Err((Code::AgentsFull, "as many runs are alive as may be".into()));
@@ -103,6 +109,7 @@ impl Agents {
             hop: row.hop,
             version: kind.version.clone(),
             allowance: narrow(kind.allowance, *allowance),
+            caller: row.caller.clone(),
             ..new_run(key, &address, task.clone(), Arc::from(above.agent.as_str()), self.now)
         })
     }
@@ -245,6 +252,7 @@ impl Agents {
                 live.over.push(run);
             }
             self.free_run(run);
+            self.tell_ties(address);
             if parent.is_none() {
                 self.forget_tree(&address.tenant, run);
             }
@@ -352,6 +360,8 @@ fn new_run(key: RunKey, address: &Address, task: Payload, by: Arc<str>, now: At)
         hop: 0,
         seq: 0,
         by,
+        caller: None,
+        fork: None,
     }
 }
 

@@ -25,6 +25,16 @@ pub enum Effect {
     Reply(Ticket, Reply),
     /// Read this agent, those above it, and their runs.
     Load(Address),
+    /// Find suspended agents by their next time ([`seawall_model::durable::AgentRow::due`]):
+    /// answer with [`super::Input::DueLoaded`].
+    LoadDue {
+        /// Due then or later, and where equal after this one of the last answer.
+        from: (At, u64),
+        /// Due before.
+        before: At,
+        /// So many at most.
+        max: usize,
+    },
     /// Read this value.
     LoadValue(Tenant, Arc<str>),
     /// A run is over, durably.
@@ -51,6 +61,8 @@ pub struct Grant {
     pub run: RunRow,
     /// What it sees.
     pub items: Vec<Item>,
+    /// How often it was put off, in a row.
+    pub deferred: u32,
     /// The time that it may know.
     pub at: At,
 }
@@ -64,8 +76,12 @@ pub struct Perform {
     pub address: Address,
     /// The top of the run's tree.
     pub root: RunKey,
-    /// The run it is part of, and the version it is on.
+    /// The run of a client's own that this tree works for.
+    pub caller: Option<Arc<str>>,
+    /// The version that its run is on.
     pub version: Arc<str>,
+    /// Turns that its run has taken: by this a state is known for the one it is done from.
+    pub turns: u32,
     /// What.
     pub work: Work,
     /// How it may be repeated.
@@ -76,6 +92,9 @@ pub struct Perform {
     pub attempt: u32,
     /// Call the tool that undoes it instead.
     pub undo: bool,
+    /// Ask the tool instead that knows whether it was done: answer with
+    /// [`super::input::Report::Found`].
+    pub query: bool,
     /// It is given up then.
     pub until: At,
     /// What is reserved for it: what it counts as where nobody says what it used.

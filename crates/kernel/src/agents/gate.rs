@@ -16,7 +16,7 @@ use seawall_model::{Address, Agent, EffectClass, Tenant, limits};
 pub const DEFAULT: &str = "default";
 
 /// What rules may be about: the kinds of [`seawall_model::effect::Work`].
-pub const KINDS: [&str; 13] = [
+pub const KINDS: [&str; 15] = [
     "model",
     "tool",
     "child",
@@ -30,6 +30,8 @@ pub const KINDS: [&str; 13] = [
     "release",
     "publish",
     "subscribe",
+    "monitor",
+    "link",
 ];
 
 /// Why rules cannot be used.
@@ -412,7 +414,7 @@ mod tests {
     use super::*;
 
     fn tool(name: &str, class: EffectClass, facts: &[(&str, &str)]) -> Ask {
-        let work = Work::Tool { tool: name.into(), args: Payload::empty(), undo: None };
+        let work = Work::Tool { tool: name.into(), args: Payload::empty(), undo: None, query: None };
         let facts = facts.iter().map(|(name, value)| Fact { name: (*name).into(), value: (*value).into() });
         Ask {
             tag: "t".into(),
@@ -579,7 +581,7 @@ mod tests {
         let many = vec!["1".into(); limits::GATE_VALUES_MAX + 1];
         let wide = Rule { when: when("f", Op::In(many), ""), ..good.clone() };
         assert_eq!(check(&[wide]), Err(Error::Conditions("a".into())));
-        let nobody = Approval { quorum: 0, approvers: Vec::new(), patience: Millis(1) };
+        let nobody = Approval { quorum: 0, approvers: Vec::new(), patience: Millis(1), deputy: None };
         let asks = Rule { then: Verdict::Ask(nobody), ..good };
         assert_eq!(check(&[asks]), Err(Error::Quorum("a".into(), 0)));
         let many: Vec<Rule> =

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, Message, RunRow, Scope, ValueRow};
-use seawall_model::effect::{Allowance, Answer, EffectId, Spend};
+use seawall_model::durable::{AgentRow, Forked, Message, RunRow, Scope, ValueRow};
+use seawall_model::effect::{Allowance, Answer, EffectId, Fact, Person, Spend};
 use seawall_model::journal::{Change, Commit};
-use seawall_model::{Address, Agent, Code, Millis, Payload, RunKey, Tenant};
+use seawall_model::{Address, Agent, At, Code, Millis, Payload, RunKey, Tenant};
 
 use super::rules::Rules;
 
@@ -42,6 +42,20 @@ pub enum Input {
         /// In words, without content.
         why: Arc<str>,
     },
+    /// A turn that cannot be taken yet, by no fault of the agent: it gives its place to
+    /// others, and is granted again.
+    Defer {
+        /// The agent.
+        address: Address,
+        /// The turn, as named in its grant.
+        token: u64,
+        /// What it waits for, of the causes that needs have.
+        cause: &'static str,
+        /// Which of them.
+        on: Arc<str>,
+        /// Not before.
+        after: Millis,
+    },
     /// What came of performing an effect.
     Report {
         /// Which.
@@ -73,11 +87,26 @@ pub enum Input {
         /// Its agent.
         address: Address,
         /// Who.
-        by: Arc<str>,
+        who: Box<Person>,
         /// Yes?
         yes: bool,
         /// With these arguments instead; with a no, why not.
         args: Option<Payload>,
+        /// These arguments and the effect's labels, for the gate.
+        facts: Vec<Fact>,
+    },
+    /// Somebody hands the vote on an effect on.
+    Delegate {
+        /// Who waits for the reply.
+        ticket: Ticket,
+        /// Which.
+        effect: EffectId,
+        /// Its agent.
+        address: Address,
+        /// Who.
+        who: Box<Person>,
+        /// To the key of this name.
+        to: Arc<str>,
     },
     /// A message from outside.
     Send {
@@ -132,6 +161,31 @@ pub enum Input {
         /// Who.
         by: Arc<str>,
     },
+    /// An agent's monitor of another, or link to it, is to be made.
+    Tie {
+        /// The agent.
+        address: Address,
+        /// The effect.
+        effect: EffectId,
+        /// The other.
+        peer: Address,
+    },
+    /// An agent's monitor of another is no longer waited for.
+    Unwatch {
+        /// The effect.
+        effect: EffectId,
+        /// The other.
+        peer: Address,
+    },
+    /// An agent is to hear that a run is over that its own is tied to.
+    Down {
+        /// The agent.
+        address: Address,
+        /// How it is known to the other.
+        effect: EffectId,
+        /// The other.
+        of: Address,
+    },
     /// Something that an agent waited for is in memory: what of it is due is done.
     Nudge {
         /// The agent.
@@ -179,6 +233,13 @@ pub enum Input {
         /// Their runs.
         runs: Vec<RunRow>,
     },
+    /// Agents that [`super::Effect::LoadDue`] asked for, as the disk has them.
+    DueLoaded {
+        /// Who is due when, the next first.
+        found: Vec<(Address, At)>,
+        /// Where to go on; nowhere if that is all.
+        next: Option<(At, u64)>,
+    },
     /// A value that [`super::Effect::LoadValue`] asked for.
     ValueLoaded {
         /// Whose.
@@ -216,6 +277,10 @@ pub struct Start {
     pub allowance: Allowance,
     /// By whom.
     pub by: Arc<str>,
+    /// The run of a client's own that asks, if it names one.
+    pub caller: Option<Arc<str>>,
+    /// The run that it goes on from, for a fork.
+    pub fork: Option<Forked>,
     /// The version of the definition, if not the newest.
     pub version: Option<Arc<str>>,
     /// The state it begins with, where it is a fork.
@@ -242,12 +307,29 @@ pub enum Report {
         retry_after: Option<Millis>,
         /// Is it the effect's fault? Want of room is not.
         counts: bool,
+        /// What the try used all the same.
+        used: Spend,
     },
+    /// What the tool says that was asked whether it was done.
+    Found(Finding),
     /// It was sent, and nobody knows whether it was done.
     Lost {
         /// The row of the table.
         code: Code,
         /// In words.
         why: Arc<str>,
+        /// What it used: where nobody knows, the most that it can.
+        used: Spend,
     },
+}
+
+/// What became of an effect whose answer was lost, as the tool says that knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// It was done, with this answer.
+    Done(Answer),
+    /// It was not, and will not be.
+    NotDone,
+    /// The tool does not know either.
+    Unknown,
 }

@@ -109,6 +109,8 @@ mod tests {
             hop: 0,
             seq: 0,
             by: "test".into(),
+            caller: None,
+            fork: None,
         }
     }
 

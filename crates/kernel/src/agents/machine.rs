@@ -8,6 +8,7 @@ use seawall_model::effect::EffectId;
 use seawall_model::journal::{Entry, Event, Record};
 use seawall_model::{Address, At, Code, RunKey, Tenant};
 
+use super::ahead::Ahead;
 use super::alarm::{Alarm, Alarms};
 use super::effect::{Batch, Effect, Reply};
 use super::input::{Input, Ticket};
@@ -34,8 +35,7 @@ pub struct Agents {
     held: Vec<VecDeque<(u64, Effect)>>,
     entries: Vec<Entry>,
     pub(super) slots: BTreeMap<Address, Slot>,
-    /// When the alarms of suspended agents ring that have one.
-    pub(super) away: BTreeMap<Address, At>,
+    pub(super) ahead: Ahead,
     pub(super) reads: Reads,
     pub(super) alarms: Alarms,
     pub(super) turns: Pool<Address>,
@@ -51,9 +51,21 @@ pub struct Agents {
     pub(super) room: bool,
     pub(super) draining: bool,
     pub(super) runs_live: usize,
+    /// Agents that outlive their runs, by root tenant, and all of them.
+    lasting: (BTreeMap<Arc<str>, usize>, usize),
     pub(super) token: u64,
+    pub(super) tolls: Tolls,
     todo: VecDeque<Input>,
     pub(super) out: Vec<Effect>,
+}
+
+/// What was refused and told off since the machine was opened; for metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tolls {
+    /// Bookings that had no room, by meter.
+    pub(super) short: BTreeMap<&'static str, u64>,
+    /// What the progress guard found, by its name.
+    pub(super) offences: BTreeMap<&'static str, u64>,
 }
 
 /// An agent that is in memory, or will be.
@@ -79,10 +91,38 @@ pub(super) struct Live {
     pub(super) flights: BTreeMap<EffectId, Flight>,
     /// When its alarm rings.
     pub(super) alarm: Option<At>,
+    /// What its next turn waits for.
+    pub(super) deferred: Option<Deferred>,
     /// Since when it has been as it is.
     pub(super) since: At,
     /// Runs of its that are over, and still in memory.
     pub(super) over: Vec<RunKey>,
+}
+
+/// A turn that could not be taken.
+#[derive(Clone, Debug)]
+pub(super) struct Deferred {
+    /// What for.
+    pub(super) cause: &'static str,
+    /// Which of them.
+    pub(super) on: Arc<str>,
+    /// Since when,
+    pub(super) since: At,
+    /// how often,
+    pub(super) times: u32,
+    /// and until when at least.
+    pub(super) until: At,
+}
+
+/// What is done about an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Errand {
+    /// It is done.
+    Do,
+    /// A tool is asked whether it was done.
+    Ask,
+    /// It is undone.
+    Undo,
 }
 
 /// An effect that the shell is performing.
@@ -90,10 +130,12 @@ pub(super) struct Live {
 pub(super) struct Flight {
     /// Since when.
     pub(super) since: At,
-    /// Is it the tool that undoes it?
-    pub(super) undo: bool,
+    /// What is being done about it.
+    pub(super) errand: Errand,
     /// It is handed to the shell once its shard is on disk up to here.
     pub(super) seq: u64,
+    /// It is given up then.
+    pub(super) until: At,
 }
 
 /// A value that is in memory because somebody wants to write it or watches it.
@@ -136,7 +178,7 @@ impl Agents {
             held: vec![VecDeque::new(); count],
             entries: Vec::new(),
             slots: BTreeMap::new(),
-            away: BTreeMap::new(),
+            ahead: Ahead::default(),
             reads: Reads::default(),
             alarms: Alarms::default(),
             values: BTreeMap::new(),
@@ -146,7 +188,9 @@ impl Agents {
             room: true,
             draining: false,
             runs_live,
+            lasting: (BTreeMap::new(), 0),
             token: 0,
+            tolls: Tolls::default(),
             todo: VecDeque::new(),
             out: Vec::new(),
         };
@@ -158,6 +202,30 @@ impl Agents {
         agents.arm_leases();
         agents.arm_schedules();
         agents
+    }
+
+    /// How many agents each tenant has on disk that outlive their runs.
+    pub fn know(&mut self, lasting: impl IntoIterator<Item = (Tenant, usize)>) {
+        for (tenant, count) in lasting {
+            self.count_lasting(&tenant, count);
+        }
+    }
+
+    fn count_lasting(&mut self, tenant: &Tenant, more: usize) {
+        let (by_root, all) = &mut self.lasting;
+        *all += more;
+        match by_root.get_mut(tenant.root()) {
+            Some(count) => *count += more,
+            None => drop(by_root.insert(tenant.root().into(), more)),
+        }
+    }
+
+    /// May so many more agents come into being that outlive their runs, this one among them?
+    pub(super) fn may_last(&self, address: &Address, more: usize) -> bool {
+        let (by_root, all) = &self.lasting;
+        let count = by_root.get(address.tenant.root()).copied().unwrap_or(0);
+        self.agent(address).is_some_and(|row| row.lasting)
+            || (count + more <= self.rules.tenant_agents_max && all + more <= self.rules.agents_max)
     }
 
     /// Rows of agents that have work, as the store has them: each with its run, its queued
@@ -181,7 +249,8 @@ impl Agents {
     /// When the machine wants to be stepped with [`Input::Tick`].
     #[must_use]
     pub fn wake_at(&self) -> Option<At> {
-        self.alarms.next()
+        // Once at the beginning, when all who had work are here.
+        if self.is_awake() { self.alarms.next() } else { Some(self.now) }
     }
 
     /// What is to be written now, in one transaction: rows as they are after the last of
@@ -214,6 +283,7 @@ impl Agents {
                 break;
             }
         }
+        self.look_ahead();
         out.append(&mut self.out);
     }
 
@@ -232,12 +302,18 @@ impl Agents {
             Input::Start { ticket, start } => self.start(ticket, *start),
             Input::Commit { address, token, commit } => self.commit(&address, token, *commit),
             Input::Stumble { address, token, why } => self.stumble(&address, token, why),
+            Input::Defer { address, token, cause, on, after } => {
+                self.defer(&address, token, cause, on, after);
+            }
             Input::Report { effect, address, report } => self.report(effect, &address, report),
             Input::Resolve { ticket, effect, address, by, answer } => {
                 self.resolve(ticket, effect, &address, by, answer);
             }
-            Input::Vote { ticket, effect, address, by, yes, args } => {
-                self.vote(ticket, effect, &address, by, yes, args);
+            Input::Vote { ticket, effect, address, who, yes, args, facts } => {
+                self.vote(ticket, effect, &address, &who, yes, args, facts);
+            }
+            Input::Delegate { ticket, effect, address, who, to } => {
+                self.delegate(ticket, effect, &address, &who, to);
             }
             Input::Send { ticket, to, message } => self.send(ticket, &to, *message),
             Input::Cancel { ticket, run, address, by } => self.cancel(ticket, run, &address, by),
@@ -245,6 +321,9 @@ impl Agents {
             Input::Fail { run, address, code, why } => self.fail(&address, run, code, why),
             Input::Halt { ticket, scope, on, by } => self.halt(ticket, &scope, on, by),
             Input::Nudge { address } => self.nudge(&address),
+            Input::Tie { address, effect, peer } => self.tie(&address, effect, &peer),
+            Input::Unwatch { effect, peer } => self.unwatch(effect, &peer),
+            Input::Down { address, effect, of } => self.down(&address, effect, &of),
             Input::Release { ticket, address, by } => self.release(ticket, &address, by),
             Input::Redrive { ticket, shard, number, send } => self.redrive(ticket, shard, number, send),
             Input::Put { .. } => self.put_from_outside(input),
@@ -252,7 +331,8 @@ impl Agents {
             Input::ValueLoaded { tenant, key, row } => self.value_loaded(&(tenant, key), row),
             Input::Durable { shard, seq } => self.durable(shard, seq),
             Input::Room(room) => self.room = room,
-            Input::Tick => {}
+            Input::DueLoaded { found, next } => self.due_loaded(found, next),
+            Input::Tick => self.wake_up(),
             Input::Drain => self.draining = true,
         }
     }
@@ -324,6 +404,9 @@ impl Agents {
         let record = Record { at: self.now, agent, event };
         let entry = Entry { shard: row.shard, epoch, seq, record };
         self.shards[shard].apply(&entry, &mut self.dirty[shard]);
+        for tenant in self.dirty[shard].take_lasting() {
+            self.count_lasting(&tenant, 1);
+        }
         self.entries.push(entry);
     }
 
@@ -397,6 +480,8 @@ impl Agents {
             Alarm::Agent(address) => self.agent_rings(&address),
             Alarm::Lease(name) => self.lease_rings(&name),
             Alarm::Schedule(kind) => self.schedule_rings(&kind),
+            // Every step looks.
+            Alarm::Ahead => {}
         }
         true
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use seawall_model::durable::{Item, Message, Standing};
+use seawall_model::durable::{AgentRow, Item, Message, Standing};
 use seawall_model::effect::EffectId;
 use seawall_model::journal::Event;
 use seawall_model::{Address, Agent, At, Code, Payload, limits};
@@ -12,6 +12,7 @@ use super::effect::{Effect, Notice, Reply};
 use super::input::{Input, Ticket};
 use super::machine::Agents;
 use super::progress::too_far;
+use super::shard::Name;
 
 /// The key of the agent that a message to a type alone goes to.
 const MAIN: &str = "main";
@@ -23,10 +24,10 @@ impl Agents {
             Ok(()) => self.reply(self.shard_of(&to.tenant), ticket, Reply::Done),
             Err(code) => {
                 let known = !matches!(code, Code::AgentUnknown);
-                if known && code != Code::MailboxFull {
+                if known && !matches!(code, Code::MailboxFull | Code::TooManyAgents) {
                     self.bury_letter(to, message, code);
                 }
-                self.refuse(ticket, code, format!("{to} takes no message"));
+                self.refuse(ticket, code, self.untaken(to, code));
             }
         }
     }
@@ -52,7 +53,7 @@ impl Agents {
                 if code != Code::AgentUnknown {
                     self.bury_letter(&to, message, code);
                 }
-                self.answer_failed(address, effect, code, format!("{to} takes no message"));
+                self.answer_failed(address, effect, code, self.untaken(&to, code));
             }
         }
     }
@@ -61,7 +62,16 @@ impl Agents {
     fn try_mail_again(&mut self, address: &Address, effect: EffectId) {
         let until = self.now.plus(self.rules.pause_max);
         let why = Arc::from("the mailbox is full");
-        self.record(address, Event::Postponed { effect, until, why, counts: false });
+        self.record(
+            address,
+            Event::Postponed {
+                effect,
+                until,
+                why,
+                counts: false,
+                used: seawall_model::effect::Spend::default(),
+            },
+        );
         self.look(address);
     }
 
@@ -72,7 +82,7 @@ impl Agents {
         Message { id, from: Some(from.clone()), name, at: self.now, hop, body }
     }
 
-    fn addressee(&self, from: &Address, to: &Agent) -> Option<Address> {
+    pub(super) fn addressee(&self, from: &Address, to: &Agent) -> Option<Address> {
         let agent = if to.as_str().contains('/') {
             to.clone()
         } else {
@@ -95,10 +105,14 @@ impl Agents {
                 Standing::Done => return Err(Code::AgentUnknown),
                 Standing::Idle | Standing::Active => {}
             }
-            let mail = agent.inbox.iter().filter(|item| matches!(item, Item::Mail(_))).count();
-            if mail >= inbox_max {
+            let (count, bytes) = mail_of(agent);
+            let more = here(&message.body);
+            if count >= inbox_max || (count > 0 && bytes + more > limits::INBOX_BYTES_MAX) {
                 return Err(Code::MailboxFull);
             }
+        }
+        if !self.may_last(to, 1) {
+            return Err(Code::TooManyAgents);
         }
         if begins && self.runs_live >= self.rules.runs_max {
             return Err(Code::MailboxFull);
@@ -107,6 +121,20 @@ impl Agents {
         self.record(to, Event::Mailed { message: Message { at: self.now, ..message } });
         self.look(to);
         Ok(())
+    }
+
+    /// Why an agent takes no message.
+    pub(super) fn untaken(&self, to: &Address, code: Code) -> String {
+        match code {
+            Code::AgentUnknown if self.rules.kind(to.agent.kind()).is_none() => {
+                format!("no agent of type `{}` is defined", to.agent.kind())
+            }
+            Code::AgentUnknown => format!("{to} had one task, which is over: it takes no message"),
+            Code::AgentQuarantined => format!("{to} is out of service: it takes no message"),
+            Code::MailboxFull => format!("the mailbox of {to} is full"),
+            Code::TooManyAgents => format!("{to} would be one agent more than may be"),
+            _ => format!("{to} takes no message"),
+        }
     }
 
     fn bury_letter(&mut self, to: &Address, message: Message, why: Code) {
@@ -144,19 +172,26 @@ impl Agents {
     pub(super) fn subscribe(&mut self, address: &Address, effect: EffectId, topic: Arc<str>, on: bool) {
         let tenant = address.tenant.clone();
         let shard = self.shard_of(&tenant);
-        let count =
-            self.shards[shard].topics.get(&(tenant.clone(), topic.clone())).map_or(0, |row| row.agents.len());
-        if on && count >= limits::SUBSCRIBERS_MAX {
-            return self.answer_failed(
-                address,
-                effect,
-                Code::MailboxFull,
-                "the topic has as many subscribers as it may",
-            );
+        if on && let Err(why) = self.may_subscribe(address, &(tenant.clone(), topic.clone())) {
+            return self.answer_failed(address, effect, Code::MailboxFull, why);
         }
         let agent = address.clone();
         self.append(shard, None, Event::Subscribed { tenant, topic, agent, on });
         self.answer_done(address, effect, Payload::empty());
+    }
+
+    fn may_subscribe(&self, address: &Address, name: &Name) -> Result<(), &'static str> {
+        let topics = &self.shard(address).topics;
+        let own = self.agent(address).map_or(&[][..], |row| &row.topics);
+        match topics.get(name) {
+            _ if own.contains(&name.1) => Ok(()),
+            _ if own.len() >= limits::SUBSCRIPTIONS_MAX => Err("it subscribed to as many topics as it may"),
+            Some(row) if row.agents.len() >= limits::SUBSCRIBERS_MAX => {
+                Err("the topic has as many subscribers as it may")
+            }
+            None if topics.len() >= limits::TOPICS_MAX => Err("there are as many topics as may be"),
+            _ => Ok(()),
+        }
     }
 
     /// Something was waiting for another agent to come into memory.
@@ -164,6 +199,19 @@ impl Agents {
         self.due(address);
         self.look(address);
     }
+}
+
+/// Messages that wait for an agent, and their bytes.
+fn mail_of(agent: &AgentRow) -> (usize, usize) {
+    let mail = agent.inbox.iter().filter_map(|item| match item {
+        Item::Mail(message) => Some(here(&message.body)),
+        _ => None,
+    });
+    mail.fold((0, 0), |(count, bytes), more| (count + 1, bytes + more))
+}
+
+fn here(body: &Payload) -> usize {
+    body.here().map_or(0, <[u8]>::len)
 }
 
 /// A signal or message from outside, to be handed to [`Input::Send`].

@@ -1,5 +1,5 @@
 //! What is in memory: agents come when something concerns them, and leave when they have
-//! nothing to do but wait. A suspended agent is a row on disk and, at most, an alarm here.
+//! nothing to do but wait. A suspended agent is a row on disk and, if it is due soon, an alarm here.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,7 @@ use seawall_model::{Address, Agent, At, Millis, RunKey};
 use super::alarm::Alarm;
 use super::effect::Effect;
 use super::input::Input;
-use super::machine::{Agents, Slot};
-use super::turn::wakeful;
+use super::machine::{Agents, Live, Slot};
 
 /// Reads under way, and who left memory while they were: what such a read says of them may
 /// be older than what they took along.
@@ -112,15 +111,21 @@ impl Agents {
                 all
             }
             Input::Stumble { address, .. }
+            | Input::Defer { address, .. }
             | Input::Report { address, .. }
             | Input::Resolve { address, .. }
             | Input::Vote { address, .. }
+            | Input::Delegate { address, .. }
             | Input::Send { to: address, .. }
             | Input::Cancel { address, .. }
             | Input::Again { address, .. }
             | Input::Fail { address, .. }
             | Input::Nudge { address }
             | Input::Release { address, .. } => vec![address.clone()],
+            Input::Tie { address, peer: other, .. } | Input::Down { address, of: other, .. } => {
+                vec![address.clone(), other.clone()]
+            }
+            Input::Unwatch { peer, .. } => vec![peer.clone()],
             Input::Redrive { shard, number, send: true, .. } => {
                 let letter = self.shards.get(usize::from(*shard)).and_then(|shard| shard.letters.get(number));
                 letter.map(|letter| letter.to.clone()).into_iter().collect()
@@ -179,9 +184,7 @@ impl Agents {
                 continue;
             }
             let address = row.address.clone();
-            if let Some(due) = self.away.remove(&address) {
-                self.alarms.disarm(due, Alarm::Agent(address.clone()));
-            }
+            self.forget(&address);
             self.make_slot(&address);
             self.shards[shard].agents.insert(address.clone(), Box::new(row));
             new.push(address);
@@ -202,18 +205,22 @@ impl Agents {
         if let Some(run) = row.run.and_then(|run| self.run(&row.address, run)) {
             at(self.expires(run.began, run.allowance.wall));
         }
-        if row.rests_until > self.now && wakeful(row) {
+        if row.rests_until > self.now && row.is_wakeful() {
             at(row.rests_until);
         }
         for pending in &row.pending {
             match (&pending.stage, &pending.work) {
                 (Stage::Doubtful { .. }, _) => continue,
                 (Stage::Waiting, Work::Timer { at: rings }) => at(*rings),
-                (Stage::Approving { until, .. }, _) => at(*until),
+                (Stage::Approving { until, .. }, _) => {
+                    at(*until);
+                    at(pending.asks_deputy().unwrap_or(At::MAX));
+                }
                 (Stage::Ready { after }, _) if *after > self.now => at(*after),
+                (Stage::Attempted, _) if self.waits_to_be_undone(&row.address, pending.id) => continue,
                 _ => {}
             }
-            at(pending.until);
+            at(self.gives_up(&row.address, pending));
         }
         due
     }
@@ -232,6 +239,11 @@ impl Agents {
             let leaves = since.plus(self.rules.suspend_after).max(self.now.plus(LEAVE_AGAIN));
             at = at.min(leaves);
         }
+        if let Some(Slot::Here(Live { deferred: Some(deferred), .. })) = self.slots.get(address)
+            && deferred.until > self.now
+        {
+            at = at.min(deferred.until);
+        }
         let at = at.max(At(self.now.0 + 1));
         let Some(live) = self.live(address) else { return };
         let before = live.alarm.replace(at);
@@ -246,6 +258,7 @@ impl Agents {
 
     /// An agent's alarm rings.
     pub(super) fn agent_rings(&mut self, address: &Address) {
+        self.forget(address);
         if !self.bring(address, Input::Nudge { address: address.clone() }) {
             return;
         }
@@ -272,8 +285,10 @@ impl Agents {
             (Stage::Attempted, _) => false,
         });
         // Whoever has something to do and is stopped stays: it goes on when the stop is lifted.
-        let quiet = row.standing != Standing::Active || !wakeful(row) || row.rests_until > self.now;
-        waits && quiet && !self.has_company(row)
+        let quiet = row.standing != Standing::Active || !row.is_wakeful() || row.rests_until > self.now;
+        // Whoever is yet to hear of an end is on the way into memory.
+        let told = row.ties.iter().all(|tie| tie.fate.is_none());
+        waits && quiet && told && !self.has_company(row)
     }
 
     /// Is one of its children in memory? Then so is it: what they use is booked on its run.
@@ -317,10 +332,6 @@ impl Agents {
         }
         self.shards[shard].agents.remove(address);
         self.reads.leave(address);
-        if due == At::MAX {
-            return;
-        }
-        self.away.insert(address.clone(), due);
-        self.alarms.arm(due, Alarm::Agent(address.clone()));
+        self.remember(address, due);
     }
 }

@@ -9,8 +9,8 @@ use seawall_model::journal::Event;
 use seawall_model::{Address, At, Code, EffectClass, Millis, Payload, RunKey};
 
 use super::effect::{Effect, Notice, Perform};
-use super::input::Report;
-use super::machine::{Agents, Flight, Slot};
+use super::input::{Finding, Report};
+use super::machine::{Agents, Errand, Flight, Slot};
 use super::pool::Pool;
 use super::shard::pending;
 
@@ -41,7 +41,7 @@ impl Agents {
             Work::Get { .. } => {
                 let flies = self.live(address).is_some_and(|live| live.flights.contains_key(&effect));
                 if !flies {
-                    self.fly(address, effect, false);
+                    self.fly(address, effect, Errand::Do);
                 }
             }
             Work::Put { key, .. } => self.want_value(address, effect, key),
@@ -52,6 +52,7 @@ impl Agents {
             Work::Acquire { resource, .. } => self.acquire(address, effect, resource),
             Work::Release { resource, token } => self.give_back(address, effect, resource, token),
             Work::Child { .. } => self.begin_child(address, effect),
+            Work::Monitor { agent } | Work::Link { agent, .. } => self.begin_tie(address, effect, &agent),
             Work::Timer { .. } | Work::Promise { .. } => {}
         }
     }
@@ -60,12 +61,14 @@ impl Agents {
     fn line_up(&mut self, address: &Address, effect: EffectId) {
         let now = self.now;
         let Some(root) = self.run(address, effect.run).map(|row| row.root) else { return };
+        let expires = self.agent(address).map_or(At::MAX, |agent| agent.expires);
+        let deadline = self.pending(address, effect).map_or(expires, |row| row.until.min(expires));
         let Some(live) = self.live(address) else { return };
         if live.flights.contains_key(&effect) || !live.lined.insert(effect) {
             return;
         }
         if let Some(pool) = self.pool(address, effect) {
-            pool.enter(effect, &address.tenant, root, now);
+            pool.enter(effect, &address.tenant, root, now, deadline);
         }
     }
 
@@ -108,18 +111,23 @@ impl Agents {
             // It lines up again when the stop is lifted.
             return self.leave_pool(&address, effect);
         }
-        self.fly(&address, effect, false);
+        self.fly(&address, effect, Errand::Do);
     }
 
     /// Hands the effect to the shell, once what led to it is on disk. What must not be sent
     /// twice is noted beforehand.
-    pub(super) fn fly(&mut self, address: &Address, effect: EffectId, undo: bool) {
+    pub(super) fn fly(&mut self, address: &Address, effect: EffectId, errand: Errand) {
         let Some(row) = self.pending(address, effect) else { return };
-        if !row.class.repeats() && !undo && row.stage != Stage::Attempted {
+        if !row.class.repeats() && errand == Errand::Do && row.stage != Stage::Attempted {
             self.record(address, Event::Attempted { effect });
         }
         let Some(row) = self.pending(address, effect) else { return };
         let Some(run) = self.run(address, effect.run) else { return };
+        // What is undone after a long stop has time for it all the same.
+        let until = match errand {
+            Errand::Do => row.until,
+            Errand::Ask | Errand::Undo => row.until.max(self.now.plus(self.rules.patience)),
+        };
         let redact = match &row.ruling.verdict {
             Verdict::Redact(paths) => paths.clone(),
             _ => Vec::new(),
@@ -128,19 +136,22 @@ impl Agents {
             effect,
             address: address.clone(),
             root: run.root,
+            caller: run.caller.clone(),
             version: run.version.clone(),
+            turns: run.turns,
             work: row.work.clone(),
             class: row.class,
             redact,
             attempt: row.attempts + 1,
-            undo,
-            until: row.until,
+            undo: errand == Errand::Undo,
+            query: errand == Errand::Ask,
+            until,
             reserved: row.reserved,
         };
         let since = self.now;
         let seq = self.shard(address).row.seq;
         if let Some(live) = self.live(address) {
-            live.flights.insert(effect, Flight { since, undo, seq });
+            live.flights.insert(effect, Flight { since, errand, seq, until });
         }
         self.once_durable(self.shard_of(&address.tenant), Effect::Perform(Box::new(perform)));
     }
@@ -167,20 +178,23 @@ impl Agents {
         let Some(row) = self.pending(address, effect) else { return };
         let reserved = row.reserved;
         let doubtful = matches!(row.stage, Stage::Doubtful { .. });
-        if flight.is_some_and(|flight| flight.undo) {
-            return self.undone(address, effect, report);
+        match flight.map(|flight| flight.errand) {
+            Some(Errand::Undo) => return self.undone(address, effect, report),
+            Some(Errand::Ask) => return self.found(address, effect, report),
+            Some(Errand::Do) | None => {}
         }
         match report {
             Report::Done { answer, used } => {
                 let used = Spend { calls: reserved.calls, ..used };
                 self.answer(address, effect, answer, used, None);
             }
-            // It was in doubt already, and this says nothing new.
+            // It was in doubt already, and this says nothing new; and nobody was asked.
             _ if doubtful => {}
-            Report::NotDone { code, why, retry_after, counts } => {
-                self.postpone(address, effect, code, why, retry_after, (counts, false));
+            Report::Found(_) => {}
+            Report::NotDone { code, why, retry_after, counts, used } => {
+                self.postpone(address, effect, code, why, retry_after, (counts, used));
             }
-            Report::Lost { code, why } => self.lost(address, effect, code, why),
+            Report::Lost { code, why, used } => self.lost(address, effect, code, why, used),
         }
         self.look(address);
     }
@@ -197,7 +211,7 @@ impl Agents {
     }
 
     /// Tried in vain: again after a pause, as often as the rules allow. `counts` is whether
-    /// it was the effect's fault, `lost` whether it may have been done nevertheless.
+    /// it was the effect's fault, `used` what the try cost.
     fn postpone(
         &mut self,
         address: &Address,
@@ -205,7 +219,7 @@ impl Agents {
         code: Code,
         why: Arc<str>,
         retry_after: Option<Millis>,
-        (counts, lost): (bool, bool),
+        (counts, used): (bool, Spend),
     ) {
         let Some(row) = self.pending(address, effect) else { return };
         let tries = row.attempts + u32::from(counts);
@@ -214,10 +228,38 @@ impl Agents {
         let given_up = tries >= self.rules.tries_max;
         let Some(row) = self.pending(address, effect) else { return };
         if given_up || until >= row.until {
-            let used = if lost { cost_unseen(row) } else { Spend::default() };
+            // A call that used something was one; the reserve is settled by all of it.
+            let calls = if used == Spend::default() { 0 } else { row.reserved.calls };
+            let used = Spend { calls, ..used };
             return self.answer(address, effect, Answer::Failed { code, why }, used, None);
         }
-        self.record(address, Event::Postponed { effect, until, why, counts });
+        self.try_again(address, effect, until, why, counts, used);
+    }
+
+    /// Ready to be done again. What the try before cost is booked, and as much as before
+    /// stays set aside for the next: without room for both there is none. `false` then.
+    fn try_again(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        until: At,
+        why: Arc<str>,
+        counts: bool,
+        used: Spend,
+    ) -> bool {
+        // It is one call, however often it is tried.
+        let used = Spend { calls: 0, steps: 0, ..used };
+        if used != Spend::default()
+            && let Err((code, why)) = self.room(address, effect.run, used)
+        {
+            self.count_short(address, effect.run, used);
+            let calls = self.pending(address, effect).map_or(0, |row| row.reserved.calls);
+            let answer = Answer::Failed { code, why };
+            self.answer(address, effect, answer, Spend { calls, ..used }, None);
+            return false;
+        }
+        self.record(address, Event::Postponed { effect, until, why, counts, used });
+        true
     }
 
     /// Doubles with every try; half of it is chance, so that what failed together does not
@@ -229,20 +271,59 @@ impl Agents {
     }
 
     /// Sent, and nobody knows whether it was done.
-    pub(super) fn lost(&mut self, address: &Address, effect: EffectId, code: Code, why: Arc<str>) {
+    pub(super) fn lost(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        code: Code,
+        why: Arc<str>,
+        used: Spend,
+    ) {
         let Some(row) = self.pending(address, effect) else { return };
         match (row.class, &row.work) {
             (EffectClass::Read | EffectClass::Idempotent, _) => {
-                self.postpone(address, effect, code, why, None, (true, true));
+                self.postpone(address, effect, code, why, None, (true, used));
             }
-            (EffectClass::Compensable, Work::Tool { undo: Some(_), .. }) => {
-                // Under a stop it is undone when that is lifted.
-                if self.halted(address, Some(effect.run)).is_none() {
-                    self.fly(address, effect, true);
+            // Under a stop it is asked about, or undone, when that is lifted.
+            _ => match amends(row) {
+                Some(errand) if !self.is_held(address, effect, errand) => self.fly(address, effect, errand),
+                Some(_) => {}
+                None => self.doubt(address, effect, why),
+            },
+        }
+    }
+
+    /// The tool was asked that knows whether an effect was done.
+    fn found(&mut self, address: &Address, effect: EffectId, report: Report) {
+        let Some(row) = self.pending(address, effect) else { return };
+        let over = matches!(row.stage, Stage::Doubtful { .. });
+        let undoes = matches!(row.work, Work::Tool { undo: Some(_), .. });
+        let calls = row.reserved.calls;
+        match report {
+            Report::Found(Finding::Done(answer)) => {
+                let used = Spend { calls, ..cost_unseen(row) };
+                self.answer(address, effect, answer, used, None);
+            }
+            // Its run ended meanwhile: nobody wants it done any more.
+            Report::Found(Finding::NotDone) if over => {
+                self.answer_failed(address, effect, Code::RunCancelled, "it was not done, and its run ended");
+            }
+            _ if over => {}
+            Report::Found(Finding::NotDone) => {
+                let why = Arc::from("it was not done, as its tool says");
+                self.postpone(address, effect, Code::ToolFailed, why, None, (true, Spend::default()));
+            }
+            // It was never begun: under a stop it waits until that is lifted.
+            Report::NotDone { code: Code::RunStopped, .. } => {
+                if !self.is_held(address, effect, Errand::Ask) {
+                    self.fly(address, effect, Errand::Ask);
                 }
             }
-            _ => self.doubt(address, effect, why),
+            _ if !undoes => self.doubt(address, effect, "the tool that was asked does not know".into()),
+            _ if self.is_held(address, effect, Errand::Undo) => {}
+            _ => self.fly(address, effect, Errand::Undo),
         }
+        self.look(address);
     }
 
     /// What was attempted, lost while it was stopped, and waits to be undone.
@@ -253,7 +334,8 @@ impl Agents {
         let rest: Vec<EffectId> =
             attempted.map(|row| row.id).filter(|effect| !live.flights.contains_key(effect)).collect();
         for effect in rest {
-            self.lost(address, effect, Code::RunStopped, "it was stopped while it was under way".into());
+            let why = "it was stopped while it was under way".into();
+            self.lost(address, effect, Code::RunStopped, why, Spend::default());
         }
     }
 
@@ -266,11 +348,22 @@ impl Agents {
         let Some(shard) = self.shards.get(usize::from(effect.run.shard())) else { return false };
         let Some(address) = shard.agent_of(effect.run) else { return false };
         let Some(Slot::Here(live)) = self.slots.get(&address) else { return false };
-        let tool =
-            |row: &Pending| matches!(row.work, Work::Tool { .. }) && self.tool_halted(row.work.object());
-        live.flights.contains_key(&effect)
-            && self.halted(&address, Some(effect.run)).is_none()
-            && self.pending(&address, effect).is_some_and(|row| !tool(row))
+        live.flights.get(&effect).is_some_and(|flight| !self.is_held(&address, effect, flight.errand))
+    }
+
+    /// Is the effect under a stop, or the tool that does it, or undoes it? So is what is not
+    /// under way any more.
+    pub(super) fn is_held(&self, address: &Address, effect: EffectId, errand: Errand) -> bool {
+        let Some(row) = self.pending(address, effect) else { return true };
+        let halted = |tool: &Option<Arc<str>>| tool.as_ref().is_some_and(|tool| self.tool_halted(tool));
+        let tool = match (&row.work, errand) {
+            (Work::Tool { tool, .. }, Errand::Do) => self.tool_halted(tool),
+            // Nobody asks who could do nothing about the answer.
+            (Work::Tool { undo, query, .. }, Errand::Ask) => halted(query) || halted(undo),
+            (Work::Tool { undo, .. }, Errand::Undo) => halted(undo),
+            _ => false,
+        };
+        tool || self.halted(address, Some(effect.run)).is_some()
     }
 
     fn doubt(&mut self, address: &Address, effect: EffectId, why: Arc<str>) {
@@ -291,10 +384,20 @@ impl Agents {
             _ if over => {}
             Report::Done { answer: Answer::Done(_), .. } => {
                 let why = Arc::from("undone, and done again");
-                self.record(address, Event::Postponed { effect, until: self.now, why, counts: true });
-                self.begin_effect(address, effect);
+                let used = self.pending(address, effect).map(cost_unseen).unwrap_or_default();
+                if self.try_again(address, effect, self.now, why, true, used) {
+                    self.begin_effect(address, effect);
+                }
             }
-            Report::Done { .. } => self.doubt(address, effect, "undoing it failed".into()),
+            Report::Done { .. } | Report::Found(_) => {
+                self.doubt(address, effect, "undoing it failed".into());
+            }
+            // It was never begun: under a stop it waits until that is lifted.
+            Report::NotDone { code: Code::RunStopped, .. } => {
+                if !self.is_held(address, effect, Errand::Undo) {
+                    self.fly(address, effect, Errand::Undo);
+                }
+            }
             Report::NotDone { why, .. } | Report::Lost { why, .. } => {
                 self.doubt(address, effect, format!("undoing it failed: {why}").into());
             }
@@ -367,6 +470,7 @@ impl Agents {
         if own {
             live.turn = None;
             live.lined_up = false;
+            live.deferred = None;
             self.turns.leave(address);
             self.withdraw_turn(address);
         }
@@ -407,16 +511,17 @@ impl Agents {
     /// was never sent.
     pub(super) fn drop_flight(&mut self, address: &Address, effect: EffectId) -> bool {
         let shard = self.shard_of(&address.tenant);
-        let Some((repeats, undo)) = self.flight(address, effect) else { return false };
+        let Some((repeats, errand)) = self.flight(address, effect) else { return false };
         if repeats {
             self.abort(shard, effect);
-        } else if undo
+        } else if errand != Errand::Do
             || !self.withdraw(shard, |held| matches!(held, Effect::Perform(p) if p.effect == effect))
         {
             return false;
         } else {
             let why = Arc::from("taken back before it was sent");
-            self.record(address, Event::Postponed { effect, until: self.now, why, counts: false });
+            let used = Spend::default();
+            self.record(address, Event::Postponed { effect, until: self.now, why, counts: false, used });
         }
         if let Some(live) = self.live(address) {
             live.flights.remove(&effect);
@@ -425,11 +530,11 @@ impl Agents {
         true
     }
 
-    /// May what is performed for this effect be sent again, and is it its undoing?
-    fn flight(&mut self, address: &Address, effect: EffectId) -> Option<(bool, bool)> {
+    /// May what is performed for this effect be sent again, and what is it?
+    fn flight(&mut self, address: &Address, effect: EffectId) -> Option<(bool, Errand)> {
         let repeats = self.pending(address, effect)?.class.repeats();
         let flight = self.live(address)?.flights.get(&effect)?;
-        Some((repeats, flight.undo))
+        Some((repeats, flight.errand))
     }
 
     /// Takes a turn back that its handler has not seen.
@@ -467,8 +572,12 @@ impl Agents {
             (Stage::Approving { until, .. }, _) if *until <= self.now => {
                 self.answer_failed(address, effect, Code::ApprovalDenied, "nobody said yes in time");
             }
+            (Stage::Approving { .. }, _) if row.asks_deputy().is_some_and(|at| at <= self.now) => {
+                self.ask_deputy(address, effect);
+            }
             (Stage::Doubtful { .. }, _) => {}
-            (stage, _) if row.until <= self.now => {
+            (Stage::Attempted, _) if self.waits_to_be_undone(address, effect) => {}
+            (stage, _) if self.gives_up(address, row) <= self.now => {
                 let attempted = *stage == Stage::Attempted;
                 self.give_up(address, effect, attempted);
             }
@@ -477,6 +586,40 @@ impl Agents {
             }
             _ => {}
         }
+    }
+
+    /// Takes back what is performed for an effect under a stop. What it cost so far is
+    /// booked at its most; it is done again when the stop is lifted, or, of a tool that is
+    /// stopped, answered.
+    pub(super) fn stop_flight(&mut self, address: &Address, effect: EffectId, tool: bool) {
+        let sent = self.is_sent(address, effect);
+        if !self.drop_flight(address, effect) {
+            return;
+        }
+        let used = self.pending(address, effect).filter(|_| sent).map(cost_unseen).unwrap_or_default();
+        if tool {
+            let why = "an operator stopped this tool".into();
+            return self.answer(address, effect, Answer::Failed { code: Code::RunStopped, why }, used, None);
+        }
+        if used != Spend::default() {
+            let why = "it was stopped while it was under way".into();
+            self.try_again(address, effect, self.now, why, false, used);
+        }
+    }
+
+    /// When nobody waits for it any longer.
+    pub(super) fn gives_up(&self, address: &Address, row: &Pending) -> At {
+        let Some(Slot::Here(live)) = self.slots.get(address) else { return row.until };
+        live.flights.get(&row.id).map_or(row.until, |flight| flight.until)
+    }
+
+    /// May it have been done, and is to be undone when a stop is lifted? That it takes long
+    /// is no reason to leave it to people.
+    pub(super) fn waits_to_be_undone(&self, address: &Address, effect: EffectId) -> bool {
+        let Some(Slot::Here(live)) = self.slots.get(address) else { return false };
+        let errand = self.pending(address, effect).and_then(amends);
+        !live.flights.contains_key(&effect)
+            && errand.is_some_and(|errand| self.is_held(address, effect, errand))
     }
 
     /// Nobody waits for it any longer.
@@ -489,7 +632,7 @@ impl Agents {
             if let Some(flight) = flight {
                 // What is to be undone was sent before.
                 let withdrawn = self.abort(self.shard_of(&address.tenant), effect);
-                attempted &= !withdrawn || flight.undo;
+                attempted &= !withdrawn || flight.errand != Errand::Do;
             }
         }
         self.leave_pool(address, effect);
@@ -517,13 +660,14 @@ impl Agents {
             match stage {
                 Stage::Attempted => {
                     let why = Arc::from("Seawall stopped while it was under way");
-                    self.lost(address, effect, Code::Internal, why);
+                    self.lost(address, effect, Code::Internal, why, Spend::default());
                 }
                 Stage::Ready { .. } => self.begin_effect(address, effect),
                 _ => {}
             }
         }
         self.follow_parents(address);
+        self.tell_ties(address);
         self.due(address);
         self.look(address);
     }
@@ -545,8 +689,19 @@ impl Agents {
     }
 }
 
-/// What an effect counts as of which nobody will say what it used: a model that was at work
-/// is to be paid.
+/// What is done about an effect that may have been done, before anybody is asked.
+fn amends(row: &Pending) -> Option<Errand> {
+    match &row.work {
+        Work::Tool { query: Some(_), .. } if row.class == EffectClass::Compensable => Some(Errand::Ask),
+        Work::Tool { undo: Some(_), .. } if row.class == EffectClass::Compensable => Some(Errand::Undo),
+        _ => None,
+    }
+}
+
+/// What a try counts as of which nobody will say what it used: whatever has a price and was
+/// at work is to be paid, at the most that it can cost, so that no budget is overspent by
+/// what was paid unseen (I12).
 fn cost_unseen(row: &Pending) -> Spend {
-    if matches!(row.work, Work::Model { .. }) { row.reserved } else { Spend::default() }
+    let priced = row.reserved.tokens.0 > 0 || row.reserved.money.0 > 0;
+    if priced { row.reserved } else { Spend::default() }
 }

@@ -3,7 +3,10 @@
 //! The law: of the tenants that wait, the one with the least virtual time goes first (what it
 //! was served, by its weight: VTC, arXiv 2401.00588); of its run trees the one that has been
 //! served least (least attained service, Autellix, arXiv 2502.13965); of that tree's waiters
-//! the one with the earliest deadline, and of those without the one that came first. Whoever
+//! the one with the earliest deadline, and of those without the one that came first. Of trees
+//! served alike, to within one place's cost, the one whose waiter has the earliest deadline
+//! goes first. Only deadlines that are close count ([`CLOSE`]), so that a far one is no way
+//! to the front. Whoever
 //! waits longer than [`AGED`] goes first within its tenant, so that newer trees cannot starve
 //! an old one. A place is charged at what places cost of late while it is held, and at what
 //! it really used thereafter; a place itself costs one unit, so that turns are shared too.
@@ -27,6 +30,12 @@ const SCALE: u128 = 1 << 20;
 /// Whoever waits longer goes first within its tenant: half of what people wait for an
 /// answer before they give up.
 const AGED: Millis = Millis(30_000);
+/// A deadline counts if it is as near as this when its waiter comes. One that is further
+/// away needs no help: its waiter is [`AGED`] long before.
+const CLOSE: Millis = Millis(60_000);
+/// So many of the trees served alike are looked at for a deadline, the least served first:
+/// a step takes no longer however many there are.
+const ALIKE: usize = 8;
 /// Of the estimate of what a place costs, the newest cost makes this part.
 const ESTIMATE_PART: u64 = 8;
 
@@ -157,16 +166,13 @@ impl<I: Ord + Clone> Pool<I> {
         !self.waiting.is_empty() && self.holding.len() < self.places as usize
     }
 
-    /// Somebody waits from now on. Whoever waits or has a place already stays as it is.
-    pub(crate) fn enter(&mut self, id: I, tenant: &Tenant, tree: RunKey, now: At) {
-        self.enter_by(id, tenant, tree, now, At::MAX);
-    }
-
-    /// As [`Self::enter`], for somebody who should have its place by then.
-    pub(crate) fn enter_by(&mut self, id: I, tenant: &Tenant, tree: RunKey, now: At, deadline: At) {
+    /// Somebody waits from now on, who should have its place by then. Whoever waits or has a
+    /// place already stays as it is.
+    pub(crate) fn enter(&mut self, id: I, tenant: &Tenant, tree: RunKey, now: At, deadline: At) {
         if self.waiting.contains_key(&id) || self.holding.contains_key(&id) {
             return;
         }
+        let deadline = if deadline.since(now) <= CLOSE { deadline } else { At::MAX };
         self.clock += 1;
         let tenant = self.name(tenant);
         let waiting = Waiting { tenant, tree, entered: now, came: self.clock, deadline };
@@ -283,9 +289,19 @@ impl<I: Ord + Clone> Pool<I> {
         if now.since(self.waiting[oldest].entered) >= AGED {
             return oldest.clone();
         }
-        let (_, _, tree) = self.accounts[tenant].trees.first().expect("a tenant that is ready has a tree");
-        let from = (tenant.clone(), *tree, (At(0), 0));
-        self.turns.range(from..).next().expect("a tree that waits has waiters").1.clone()
+        let trees = &self.accounts[tenant].trees;
+        let (least, _, _) = trees.first().expect("a tenant that is ready has a tree");
+        let alike = least.saturating_add(self.estimate.max(1));
+        let first = |tree: &RunKey| {
+            let from = (tenant.clone(), *tree, (At(0), 0));
+            self.turns.range(from..).next().expect("a tree that waits has waiters")
+        };
+        let firsts = trees.iter().take(ALIKE).take_while(|(served, _, _)| *served <= alike);
+        let ((..), id) = firsts
+            .map(|(_, _, tree)| first(tree))
+            .min_by_key(|((_, _, (deadline, _)), _)| *deadline)
+            .expect("the least served tree is among them");
+        id.clone()
     }
 
     /// What a place really used, besides being one. Called before it is given back, so that
@@ -398,7 +414,7 @@ mod tests {
     }
 
     fn enter(pool: &mut Pool<u64>, id: u64, of: u64, tree: u64, now: At) {
-        pool.enter(id, &tenant(of), RunKey(tree), now);
+        pool.enter(id, &tenant(of), RunKey(tree), now, At::MAX);
     }
 
     /// Ids in the order in which they get a place, each given back at once.
@@ -521,10 +537,50 @@ mod tests {
     fn deadlines_go_first_within_a_tree_and_age_before_them() {
         let mut pool = Pool::new(1);
         enter(&mut pool, 1, 1, 1, At(0));
-        pool.enter_by(2, &tenant(1), RunKey(1), At(1), At(900));
-        pool.enter_by(3, &tenant(1), RunKey(1), At(2), At(500));
+        pool.enter(2, &tenant(1), RunKey(1), At(1), At(900));
+        pool.enter(3, &tenant(1), RunKey(1), At(2), At(500));
         assert_eq!(order(&mut pool.clone(), At(3)), [3, 2, 1]);
         assert_eq!(order(&mut pool, At(0).plus(AGED)), [1, 3, 2]);
+    }
+
+    #[test]
+    fn a_deadline_goes_first_among_trees_served_alike_and_only_when_it_is_close() {
+        let mut pool = Pool::new(1);
+        let far = At(0).plus(CLOSE).plus(Millis(1));
+        enter(&mut pool, 1, 1, 1, At(0));
+        pool.enter(2, &tenant(1), RunKey(2), At(0), far);
+        pool.enter(3, &tenant(1), RunKey(3), At(0), At(5_000_000));
+        pool.enter(4, &tenant(2), RunKey(4), At(0), At(1_000_000));
+        assert_eq!(order(&mut pool.clone(), At(0)), [3, 4, 1, 2], "tenants take turns, whoever is in a hurry");
+        // A tree that was served more has to wait, however near its end.
+        pool.charge(&tenant(1), RunKey(3), 1_000);
+        pool.charge(&tenant(2), RunKey(4), 1_000);
+        for _ in 0..50 {
+            pool.charge(&tenant(9), RunKey(9), 10);
+        }
+        assert_eq!(order(&mut pool, At(0)), [1, 4, 2, 3]);
+    }
+
+    #[test]
+    fn haste_is_no_way_to_more_than_a_share() {
+        let (mut pool, mut rng) = (Pool::new(1), Rng::seed(5));
+        let mut served = [0_u64; 20];
+        // Every waiter of the first trees is in a hurry.
+        let by = |tree: u64, now: At| if tree < 5 { now.plus(Millis(2_000)) } else { At::MAX };
+        for tree in 0..20 {
+            pool.enter(tree, &tenant(1), RunKey(tree), At(0), by(tree, At(0)));
+        }
+        for round in 0..10_000 {
+            let now = At(round * 1_000);
+            let tree = pool.next(now).expect("all are backlogged");
+            let cost = rng.below(100);
+            pool.charge(&tenant(1), RunKey(tree), cost);
+            pool.leave(&tree);
+            served[tree as usize] += cost;
+            pool.enter(tree, &tenant(1), RunKey(tree), now, by(tree, now));
+        }
+        pool.check();
+        assert!(jain(&served) >= 0.99, "{served:?}");
     }
 
     #[test]
@@ -627,7 +683,7 @@ mod tests {
                 match what {
                     0..=3 => {
                         let deadline = if cost.is_multiple_of(3) { At(cost) } else { At::MAX };
-                        pool.enter_by(id, &tenant(of), RunKey(tree), now, deadline);
+                        pool.enter(id, &tenant(of), RunKey(tree), now, deadline);
                         if !holds.contains(&id) {
                             waits.insert(id);
                         }

@@ -36,6 +36,8 @@ pub struct Rules {
     pub runs_max: usize,
     /// Agents known at once.
     pub agents_max: usize,
+    /// Of these, agents with a key of somebody's choosing of one root tenant.
+    pub tenant_agents_max: usize,
     /// An agent that only waits leaves memory after so long.
     pub suspend_after: Millis,
     /// An effect is tried so often.
@@ -63,6 +65,7 @@ impl Default for Rules {
             weights: Vec::new(),
             runs_max: limits::RUNS_LIVE_MAX,
             agents_max: limits::AGENTS_MAX,
+            tenant_agents_max: limits::TENANT_AGENTS_MAX,
             suspend_after: Millis(2_000),
             tries_max: 8,
             pause: Millis(200),

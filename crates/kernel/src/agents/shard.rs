@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use seawall_model::durable::{
-    AgentRow, DeadLetter, LeaseRow, Pending, Progress, Row, RunRow, ScheduleRow, ShardRow, Stage, Standing,
-    TopicRow, ValueRow, Wake,
+    AgentRow, DeadLetter, LeaseRow, Progress, Row, RunRow, ScheduleRow, ShardRow, Standing, TopicRow,
+    ValueRow, Wake,
 };
 use seawall_model::effect::{EffectId, Spend};
 use seawall_model::{Address, At, Payload, RunKey, Tenant};
@@ -30,9 +30,9 @@ pub struct Shard {
     pub runs: BTreeMap<RunKey, Box<RunRow>>,
     /// Values that are in memory.
     pub values: BTreeMap<Name, ValueRow>,
-    /// All leases.
+    /// All resources that somebody holds.
     pub leases: BTreeMap<Name, LeaseRow>,
-    /// All topics.
+    /// All topics that somebody subscribed to.
     pub topics: BTreeMap<Name, TopicRow>,
     /// When schedules last fired.
     pub schedules: BTreeMap<Address, ScheduleRow>,
@@ -54,6 +54,8 @@ pub(crate) struct Dirty {
     /// What the record that is being applied changed.
     touched_agents: Vec<Address>,
     touched_runs: Vec<RunKey>,
+    /// Agents of these tenants came into being, or are to outlive their runs now.
+    lasting: Vec<Tenant>,
     /// Changes of working state, which is not in memory: as they are to be written.
     state: Vec<Row>,
 }
@@ -146,8 +148,14 @@ impl Shard {
         rows.extend(dirty.runs.iter().filter_map(|key| self.runs.get(key)).cloned().map(Row::Run));
         rows.extend(dirty.agents.iter().filter_map(|key| self.agents.get(key)).cloned().map(Row::Agent));
         rows.extend(dirty.values.iter().filter_map(|key| self.values.get(key)).cloned().map(Row::Value));
-        rows.extend(dirty.leases.iter().filter_map(|key| self.leases.get(key)).cloned().map(Row::Lease));
-        rows.extend(dirty.topics.iter().filter_map(|key| self.topics.get(key)).cloned().map(Row::Topic));
+        rows.extend(dirty.leases.into_iter().map(|name| match self.leases.get(&name) {
+            Some(lease) => Row::Lease(lease.clone()),
+            None => Row::NoLease { tenant: name.0, resource: name.1 },
+        }));
+        rows.extend(dirty.topics.into_iter().map(|name| match self.topics.get(&name) {
+            Some(topic) => Row::Topic(topic.clone()),
+            None => Row::NoTopic { tenant: name.0, topic: name.1 },
+        }));
         let schedules = dirty.schedules.iter().filter_map(|key| self.schedules.get(key));
         rows.extend(schedules.cloned().map(Row::Schedule));
         rows.extend(dirty.letters.iter().map(|number| match self.letters.get(number) {
@@ -165,6 +173,14 @@ impl Dirty {
 
     pub(crate) fn agent(&mut self, address: &Address) {
         self.touched_agents.push(address.clone());
+    }
+
+    pub(crate) fn lasting(&mut self, address: &Address) {
+        self.lasting.push(address.tenant.clone());
+    }
+
+    pub(crate) fn take_lasting(&mut self) -> Vec<Tenant> {
+        std::mem::take(&mut self.lasting)
     }
 
     pub(crate) fn run(&mut self, key: RunKey) {
@@ -213,17 +229,14 @@ fn new_agent(address: &Address, shard: u8) -> AgentRow {
         pending: Vec::new(),
         wake: Wake::Any,
         rests_until: At(0),
+        expires: At::MAX,
         strikes: 0,
         progress: Progress::default(),
         seen: Vec::new(),
+        topics: Vec::new(),
         why: None,
+        ties: Vec::new(),
     }
-}
-
-/// Was it in doubt when its run ended or began anew? It was settled then, and nobody waits
-/// for it.
-pub(crate) fn dropped(pending: &Pending) -> bool {
-    matches!(pending.stage, Stage::Doubtful { .. }) && pending.reserved == Spend::default()
 }
 
 /// The effect's place among those under way of its agent.

@@ -73,17 +73,14 @@ impl Agents {
             return false;
         }
         // Acquiring again renews: the token stays, so that what holds it goes on.
-        let token = mine.map_or_else(|| held.map_or(0, |row| row.token) + 1, |holder| holder.token);
-        let older = mine.map(|holder| holder.token);
+        let newest = held.map_or(self.shards[shard].row.tokens, |row| row.token);
+        let token = mine.map_or(newest + 1, |holder| holder.token);
+        let older = mine.map(|holder| (holder.token, holder.until, holder.effect.run));
         let until = self.now.plus(ttl);
         let holder = Holder { effect, agent: address.clone(), token, units, until };
         let (tenant, resource) = name.clone();
-        if let Some(token) = older {
-            self.append(
-                shard,
-                None,
-                Event::Freed { tenant: tenant.clone(), resource: resource.clone(), token },
-            );
+        if let Some((token, until, run)) = older {
+            self.free(name, token, until, run);
         }
         self.lent.entry(effect.run).or_default().insert(name.clone());
         self.append(shard, None, Event::Granted { tenant, resource, of, holder });
@@ -111,14 +108,15 @@ impl Agents {
 
     /// A lease given back by whoever holds its newest token.
     pub(super) fn give_back(&mut self, address: &Address, effect: EffectId, resource: Arc<str>, token: u64) {
-        let name = (address.tenant.clone(), resource.clone());
+        let name = (address.tenant.clone(), resource);
         let shard = self.shard_of(&address.tenant);
         let held = self.shards[shard].leases.get(&name);
-        let own = held.is_some_and(|row| row.holders.iter().any(|h| h.token == token && h.agent == *address));
-        if !own {
+        let own = |holder: &&Holder| holder.token == token && holder.agent == *address;
+        let Some(own) = held.and_then(|row| row.holders.iter().find(own)) else {
             return self.answer_failed(address, effect, Code::LeaseLost, "it is not held with this token");
-        }
-        self.append(shard, None, Event::Freed { tenant: address.tenant.clone(), resource, token });
+        };
+        let (until, run) = (own.until, own.effect.run);
+        self.free(&name, token, until, run);
         self.answer_done(address, effect, Payload::empty());
         self.serve_line(&name);
     }
@@ -140,13 +138,31 @@ impl Agents {
     fn free_leases(&mut self, name: &Name, over: impl Fn(&Holder) -> bool) {
         let shard = self.shard_of(&name.0);
         let Some(row) = self.shards[shard].leases.get(name) else { return };
-        let tokens: Vec<u64> =
-            row.holders.iter().filter(|holder| over(holder)).map(|holder| holder.token).collect();
-        for token in tokens {
-            let (tenant, resource) = name.clone();
-            self.append(shard, None, Event::Freed { tenant, resource, token });
+        let holders = row.holders.iter().filter(|holder| over(holder));
+        let over: Vec<(u64, At, RunKey)> = holders.map(|h| (h.token, h.until, h.effect.run)).collect();
+        for (token, until, run) in over {
+            self.free(name, token, until, run);
         }
         self.serve_line(name);
+    }
+
+    /// One lease ends, and nothing is left of it here.
+    fn free(&mut self, name: &Name, token: u64, until: At, run: RunKey) {
+        let (tenant, resource) = name.clone();
+        let shard = self.shard_of(&tenant);
+        self.append(shard, None, Event::Freed { tenant, resource, token });
+        let left = self.shards[shard].leases.get(name).map_or(&[][..], |row| &row.holders);
+        if left.iter().all(|holder| holder.until != until) {
+            self.alarms.disarm(until, Alarm::Lease(name.clone()));
+        }
+        if left.iter().all(|holder| holder.effect.run != run)
+            && let Some(lent) = self.lent.get_mut(&run)
+        {
+            lent.remove(name);
+            if lent.is_empty() {
+                self.lent.remove(&run);
+            }
+        }
     }
 
     pub(super) fn arm_leases(&mut self) {
@@ -313,6 +329,11 @@ impl Agents {
                 if let Some(slot) = self.values.get_mut(&name) {
                     slot.watchers.retain(|(watching, _, _)| *watching != effect);
                     self.rest_value(&name);
+                }
+            }
+            Work::Monitor { agent } => {
+                if let Some(peer) = self.addressee(address, &agent) {
+                    self.follow(Input::Unwatch { effect, peer });
                 }
             }
             _ => {}

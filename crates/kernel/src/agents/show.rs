@@ -2,16 +2,16 @@
 //! the simulation and a running node make (the reconciler).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState, Rung, Stage, Standing};
 use seawall_model::effect::{EffectId, Spend, Work};
 use seawall_model::{Address, At, RunKey};
 
-use super::machine::{Agents, Slot};
+use super::machine::{Agents, Errand, Slot};
 use super::pool::Pool;
 use super::shard::Shard;
-use super::turn::wakeful;
 
 /// What an agent waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,22 @@ pub struct View {
     pub undurable: u64,
     /// Dead letters.
     pub letters: usize,
+    /// Bookings that had no room since the machine was opened, by meter.
+    pub short: BTreeMap<&'static str, u64>,
+    /// What the progress guard found since then, by its name.
+    pub offences: BTreeMap<&'static str, u64>,
+}
+
+impl View {
+    /// With agents in memory as they were counted.
+    #[must_use]
+    pub fn with(mut self, tally: &Tally) -> Self {
+        for (state, count) in tally.states.values().flatten() {
+            *self.states.entry(state).or_default() += count;
+        }
+        self.needs.clone_from(&tally.needs);
+        self
+    }
 }
 
 impl Agents {
@@ -100,13 +116,45 @@ impl Agents {
         if live.is_some_and(|live| live.lined_up) {
             need("turn_slot", "", None);
         }
+        if let Some(put_off) = live.and_then(|live| live.deferred.as_ref()).filter(|it| it.until > self.now) {
+            let (cause, on, since) = (put_off.cause, put_off.on.clone(), put_off.since);
+            needs.push(Need { cause, on, since, until: None, effect: None });
+        }
         for pending in row.pending.iter().filter(|pending| Some(pending.id.run) == row.run) {
             needs.push(self.need_of(row, pending));
         }
-        if needs.is_empty() && row.standing == Standing::Active && !wakeful(row) {
+        if needs.is_empty() && row.standing == Standing::Active && !row.is_wakeful() {
             needs.push(Need { cause: "message", on: "".into(), since, until: None, effect: None });
         }
         needs
+    }
+
+    /// The cause of the first of [`Self::needs`], for counting.
+    fn cause(&self, row: &AgentRow) -> Option<&'static str> {
+        let live = match self.slots.get(&row.address) {
+            Some(Slot::Here(live)) => Some(live),
+            _ => None,
+        };
+        let rests = row.rests_until > self.now;
+        let guarded = row.rests_until == At::MAX && row.progress.rung >= Rung::Paused;
+        let put_off = live.and_then(|live| live.deferred.as_ref()).filter(|it| it.until > self.now);
+        let mut pending = row.pending.iter().filter(|pending| Some(pending.id.run) == row.run);
+        Some(match () {
+            () if row.standing == Standing::Quarantined => "quarantine",
+            () if self.halted(&row.address, row.run).is_some() => "halted",
+            () if guarded => "guard",
+            () if rests => "rest",
+            () if live.is_some_and(|live| live.lined_up) => "turn_slot",
+            () => match (put_off, pending.next()) {
+                (Some(put_off), _) => put_off.cause,
+                (None, Some(pending)) => {
+                    let flies = live.is_some_and(|live| live.flights.contains_key(&pending.id));
+                    self.cause_of(pending, flies).0
+                }
+                (None, None) if row.standing == Standing::Active && !row.is_wakeful() => "message",
+                (None, None) => return None,
+            },
+        })
     }
 
     fn need_of(&self, row: &AgentRow, pending: &Pending) -> Need {
@@ -114,24 +162,29 @@ impl Agents {
             Some(Slot::Here(live)) => live.flights.get(&pending.id).copied(),
             _ => None,
         };
-        let (cause, since, until) = match (&pending.stage, &pending.work) {
-            (Stage::Approving { until, .. }, _) => ("approval", pending.asked, Some(*until)),
-            (Stage::Doubtful { .. }, _) => ("in_doubt", pending.asked, None),
-            (Stage::Ready { after }, _) if *after > self.now => ("retry", pending.asked, Some(*after)),
-            (_, Work::Model { .. }) if flight.is_some() => ("model_call", pending.asked, None),
-            (_, Work::Tool { .. }) if flight.is_some() => ("tool_call", pending.asked, None),
-            (_, Work::Model { .. }) => ("model_slot", pending.asked, None),
-            (_, Work::Tool { .. }) => ("tool_slot", pending.asked, None),
-            (_, Work::Timer { at }) => ("timer", pending.asked, Some(*at)),
-            (_, Work::Acquire { .. }) => ("lease", pending.asked, None),
-            (_, work) => (work.kind(), pending.asked, None),
-        };
-        let since = flight.map_or(since, |flight| flight.since);
+        let (cause, until) = self.cause_of(pending, flight.is_some());
+        let since = flight.map_or(pending.asked, |flight| flight.since);
         let on = match pending.child {
             Some(child) => format!("{} {child}", pending.work.object()).into(),
             None => pending.work.object().into(),
         };
         Need { cause, on, since, until: until.or(Some(pending.until)), effect: Some(pending.id) }
+    }
+
+    /// What an effect waits for, and until when where that is not its own end.
+    fn cause_of(&self, pending: &Pending, flies: bool) -> (&'static str, Option<At>) {
+        match (&pending.stage, &pending.work) {
+            (Stage::Approving { until, .. }, _) => ("approval", Some(*until)),
+            (Stage::Doubtful { .. }, _) => ("in_doubt", None),
+            (Stage::Ready { after }, _) if *after > self.now => ("retry", Some(*after)),
+            (_, Work::Model { .. }) if flies => ("model_call", None),
+            (_, Work::Tool { .. }) if flies => ("tool_call", None),
+            (_, Work::Model { .. }) => ("model_slot", None),
+            (_, Work::Tool { .. }) => ("tool_slot", None),
+            (_, Work::Timer { at }) => ("timer", Some(*at)),
+            (_, Work::Acquire { .. }) => ("lease", None),
+            (_, work) => (work.kind(), None),
+        }
     }
 
     /// An agent that is in memory.
@@ -177,11 +230,28 @@ impl Agents {
         !self.slots.values().any(busy)
     }
 
-    /// How the agents of a tenant and all below it stand, those in memory.
+    /// Counts how the agents of a tenant and all below it stand, those in memory: so many at
+    /// most, from the one after `from` on. Answers with the last that was counted, if there
+    /// may be more: whoever holds a lock can give it up between.
     #[must_use]
-    pub fn tally(&self, tenant: Option<&str>) -> Tally {
-        let mut tally = Tally::default();
-        for row in self.shards.iter().flat_map(|shard| shard.agents.values()) {
+    pub fn tally(
+        &self,
+        tenant: Option<&str>,
+        from: Option<&Address>,
+        max: usize,
+        tally: &mut Tally,
+    ) -> Option<Address> {
+        let first = from.map_or(0, |from| self.shard_of(&from.tenant));
+        let begin = |at: usize| match from.filter(|_| at == first) {
+            Some(from) => Bound::Excluded(from.clone()),
+            None => Bound::Unbounded,
+        };
+        let shards = self.shards.iter().enumerate().skip(first);
+        let rows = shards
+            .flat_map(|(at, shard)| shard.agents.range((begin(at), Bound::Unbounded)).map(|(_, row)| row));
+        let mut last = None;
+        for row in rows.take(max) {
+            last = Some(&row.address);
             if tenant.is_some_and(|prefix| !row.address.tenant.is_under(prefix)) {
                 continue;
             }
@@ -191,32 +261,35 @@ impl Agents {
             }
             let states = tally.states.get_mut(kind).expect("it was just put there");
             *states.entry(self.state(row).as_str()).or_default() += 1;
-            if let Some(need) = self.needs(row).first() {
-                *tally.needs.entry(need.cause).or_default() += 1;
+            if let Some(cause) = self.cause(row) {
+                *tally.needs.entry(cause).or_default() += 1;
             }
         }
-        tally
+        last.cloned()
     }
 
-    /// Figures for metrics.
+    /// Figures for metrics; agents in memory are counted by [`Self::tally`].
     #[must_use]
-    pub fn view(&self) -> View {
-        let mut view = View {
+    pub fn figures(&self) -> View {
+        View {
             runs_live: self.runs_live,
             turns: figures(&self.turns),
             models: figures(&self.models),
             tools: self.tools.iter().map(|(name, line)| (name.clone(), figures(line))).collect(),
             undurable: self.undurable(),
             letters: self.shards.iter().map(|shard| shard.letters.len()).sum(),
+            short: self.tolls.short.clone(),
+            offences: self.tolls.offences.clone(),
             ..View::default()
-        };
-        for row in self.shards.iter().flat_map(|shard| shard.agents.values()) {
-            *view.states.entry(self.state(row).as_str()).or_default() += 1;
-            if let Some(need) = self.needs(row).first() {
-                *view.needs.entry(need.cause).or_default() += 1;
-            }
         }
-        view
+    }
+
+    /// Figures, and how all agents in memory stand.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let mut tally = Tally::default();
+        let _ = self.tally(None, None, usize::MAX, &mut tally);
+        self.figures().with(&tally)
     }
 
     /// The reconciler: nothing runs without an owner, no reservation is older than its
@@ -253,13 +326,19 @@ impl Agents {
         if row.standing == Standing::Active && self.needs(row).is_empty() && live.turn.is_none() {
             return Err(format!("{} waits without a reason", row.address));
         }
+        let first = self.needs(row).first().map(|need| need.cause);
+        if self.cause(row) != first {
+            return Err(format!("{} waits for {first:?} and is counted otherwise", row.address));
+        }
+        self.check_ties(row)?;
         if live.alarm.is_none() {
             return Err(format!("{} is in memory without an alarm", row.address));
         }
         let waits = row.pending.iter().filter(|pending| matches!(pending.stage, Stage::Attempted));
         for pending in waits {
             // Under a stop what is to be undone waits.
-            let stopped = self.halted(&row.address, Some(pending.id.run)).is_some();
+            let stopped = self.is_held(&row.address, pending.id, Errand::Undo)
+                || self.waits_to_be_undone(&row.address, pending.id);
             if !stopped && !live.flights.contains_key(&pending.id) {
                 return Err(format!("{} was attempted and nobody performs it", pending.id));
             }

@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use seawall_model::code::Retry;
-use seawall_model::durable::{AgentRow, Item, Pending, RunRow, Rung, Stage, Standing, Wake};
+use seawall_model::durable::{Pending, RunRow, Rung, Stage, Standing};
 use seawall_model::effect::{Ask, EffectId, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Commit, Ending, Event, Next, Planned, Turn};
-use seawall_model::{Address, Agent, At, Code, RunKey, limits};
+use seawall_model::{Address, Agent, At, Code, Millis, RunKey, limits};
 
 use super::apply::changes_something;
 use super::effect::{Effect, Grant, Notice};
-use super::machine::{Agents, Live, Slot};
+use super::machine::{Agents, Deferred, Live, Slot};
 use super::progress::{Judgement, Offence};
 use super::rules::Kind;
-use super::shard::dropped;
 use super::{gate, ledger, supervise, watch};
 
 /// One effect's decision, before it is recorded.
@@ -26,17 +25,18 @@ impl Agents {
         self.begin_by_mail(address);
         let Some(agent) = self.agent(address) else { return };
         let ready =
-            agent.rests_until <= self.now && wakeful(agent) && self.halted(address, agent.run).is_none();
-        let (tenant, run) = (agent.address.tenant.clone(), agent.run);
+            agent.rests_until <= self.now && agent.is_wakeful() && self.halted(address, agent.run).is_none();
+        let (tenant, run, expires) = (agent.address.tenant.clone(), agent.run, agent.expires);
         let (now, tree) = (self.now, run.and_then(|run| self.run(address, run)).map(|run| run.root));
         if ready
             && let (Some(tree), Some(live)) = (tree, self.live(address))
             && live.turn.is_none()
             && !live.lined_up
+            && live.deferred.as_ref().is_none_or(|deferred| deferred.until <= now)
         {
             live.lined_up = true;
             live.since = now;
-            self.turns.enter(address.clone(), &tenant, tree, now);
+            self.turns.enter(address.clone(), &tenant, tree, now, expires);
         }
         self.set_alarm(address);
     }
@@ -62,12 +62,14 @@ impl Agents {
         };
         self.token += 1;
         let (token, now) = (self.token, self.now);
+        let mut deferred = 0;
         if let Some(live) = self.live(address) {
             live.turn = Some((token, seen));
             live.since = now;
+            deferred = live.deferred.as_ref().map_or(0, |deferred| deferred.times);
         }
         let number = run.turns + 1;
-        let grant = Grant { address: address.clone(), token, number, run, items, at: now };
+        let grant = Grant { address: address.clone(), token, number, run, items, deferred, at: now };
         // What it sees is on disk first: nothing it does may rest on what a crash undoes.
         self.once_durable(self.shard_of(&address.tenant), Effect::Turn(Box::new(grant)));
     }
@@ -76,10 +78,12 @@ impl Agents {
     fn may_turn(&mut self, address: &Address) -> bool {
         let Some(agent) = self.agent(address) else { return false };
         let Some(run) = agent.run else { return false };
-        if agent.rests_until > self.now || !wakeful(agent) || self.halted(address, Some(run)).is_some() {
+        if agent.rests_until > self.now || !agent.is_wakeful() || self.halted(address, Some(run)).is_some() {
             return false;
         }
-        if let Err(spent) = self.room(address, run, Spend { steps: 1, ..Spend::default() }) {
+        let step = Spend { steps: 1, ..Spend::default() };
+        if let Err(spent) = self.room(address, run, step) {
+            self.count_short(address, run, step);
             let ending = Ending::Failed { code: spent.0, why: spent.1 };
             self.close(address, run, Event::Ended { run, ending });
             return false;
@@ -103,7 +107,9 @@ impl Agents {
             return self.stumbled(address, run, why.into());
         }
         // Others of its tree may have used up the steps since the turn was granted.
-        if let Err((code, why)) = self.room(address, run, Spend { steps: 1, ..Spend::default() }) {
+        let step = Spend { steps: 1, ..Spend::default() };
+        if let Err((code, why)) = self.room(address, run, step) {
+            self.count_short(address, run, step);
             return self.close(address, run, Event::Ended { run, ending: Ending::Failed { code, why } });
         }
         let kind = self.rules.kind(address.agent.kind()).cloned();
@@ -120,12 +126,37 @@ impl Agents {
         self.look(address);
     }
 
+    /// A turn that cannot be taken yet gives its place to others.
+    pub(super) fn defer(
+        &mut self,
+        address: &Address,
+        token: u64,
+        cause: &'static str,
+        on: Arc<str>,
+        after: Millis,
+    ) {
+        let now = self.now;
+        let before = self.live(address).and_then(|live| live.deferred.take());
+        if self.end_turn(address, token).is_none() {
+            // Its run has ended meanwhile, or begun again: nothing is put off.
+            return self.look(address);
+        }
+        let before = before.filter(|before| before.cause == cause && before.on == on);
+        let (since, times) = before.map_or((now, 0), |before| (before.since, before.times));
+        if let Some(live) = self.live(address) {
+            let (times, until) = (times.saturating_add(1), now.plus(after));
+            live.deferred = Some(Deferred { cause, on, since, times, until });
+        }
+        self.look(address);
+    }
+
     /// The turn is over; its run, and how many items it saw.
     fn end_turn(&mut self, address: &Address, token: u64) -> Option<(RunKey, u32)> {
         let now = self.now;
         let live = self.live(address)?;
         let (_, seen) = live.turn.take_if(|(of, _)| *of == token)?;
         live.since = now;
+        live.deferred = None;
         self.turns.leave(address);
         let run = self.agent(address).and_then(|agent| agent.run)?;
         Some((run, seen))
@@ -187,7 +218,7 @@ impl Agents {
     }
 
     /// Decides on every effect that a turn asks for, in order.
-    fn plan(&self, address: &Address, run: RunKey, asks: Vec<Ask>, kind: Option<&Kind>) -> Vec<Planned> {
+    fn plan(&mut self, address: &Address, run: RunKey, asks: Vec<Ask>, kind: Option<&Kind>) -> Vec<Planned> {
         let mut total = Spend::default();
         let mut children = 0;
         let mut planned = Vec::with_capacity(asks.len());
@@ -207,7 +238,15 @@ impl Agents {
                 child: None,
             };
             match decided {
-                Err(Refused(code, why)) => row.refused = Some((code, why)),
+                Err(Refused(code, why)) => {
+                    if code == Code::AllowanceSpent {
+                        match row.ask.work {
+                            Work::Child { .. } => self.count_short_of_children(address, run, children),
+                            _ => self.count_short(address, run, total.plus(cost_of(&row.ask))),
+                        }
+                    }
+                    row.refused = Some((code, why));
+                }
                 Ok(reserved) => {
                     total = total.plus(reserved);
                     row.reserved = reserved;
@@ -225,7 +264,8 @@ impl Agents {
         planned
     }
 
-    fn rule(&self, address: &Address, ask: &Ask, kind: Option<&Kind>) -> Ruling {
+    /// What the gate says.
+    pub(super) fn rule(&self, address: &Address, ask: &Ask, kind: Option<&Kind>) -> Ruling {
         // Without its definition nobody knows what it may not do.
         if kind.is_none() && matches!(ask.work, Work::Tool { .. }) {
             return Ruling { rule: gate::DEFAULT.into(), verdict: Verdict::Deny };
@@ -256,8 +296,7 @@ impl Agents {
         if let Work::Child { agent, .. } = &ask.work {
             self.permit_child(address, run, agent, children)?;
         }
-        let mut cost = ask.cost_max;
-        cost.calls = u64::from(matches!(ask.work, Work::Model { .. } | Work::Tool { .. }));
+        let cost = cost_of(ask);
         self.room(address, run, total.plus(cost)).map_err(|(code, why)| Refused(code, why))?;
         Ok(cost)
     }
@@ -272,7 +311,10 @@ impl Agents {
     ) -> Result<(), Refused> {
         let kind = agent.kind();
         if !self.room {
-            return Err(Refused(Code::DiskFull, "the journal's disk budget is used up".into()));
+            return Err(Refused(
+                Code::DiskFull,
+                "the journal's disk budget is used up, or its disk is full".into(),
+            ));
         }
         if self.rules.kind(kind).is_none() {
             return Err(Refused(Code::AgentUnknown, format!("no agent of type `{kind}` is defined").into()));
@@ -283,6 +325,10 @@ impl Agents {
         let child = Address { tenant: address.tenant.clone(), agent: agent.clone() };
         if self.agent(&child).is_some_and(|row| row.standing == Standing::Quarantined) {
             return Err(Refused(Code::AgentQuarantined, format!("{agent} is in quarantine").into()));
+        }
+        if agent.as_str().contains('/') && !self.may_last(&child, 1 + more as usize) {
+            let why = format!("{agent} would be one agent more than may be");
+            return Err(Refused(Code::TooManyAgents, why.into()));
         }
         let queued = self.agent(&child).map_or(0, |row| row.queue.len()) + more as usize;
         if queued >= limits::RUN_QUEUE_LEN_MAX && self.agent(&child).is_some() {
@@ -310,12 +356,28 @@ impl Agents {
             .map_err(|(run, meter)| (Code::AllowanceSpent, format!("{run} has used its {meter}").into()))
     }
 
+    /// A booking found no room: by which meter, for metrics.
+    pub(super) fn count_short(&mut self, address: &Address, run: RunKey, cost: Spend) {
+        if let Err((_, meter)) = ledger::room(&self.path(address, run), cost) {
+            *self.tolls.short.entry(meter).or_default() += 1;
+        }
+    }
+
+    fn count_short_of_children(&mut self, address: &Address, run: RunKey, more: u64) {
+        if let Err((_, meter)) = ledger::room_for_child(&self.path(address, run), more as usize) {
+            *self.tolls.short.entry(meter).or_default() += 1;
+        }
+    }
+
     /// When an effect is given up: after its own patience, which begins where that of those
     /// who are asked about it ends. What others answer in their own time is waited for.
     fn until(&self, ask: &Ask, verdict: &Verdict) -> At {
         let patience = match (ask.patience, &ask.work) {
             (Some(patience), _) => patience,
-            (None, Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. }) => return At::MAX,
+            (
+                None,
+                Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. } | Work::Monitor { .. },
+            ) => return At::MAX,
             (None, _) => self.rules.patience,
         };
         match verdict {
@@ -355,6 +417,8 @@ impl Agents {
     fn rest(&self, judgement: &Judgement) -> At {
         match judgement.rung {
             Rung::Paused if judgement.offence.is_some() => At::MAX,
+            // Not the present time, which would be another one with every turn.
+            _ if judgement.rests == Millis(0) => At(0),
             _ => self.now.plus(judgement.rests),
         }
     }
@@ -365,11 +429,12 @@ impl Agents {
         if judgement.offence.is_none() {
             return;
         }
+        let offence = judgement.offence.map_or("", Offence::as_str);
+        *self.tolls.offences.entry(offence).or_default() += 1;
         let why = judgement.note.clone().unwrap_or_else(|| "no progress".into());
         if judgement.rung == Rung::Quarantined {
             return self.quarantine(address, why);
         }
-        let offence = judgement.offence.map_or("", Offence::as_str);
         let notice = Notice::Rung { address: address.clone(), rung: judgement.rung, offence, why };
         self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
     }
@@ -379,6 +444,7 @@ impl Agents {
             return;
         }
         self.record(address, Event::Quarantined { why: why.clone() });
+        self.tell_ties(address);
         let notice = Notice::Quarantined { address: address.clone(), why };
         self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
     }
@@ -446,16 +512,8 @@ impl Agents {
     }
 }
 
-/// Does something in its inbox give it a turn, apart from time and operators?
-pub(super) fn wakeful(agent: &AgentRow) -> bool {
-    if agent.standing != Standing::Active || agent.run.is_none() {
-        return false;
-    }
-    let task = agent.inbox.iter().any(|item| matches!(item, Item::Task { .. }));
-    let some = agent.inbox.iter().any(|item| !matches!(item, Item::Note(_)));
-    let own = agent.pending.iter().any(|pending| Some(pending.id.run) == agent.run && !dropped(pending));
-    match agent.wake {
-        Wake::Any => some,
-        Wake::All => task || (some && !own),
-    }
+/// The most that an effect can cost, with the call that it is.
+fn cost_of(ask: &Ask) -> Spend {
+    let calls = u64::from(matches!(ask.work, Work::Model { .. } | Work::Tool { .. }));
+    Spend { calls, ..ask.cost_max }
 }

@@ -1,15 +1,16 @@
-//! How many agents there are, suspended ones included, and what operators were told of:
-//! for metrics, which are read without asking the disk.
+//! How many agents there are, suspended ones included, what their runs may use and used,
+//! and what operators were told of: for metrics, which are read without asking the disk.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use seawall_kernel::agents::effect::Notice;
-use seawall_model::durable::Standing;
-use seawall_model::limits;
+use seawall_model::durable::{RunRow, Standing};
+use seawall_model::{RunKey, limits};
 use seawall_store::Error;
-use seawall_store::journal::{Need, Reader};
+use seawall_store::journal::{Need, Reader, Whose};
 
 use crate::app::App;
 
@@ -44,7 +45,7 @@ impl Told {
 }
 
 /// How many agents there are, by how they stand, and what people are wanted for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// Without a task.
     pub idle: u64,
@@ -60,6 +61,76 @@ pub struct Census {
     pub approvals: usize,
     /// Questions without an answer.
     pub questions: usize,
+    /// Budgets of live trees of runs, by root tenant: those with the most such trees, at most
+    /// [`limits::TENANT_LABELS_MAX`].
+    pub budgets: Vec<(Arc<str>, Budgets)>,
+}
+
+/// What the live trees of runs of a tenant may use, by meter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budgets {
+    /// Runs on top of a tree that are not over.
+    pub trees: u64,
+    /// Each of [`Budgets::METERS`].
+    pub meters: [Meter; 4],
+}
+
+/// One meter of a budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Meter {
+    /// Set aside for what is under way.
+    pub reserved: u64,
+    /// Used.
+    pub used: u64,
+    /// What may be used in all, by those that have a limit.
+    pub allowed: u64,
+}
+
+impl Budgets {
+    /// The names of the meters: tokens, millionths of a dollar, calls, turns.
+    pub const METERS: [&'static str; 4] = ["tokens", "money", "calls", "steps"];
+
+    fn add(&mut self, run: &RunRow) {
+        let (reserved, used, allowed) = (&run.reserved, &run.used, &run.allowance);
+        let each = [
+            (reserved.tokens.0, used.tokens.0, allowed.tokens.map(|most| most.0)),
+            (reserved.money.0, used.money.0, allowed.money.map(|most| most.0)),
+            (reserved.calls, used.calls, allowed.calls),
+            (reserved.steps, used.steps, allowed.steps),
+        ];
+        self.trees += 1;
+        for (meter, (reserved, used, allowed)) in self.meters.iter_mut().zip(each) {
+            meter.reserved = meter.reserved.saturating_add(reserved);
+            meter.used = meter.used.saturating_add(used);
+            meter.allowed = meter.allowed.saturating_add(allowed.unwrap_or(0));
+        }
+    }
+}
+
+/// Budgets of all live trees, by root tenant; the tenants with the most trees first.
+fn budgets(reader: &Reader) -> Result<Vec<(Arc<str>, Budgets)>, Error> {
+    let mut sums: BTreeMap<Arc<str>, Budgets> = BTreeMap::new();
+    for shard in reader.shards()? {
+        let mut after = RunKey::default();
+        loop {
+            let page = reader.roots_alive(shard.shard, after, limits::JOURNAL_PAGE_ROWS)?;
+            for run in &page {
+                let root = run.agent.tenant.prefixes().next().unwrap_or_default();
+                match sums.get_mut(root) {
+                    Some(sum) => sum.add(run),
+                    None => sums.entry(root.into()).or_default().add(run),
+                }
+            }
+            match page.last() {
+                Some(last) if page.len() == limits::JOURNAL_PAGE_ROWS => after = last.key,
+                _ => break,
+            }
+        }
+    }
+    let mut sums: Vec<(Arc<str>, Budgets)> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.trees));
+    sums.truncate(limits::TENANT_LABELS_MAX);
+    Ok(sums)
 }
 
 impl Census {
@@ -68,11 +139,13 @@ impl Census {
     /// # Errors
     /// If the disk fails.
     pub fn take(reader: &Reader) -> Result<Self, Error> {
-        let wanted = |need| Ok::<_, Error>(reader.wanted(need, None, limits::ROWS_MAX)?.len());
+        let all = Whose::default();
+        let wanted = |need| Ok::<_, Error>(reader.wanted(need, all, 0, limits::ROWS_MAX)?.wanted.len());
         let mut census = Self {
             doubts: wanted(Need::Doubt)?,
             approvals: wanted(Need::Approval)?,
             questions: wanted(Need::Promise)?,
+            budgets: budgets(reader)?,
             ..Self::default()
         };
         for (_, standing, count) in reader.standings(None)? {

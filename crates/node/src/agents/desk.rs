@@ -3,7 +3,7 @@
 //! to be done by the workers.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,25 +12,42 @@ use seawall_kernel::agents::input::Ticket;
 use seawall_kernel::agents::{Agents, Batch, Effect, Input, Need, Tally, View};
 use seawall_model::durable::{AgentRow, AgentState, RunRow, RunState};
 use seawall_model::effect::EffectId;
+use seawall_model::journal::Commit;
 use seawall_model::{Address, At, RunKey, Tenant};
 use seawall_store::journal::Reader;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
+use crate::alarm::Alarm;
 use crate::clock;
 use crate::process;
 
-/// A unit of work for a worker thread: each reads the journal first.
+/// A unit of work for the threads that take turns: each may wait for the disk. There are as
+/// many at most as turns and effects have places.
 #[derive(Debug)]
 pub enum Job {
-    /// Take a turn, which was tried so often in vain.
-    Turn(Box<Grant>, u32),
+    /// Take a turn.
+    Turn(Box<Grant>),
     /// Perform an effect.
     Perform(Box<Perform>),
-    /// Read something for somebody.
-    Read(Look),
+    /// Put an answer of an effect where it is kept, and tell whoever waits for it.
+    Stow(Stow),
 }
 
-/// Reads from the journal and tells whoever asked.
+/// Agents that are counted while the desk is held: about a millisecond.
+const TALLY_PAGE: usize = 1_000;
+
+/// Writes a large answer and says so.
+pub struct Stow(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Stow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stow").finish_non_exhaustive()
+    }
+}
+
+/// Reads from the journal and tells whoever asked: for threads of their own, since a long
+/// list must not hold up turns. There are at most
+/// [`seawall_model::limits::JOURNAL_QUESTIONS_MAX`].
 pub struct Look(pub Box<dyn FnOnce(&Reader) + Send>);
 
 impl std::fmt::Debug for Look {
@@ -48,6 +65,9 @@ pub struct Pile {
     pub loads: Vec<Address>,
     /// Likewise.
     pub values: Vec<(Tenant, Arc<str>)>,
+    /// Whose time comes is to be found: from when and after which row, before when, and
+    /// how many.
+    pub due: Option<((At, u64), At, usize)>,
     /// Nothing more will come.
     pub over: bool,
 }
@@ -57,11 +77,9 @@ pub struct Desk {
     inner: Mutex<Inner>,
     /// Rings for the scribe.
     written: Condvar,
-    jobs: Mutex<Jobs>,
-    work: Condvar,
-    /// When the timer task means to wake; 0 while it must look again.
-    alarm: AtomicU64,
-    ring: Notify,
+    jobs: Line<Job>,
+    looks: Line<Look>,
+    alarm: Alarm,
     /// A worker found the disk full since the scribe last looked.
     full: AtomicBool,
     notices: Box<dyn Fn(&Notice) + Send + Sync>,
@@ -76,14 +94,65 @@ struct Inner {
     next_flight: u64,
     loads: Vec<Address>,
     values: Vec<(Tenant, Arc<str>)>,
+    due: Option<((At, u64), At, usize)>,
     effects: Vec<Effect>,
     closed: bool,
 }
 
-#[derive(Default)]
-struct Jobs {
-    queue: VecDeque<Job>,
+impl Inner {
+    /// Is there something to be written or read?
+    fn has_news(&self) -> bool {
+        let reads = !self.loads.is_empty() || !self.values.is_empty() || self.due.is_some();
+        reads || self.agents.has_batch()
+    }
+}
+
+/// What waits for a thread.
+struct Line<J> {
+    jobs: Mutex<Jobs<J>>,
+    work: Condvar,
+}
+
+struct Jobs<J> {
+    queue: VecDeque<J>,
     closed: bool,
+}
+
+impl<J> Line<J> {
+    fn new() -> Self {
+        Self { jobs: Mutex::new(Jobs { queue: VecDeque::new(), closed: false }), work: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Jobs<J>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that is dropped here tells whoever waits for it.
+    fn put(&self, job: J) {
+        let mut jobs = self.lock();
+        if !jobs.closed {
+            jobs.queue.push_back(job);
+            self.work.notify_one();
+        }
+    }
+
+    /// The next; `None` when its thread may go home.
+    fn next(&self) -> Option<J> {
+        let waiting = |jobs: &mut Jobs<J>| jobs.queue.is_empty() && !jobs.closed;
+        let jobs = self.work.wait_while(self.lock(), waiting);
+        let mut jobs = jobs.unwrap_or_else(PoisonError::into_inner);
+        if jobs.closed { None } else { jobs.queue.pop_front() }
+    }
+
+    fn close(&self) {
+        let mut jobs = self.lock();
+        jobs.closed = true;
+        // Whoever waits for what will not be done any more is told so.
+        let left = std::mem::take(&mut jobs.queue);
+        drop(jobs);
+        drop(left);
+        self.work.notify_all();
+    }
 }
 
 /// An effect that is under way.
@@ -126,16 +195,16 @@ impl Desk {
             next_flight: 1,
             loads: Vec::new(),
             values: Vec::new(),
+            due: None,
             effects: Vec::new(),
             closed: false,
         };
         Arc::new(Self {
             inner: Mutex::new(inner),
             written: Condvar::new(),
-            jobs: Mutex::default(),
-            work: Condvar::new(),
-            alarm: AtomicU64::new(0),
-            ring: Notify::new(),
+            jobs: Line::new(),
+            looks: Line::new(),
+            alarm: Alarm::default(),
             full: AtomicBool::new(false),
             notices,
         })
@@ -209,16 +278,25 @@ impl Desk {
         self.lock().agents.run_row(run).cloned()
     }
 
-    /// Figures for metrics, and what the reconciler says.
+    /// Figures for metrics.
     #[must_use]
     pub fn view(&self) -> View {
-        self.lock().agents.view()
+        let tally = self.tally(None);
+        self.lock().agents.figures().with(&tally)
     }
 
-    /// How the agents of a tenant and all below it stand, those in memory.
+    /// How the agents of a tenant and all below it stand, those in memory. Counted a piece at
+    /// a time, so that nobody waits long for the desk.
     #[must_use]
     pub fn tally(&self, tenant: Option<&str>) -> Tally {
-        self.lock().agents.tally(tenant)
+        let mut tally = Tally::default();
+        let mut from = None;
+        loop {
+            from = self.lock().agents.tally(tenant, from.as_ref(), TALLY_PAGE, &mut tally);
+            if from.is_none() {
+                return tally;
+            }
+        }
     }
 
     /// The reconciler: does anything run, wait or reserve without a reason?
@@ -285,21 +363,21 @@ impl Desk {
         let mut jobs = Vec::new();
         for effect in effects.drain(..) {
             match effect {
-                Effect::Turn(grant) => jobs.push(Job::Turn(grant, 0)),
+                Effect::Turn(grant) => jobs.push(Job::Turn(grant)),
                 Effect::Perform(perform) => jobs.push(Job::Perform(perform)),
                 Effect::Abort(effect) => {
                     inner.flights.remove(&effect);
                     // What no worker has reached yet is not begun at all.
                     let is_it = |job: &Job| matches!(job, Job::Perform(perform) if perform.effect == effect);
                     jobs.retain(|job| !is_it(job));
-                    let mut queue = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-                    queue.queue.retain(|job| !is_it(job));
+                    self.jobs.lock().queue.retain(|job| !is_it(job));
                 }
                 Effect::Reply(ticket, reply) => {
                     // Whoever has stopped waiting does not hear it.
                     let _ = inner.waiting.remove(&ticket).map(|waiter| waiter.send(reply));
                 }
                 Effect::Load(address) => inner.loads.push(address),
+                Effect::LoadDue { from, before, max } => inner.due = Some((from, before, max)),
                 Effect::LoadValue(tenant, key) => inner.values.push((tenant, key)),
                 Effect::Over { run, state } => {
                     for waiter in inner.over.remove(&run).into_iter().flatten() {
@@ -311,40 +389,31 @@ impl Desk {
         }
         inner.effects = effects;
         if !jobs.is_empty() {
-            let mut queue = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.queue.extend(jobs);
-            self.work.notify_all();
+            self.jobs.lock().queue.extend(jobs);
+            self.jobs.work.notify_all();
         }
     }
 
     /// Wakes whoever has something to do now.
     fn after(&self, inner: &Inner) {
-        if inner.agents.has_batch() || !inner.loads.is_empty() || !inner.values.is_empty() {
+        if inner.has_news() {
             self.written.notify_one();
         }
-        let wake = inner.agents.wake_at().unwrap_or(At::MAX);
-        if wake.0 < self.alarm.load(Ordering::Relaxed) {
-            self.alarm.store(0, Ordering::Relaxed);
-            self.ring.notify_one();
-        }
+        self.alarm.hasten(inner.agents.wake_at().unwrap_or(At::MAX));
     }
 
     /// Wakes the agents whenever they asked to be. Runs for ever.
     pub async fn run_timer(self: Arc<Self>) {
-        loop {
-            let wake = {
-                let inner = self.lock();
-                let wake = inner.agents.wake_at().unwrap_or(At::MAX);
-                self.alarm.store(wake.0, Ordering::Relaxed);
-                wake
-            };
+        let look = || {
+            let inner = self.lock();
+            self.alarm.set(inner.agents.wake_at().unwrap_or(At::MAX));
+        };
+        // By the wall's clock, which may be set anew: looked at again once in an hour.
+        let pause = |wake: At| {
             let now = clock::wall(clock::now());
-            let pause = Duration::from_micros(wake.0.saturating_sub(now.0).min(3_600_000_000));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => self.tell(Input::Tick),
-                () = self.ring.notified() => {}
-            }
-        }
+            Duration::from_micros(wake.0.saturating_sub(now.0).min(3_600_000_000))
+        };
+        self.alarm.keep(look, pause, || self.tell(Input::Tick)).await;
     }
 
     /// What the scribe is to write and read next; waits until there is something, or for
@@ -352,9 +421,7 @@ impl Desk {
     #[must_use]
     pub fn pile(&self, patience: Duration) -> Pile {
         let mut inner = self.lock();
-        let empty = |inner: &mut Inner| {
-            !inner.closed && !inner.agents.has_batch() && inner.loads.is_empty() && inner.values.is_empty()
-        };
+        let empty = |inner: &mut Inner| !inner.closed && !inner.has_news();
         if empty(&mut inner) {
             let waited = self.written.wait_timeout_while(inner, patience, empty);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -363,37 +430,42 @@ impl Desk {
             batch: inner.agents.batch(),
             loads: std::mem::take(&mut inner.loads),
             values: std::mem::take(&mut inner.values),
+            due: inner.due.take(),
             over: inner.closed,
         }
     }
 
-    /// Leaves a job for the workers.
-    pub fn put(&self, job: Job) {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        // A job that is dropped tells whoever waits for it.
-        if !jobs.closed {
-            // People wait for it; turns do not.
-            jobs.queue.push_front(job);
-            self.work.notify_one();
-        }
+    /// Tells the agents what was made of a turn. Did its run take it, as its turn of that
+    /// number? If not, what the turn made of the state is worth nothing.
+    pub fn commit(&self, grant: Grant, commit: Commit) -> bool {
+        let Grant { address, token, number, run, .. } = grant;
+        let mut inner = self.lock();
+        let input = Input::Commit { address, token, commit: Box::new(commit) };
+        self.step(&mut inner, |agents, now, effects| agents.step(now, input, effects));
+        self.after(&inner);
+        inner.agents.run_row(run.key).is_some_and(|row| row.turns == number)
     }
 
-    /// Leaves a job again that could not be done yet, after the others.
-    pub fn put_back(&self, job: Job) {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if !jobs.closed {
-            jobs.queue.push_back(job);
-            self.work.notify_one();
-        }
+    /// Leaves a job for the workers, after the others.
+    pub fn put(&self, job: Job) {
+        self.jobs.put(job);
+    }
+
+    /// Leaves a question for the threads that read.
+    pub fn question(&self, look: Look) {
+        self.looks.put(look);
     }
 
     /// The next job for a worker; `None` when it may go home.
     #[must_use]
     pub fn job(&self) -> Option<Job> {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = |jobs: &mut Jobs| jobs.queue.is_empty() && !jobs.closed;
-        let mut jobs = self.work.wait_while(jobs, waiting).unwrap_or_else(PoisonError::into_inner);
-        if jobs.closed { None } else { jobs.queue.pop_front() }
+        self.jobs.next()
+    }
+
+    /// The next question for a thread that reads; `None` when it may go home.
+    #[must_use]
+    pub fn look_up(&self) -> Option<Look> {
+        self.looks.next()
     }
 
     /// No new turns or runs from now on; what is under way is recorded.
@@ -404,9 +476,7 @@ impl Desk {
     /// Is nothing being performed, nor about to be?
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let to_do = jobs.queue.iter().any(|job| matches!(job, Job::Perform(_)));
-        drop(jobs);
+        let to_do = self.jobs.lock().queue.iter().any(|job| matches!(job, Job::Perform(_)));
         !to_do && self.lock().flights.is_empty()
     }
 
@@ -414,8 +484,8 @@ impl Desk {
     pub fn close(&self) {
         self.lock().closed = true;
         self.written.notify_all();
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.work.notify_all();
+        self.jobs.close();
+        self.looks.close();
     }
 
     /// Counts by state, from rows in memory.
@@ -442,18 +512,21 @@ mod tests {
         let run = RunKey::new(0, 1);
         let tenant = Tenant::parse("t").expect("a tenant");
         let agent = Agent::parse("a/1").expect("an agent");
-        let tool = Work::Tool { tool: "pay".into(), args: Payload::empty(), undo: None };
+        let tool = Work::Tool { tool: "pay".into(), args: Payload::empty(), undo: None, query: None };
         Effect::Perform(Box::new(Perform {
             effect: EffectId { run, number },
             address: Address { tenant, agent },
             root: run,
+            caller: None,
             version: "v".into(),
+            turns: 1,
             work: tool,
             class: EffectClass::Irreversible,
             redact: Vec::new(),
             reserved: Spend::default(),
             attempt: 1,
             undo: false,
+            query: false,
             until: At::MAX,
         }))
     }
@@ -473,6 +546,28 @@ mod tests {
         assert!(desk.is_quiet());
         // The kernel does not know it (any more).
         assert!(desk.fly(left.effect).is_none());
+    }
+
+    #[test]
+    fn a_turn_does_not_wait_for_a_question() {
+        let desk = desk();
+        desk.question(Look(Box::new(|_| ())));
+        desk.put(Job::Stow(Stow(Box::new(|| ()))));
+        assert!(matches!(desk.job(), Some(Job::Stow(_))), "whatever is asked");
+        assert!(desk.look_up().is_some());
+    }
+
+    #[test]
+    fn what_is_asked_too_late_is_dropped_and_so_answered() {
+        let desk = desk();
+        let (before, mut asked_before) = oneshot::channel::<()>();
+        desk.question(Look(Box::new(move |_| drop(before))));
+        desk.close();
+        let (after, mut asked_after) = oneshot::channel::<()>();
+        desk.question(Look(Box::new(move |_| drop(after))));
+        let closed = Err(oneshot::error::TryRecvError::Closed);
+        assert_eq!((asked_before.try_recv(), asked_after.try_recv()), (closed.clone(), closed));
+        assert!(desk.job().is_none() && desk.look_up().is_none());
     }
 
     #[test]

@@ -32,9 +32,10 @@ use seawall_model::{At, Code, Fault, Payload, Tokens};
 
 use super::define::Definition;
 
-pub use builtin::{NAMES as BUILTINS, rules_of};
+pub use act::facts_of_edit;
+pub use builtin::{NAMES as BUILTINS, rules_of, tool_of};
 pub use kit::{Catalogue, Kit};
-pub use log::{FORK, FORK_RETOLD, conversation};
+pub use log::{FORK, FORK_RETOLD, conversation, may_set};
 
 pub use crate::tools::ToolCard as Tool;
 

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use seawall_kernel::agents::gate::Pattern;
 use seawall_kernel::agents::rules::Kind;
 
+use crate::config::Problem;
+
 use super::define::{self, Definition, Reading};
 use super::handler::{Catalogue, Kit, Tool};
 
@@ -64,6 +66,18 @@ impl Undo {
     }
 }
 
+/// What is wrong with a file that cannot be read.
+fn unreadable(why: &std::io::Error) -> Problem {
+    let hint = match why.kind() {
+        std::io::ErrorKind::PermissionDenied => "let the user that Seawall runs as read it",
+        std::io::ErrorKind::InvalidData => "a definition is text in UTF-8",
+        std::io::ErrorKind::NotFound => "it is a link to a file that is not there",
+        _ => "",
+    };
+    let what = format!("the file cannot be read: {why}");
+    Problem { line: None, key: String::new(), what, hint: hint.to_owned() }
+}
+
 /// Writes a file whole at once, so that whoever looks meanwhile sees it as it was or as it
 /// is to be; on the disk when this returns, with its name.
 ///
@@ -93,7 +107,8 @@ impl Library {
         Self { archive, shelf: Mutex::default() }
     }
 
-    /// Reads every definition in a folder; a folder that is not there holds none.
+    /// Reads every definition in a folder; a folder that is not there holds none. A file that
+    /// cannot be read is a problem like any other, and hides none of the others'.
     ///
     /// # Errors
     /// In words: the folder cannot be read.
@@ -105,17 +120,33 @@ impl Library {
             Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(Default::default()),
             Err(why) => return Err(failed(why)),
         };
-        let mut files = Vec::new();
+        let (mut files, mut unread) = (Vec::new(), Vec::new());
         for entry in entries {
             let path = entry.map_err(failed)?.path();
             if path.extension().is_none_or(|extension| extension != "toml") {
                 continue;
             }
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.push((name, std::fs::read_to_string(&path).map_err(failed)?));
+            match std::fs::read_to_string(&path) {
+                Ok(text) => files.push((name, text)),
+                // Removed since the folder was listed.
+                Err(why) if why.kind() == std::io::ErrorKind::NotFound && !path.is_symlink() => {}
+                Err(why) => unread.push((name, unreadable(&why))),
+            }
         }
         files.sort();
-        Ok((define::read_all(&files), files))
+        let mut reading = define::read_all(&files);
+        reading.problems.extend(unread);
+        reading.problems.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok((reading, files))
+    }
+
+    /// Is the folder gone from which the definitions in force were read? Whoever means to
+    /// remove them all removes the files: a folder vanishes with a disk that is not mounted.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "on reload, on a thread that may wait")]
+    pub fn has_lost(&self, folder: &Path) -> bool {
+        !self.lock().newest.is_empty() && matches!(folder.try_exists(), Ok(false))
     }
 
     /// Puts definitions into force in place of those before, and keeps their texts.
@@ -166,14 +197,14 @@ impl Library {
         }
     }
 
-    /// May tools of this kit that are not there still come, from a server that is reached
-    /// for the first time?
+    /// The server, reached for the first time just now, from which tools of this kit that
+    /// are not there may still come.
     #[must_use]
-    pub fn is_coming(&self, kit: &Kit) -> bool {
+    pub fn coming(&self, kit: &Kit) -> Option<Arc<str>> {
         let shelf = self.lock();
         let server = |pattern: &Arc<str>| pattern.split_once('.').map(|(server, _)| Pattern::new(server));
-        let coming = |server: Pattern| shelf.coming.iter().any(|name| server.fits(name));
-        kit.unmet().iter().filter_map(server).any(coming)
+        let coming = |server: Pattern| shelf.coming.iter().find(|name| server.fits(name));
+        kit.unmet().iter().filter_map(server).find_map(coming).cloned()
     }
 
     /// Every definition in force.
@@ -318,15 +349,50 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test")]
+    fn a_file_that_cannot_be_read_hides_no_other() {
+        let home = folder("unread");
+        let agents = home.0.join("agents");
+        std::fs::create_dir_all(agents.join("folder.toml")).expect("made");
+        let write = |name: &str, text: &[u8]| std::fs::write(agents.join(name), text).expect("written");
+        write("good.toml", b"instructions = \"x\"\nmodel = \"m\"\n");
+        write("bad.toml", b"instructions = 1\n");
+        write("latin.toml", b"instructions = \"\xe9\"\n");
+        std::os::unix::fs::symlink("nowhere", agents.join("link.toml")).expect("linked");
+        let (reading, files) = Library::read(&agents).expect("the folder can be read");
+        assert_eq!(reading.definitions.keys().map(|kind| &**kind).collect::<Vec<_>>(), ["good"]);
+        let mut wrong: Vec<&str> = reading.problems.iter().map(|(file, _)| &**file).collect();
+        wrong.dedup();
+        assert_eq!(wrong, ["bad.toml", "folder.toml", "latin.toml", "link.toml"]);
+        let told: Vec<String> = reading.problems.iter().map(|(_, problem)| problem.to_string()).collect();
+        assert!(told.iter().any(|told| told.contains("UTF-8")), "{told:?}");
+        assert!(told.iter().any(|told| told.contains("not there")), "{told:?}");
+        assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test")]
+    fn a_folder_that_vanished_is_told_from_one_that_was_emptied() {
+        let home = folder("vanished");
+        let agents = home.0.join("agents");
+        let library = Library::new(home.0.join("archive"));
+        assert!(!library.has_lost(&agents), "there never was one");
+        shelve(&library, "instructions = \"x\"\nmodel = \"m\"\n");
+        assert!(library.has_lost(&agents));
+        std::fs::create_dir_all(&agents).expect("made");
+        assert!(!library.has_lost(&agents));
+    }
+
+    #[test]
     fn an_agent_waits_for_the_tools_of_a_server_that_is_coming() {
         let folder = folder("coming");
         let library = Library::new(folder.0.clone());
         let one = shelve(&library, "instructions = \"x\"\nmodel = \"m\"\ntools = [\"github.*\"]\n");
         let coming = |servers: &[&str]| {
             library.stock(Vec::new(), servers.iter().map(|name| Arc::from(*name)).collect());
-            library.is_coming(&library.kit(&one))
+            library.coming(&library.kit(&one))
         };
-        assert!(coming(&["slow", "github"]));
-        assert!(!coming(&["slow"]) && !coming(&[]));
+        assert_eq!(coming(&["slow", "github"]).as_deref(), Some("github"));
+        assert!(coming(&["slow"]).is_none() && coming(&[]).is_none());
     }
 }

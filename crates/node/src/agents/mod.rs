@@ -11,6 +11,7 @@ pub mod library;
 pub mod census;
 pub mod desk;
 pub mod scribe;
+pub mod states;
 pub mod worker;
 pub mod perform;
 pub mod stream;
@@ -23,26 +24,37 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use seawall_kernel::agents::effect::Notice;
 use seawall_kernel::agents::{Agents, Input, Rules, Shard, shard_of};
-use seawall_model::{RunKey, limits};
+use seawall_model::{Millis, limits};
 use seawall_store::Error;
-use seawall_store::journal::{Blobs, Journal, Reader};
+use seawall_store::journal::{Blobs, Durability, Journal, Reader};
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::app::App;
 use crate::clock;
 use crate::config::Config;
+use crate::config::agents::AgentsConfig;
 use crate::process;
 use crate::tasks::{Kind, Tasks};
 
 use census::{Census, Told};
-use desk::{Desk, Job, Look};
+use desk::{Desk, Look};
 use handler::Tool;
 use library::Library;
 use scribe::{Events, Kept, Scribe};
+use states::States;
 use worker::Worker;
 
 /// Agents that the journal gives at once when it is opened.
 const PAGE: usize = 1_000;
+
+/// Threads that answer questions to the journal, beside those that take turns: one that
+/// counts or exports does not hold up a glance at one run.
+const READERS: usize = 2;
+
+/// A state that no turn has used for so long is let go of at the latest; after
+/// `agents.suspend_after` if that is shorter. What a model that thinks for longer costs is
+/// one read.
+const STATE_UNUSED: Millis = Millis(10_000);
 
 /// Everything that runs agents.
 #[derive(Debug)]
@@ -55,6 +67,8 @@ pub struct Runtime {
     pub events: Events,
     /// What runs say while they work, to whoever listens.
     pub talks: Arc<stream::Talks>,
+    /// States of runs that were at work lately.
+    pub states: Arc<States>,
     /// Where large payloads lie.
     pub blobs: Blobs,
     /// Is the journal being exported? One at a time: it occupies a worker.
@@ -63,6 +77,9 @@ pub struct Runtime {
     pub told: Arc<Told>,
     /// How many agents there are, suspended ones included, as of lately.
     pub census: Mutex<Census>,
+    /// When a record counts as durable: as the journal was opened, whatever a reload says.
+    pub durability: Durability,
+    kept: Arc<Mutex<Kept>>,
     questions: Arc<Semaphore>,
     edits: Mutex<()>,
     data: PathBuf,
@@ -74,7 +91,7 @@ pub struct Runtime {
 pub struct Found {
     /// Types of agents.
     pub kinds: usize,
-    /// Agents with work.
+    /// Agents that were brought into memory: those with work, and their kin.
     pub agents: usize,
     /// Runs that are not over.
     pub runs: usize,
@@ -95,19 +112,16 @@ impl Runtime {
         let mut shards: Vec<Shard> = rows.into_iter().map(|row| Shard { row, ..Shard::default() }).collect();
         share(&mut shards, journal.reader()).map_err(in_words)?;
         let live = live(journal.reader(), shards.len()).map_err(in_words)?;
-        let keys: BTreeSet<RunKey> = live
-            .iter()
-            .flat_map(|(_, runs)| runs)
-            .filter(|run| !run.state.over())
-            .map(|run| run.key)
-            .collect();
+        let runs_alive = journal.reader().runs_alive().map_err(in_words)?;
         // Nobody takes a turn or asks a model before the tools are known ([`keep_house`]).
         let closed = Rules { turns_max: 0, models_max: 0, ..rules(whole, &library) };
-        let agents = Agents::open(clock::wall(clock::now()), closed, shards, keys.len());
+        let lasting = journal.reader().lasting().map_err(in_words)?;
+        let mut agents = Agents::open(clock::wall(clock::now()), closed, shards, runs_alive);
+        agents.know(lasting);
         let found = Found {
             kinds: library.newest().len(),
             agents: live.iter().map(|(agents, _)| agents.len()).sum(),
-            runs: keys.len(),
+            runs: runs_alive,
         };
         let told = Arc::new(Told::default());
         let counts = told.clone();
@@ -120,8 +134,8 @@ impl Runtime {
         );
         let (events, _) = broadcast::channel(limits::EVENTS_LAG_MAX);
         let blobs = journal.blobs().clone();
-        let kept = Kept { bytes_max: config.disk_bytes_max, span: config.retention };
-        let scribe = Scribe::new(journal, desk.clone(), events.clone(), kept);
+        let kept = Arc::new(Mutex::new(kept(config)));
+        let scribe = Scribe::new(journal, data.to_owned(), desk.clone(), events.clone(), kept.clone());
         let thread = tasks.thread(Kind::Scribe, move || process::vital_work("scribe", || scribe.work()));
         let thread = thread.map_err(|why| format!("cannot start the journal's thread: {why}"))?;
         for (agents, runs) in live {
@@ -133,10 +147,13 @@ impl Runtime {
             library,
             events,
             talks: Arc::default(),
+            states: Arc::new(States::new(limits::STATES_BYTES_MAX)),
             blobs,
             exporting: AtomicBool::new(false),
             told,
             census: Mutex::default(),
+            durability: config.durability,
+            kept,
             questions: Arc::new(Semaphore::new(limits::JOURNAL_QUESTIONS_MAX)),
             edits: Mutex::default(),
             data: data.to_owned(),
@@ -157,6 +174,7 @@ impl Runtime {
                 reader: Reader::open(&self.data).map_err(in_words)?,
                 blobs: self.blobs.clone(),
                 library: self.library.clone(),
+                states: self.states.clone(),
                 app: app.clone(),
             };
             let runtime = tokio::runtime::Handle::current();
@@ -166,6 +184,16 @@ impl Runtime {
                 process::vital_work("worker", || worker.work());
             };
             app.tasks.thread(Kind::Worker, work).map_err(|why| format!("cannot start a worker: {why}"))?;
+        }
+        for _ in 0..READERS {
+            let (desk, reader) = (self.desk.clone(), Reader::open(&self.data).map_err(in_words)?);
+            let read = move || {
+                while let Some(look) = desk.look_up() {
+                    (look.0)(&reader);
+                }
+            };
+            let work = move || process::vital_work("reader", read);
+            app.tasks.thread(Kind::Worker, work).map_err(|why| format!("cannot start a reader: {why}"))?;
         }
         app.tasks.spawn(Kind::Timer, process::vital("agents' timer", self.desk.clone().run_timer()));
         app.tasks.spawn(Kind::Operator, keep_house(app.clone(), self.library.clone()));
@@ -183,8 +211,10 @@ impl Runtime {
         Ok(())
     }
 
-    /// Tells the kernel of the definitions and rules in force.
+    /// Tells the kernel of the definitions and rules in force, and the scribe of how much
+    /// of the past is kept.
     pub fn configure(&self, config: &Config) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept(&config.agents);
         self.desk.tell(Input::Configure(Box::new(rules(config, &self.library))));
     }
 
@@ -202,7 +232,8 @@ impl Runtime {
         })
     }
 
-    /// Reads from the journal on a worker's thread, where waiting for the disk is no harm.
+    /// Reads from the journal on a thread that does nothing else, where waiting for the disk
+    /// is no harm.
     ///
     /// # Errors
     /// [`Error::Busy`] if as many questions wait as may; else what the journal says.
@@ -219,8 +250,25 @@ impl Runtime {
             }
             drop(permit);
         }));
-        self.desk.put(Job::Read(look));
+        self.desk.question(look);
         receiver.await.unwrap_or_else(|_| Err(Error::Busy))
+    }
+
+    /// How agents stand as a whole, for the operations API: promises and figures, no names.
+    #[must_use]
+    pub fn state(&self) -> serde_json::Value {
+        let (view, kept) = (self.desk.view(), *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        serde_json::json!({
+            "durability": durability_word(self.durability),
+            "runs_live": view.runs_live,
+            "undurable": view.undurable,
+            "letters": view.letters,
+            "halts": self.desk.halts().len(),
+            "states": view.states,
+            "waits": view.needs,
+            "disk_bytes_max": kept.bytes_max,
+            "retention_ms": kept.span.0,
+        })
     }
 
     /// The scribe has written everything and gone home.
@@ -230,7 +278,27 @@ impl Runtime {
     }
 }
 
+/// A word for when a record counts as durable, as the config has it.
+#[must_use]
+pub const fn durability_word(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Relaxed => "relaxed",
+    }
+}
+
+/// How much of the past is kept.
+fn kept(config: &AgentsConfig) -> Kept {
+    Kept { bytes_max: config.disk_bytes_max, span: config.retention }
+}
+
 fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
+    if library.has_lost(folder) {
+        return Err(format!(
+            "{}: the folder is not there any more; make it again, with the definitions that are still wanted",
+            folder.display()
+        ));
+    }
     let (reading, files) = Library::read(folder)?;
     for (file, warning) in &reading.warnings {
         tracing::warn!("{file}: {warning}");
@@ -246,6 +314,11 @@ fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
 fn rules(config: &Config, library: &Library) -> Rules {
     let roots = config.tenants.iter().filter(|tenant| !tenant.rule.prefix.contains('/'));
     let weights = roots.map(|tenant| (tenant.rule.prefix.clone(), tenant.rule.weight)).collect();
+    // A call that the server would let wait waits here, where its turn and its cause are known.
+    let places = |server: &crate::config::tool::ServerConfig| {
+        (server.name.clone(), server.calls_max.min(config.agents.tool_calls_max))
+    };
+    let tools = config.tools.servers.iter().map(places).collect();
     let config = &config.agents;
     Rules {
         weights,
@@ -254,8 +327,15 @@ fn rules(config: &Config, library: &Library) -> Rules {
         turns_max: config.turns_max,
         models_max: config.models_max,
         tool_max: config.tool_calls_max,
+        tools,
         runs_max: config.runs_max,
+        agents_max: config.agents_max,
+        tenant_agents_max: config.tenant_agents_max,
         suspend_after: config.suspend_after,
+        tries_max: config.tries_max,
+        pause: config.pause,
+        pause_max: config.pause_max.max(config.pause),
+        patience: config.patience,
         seed: u64::from(std::process::id()),
         ..Rules::default()
     }
@@ -287,13 +367,14 @@ type Rows = (Vec<seawall_model::durable::AgentRow>, Vec<seawall_model::durable::
 
 /// Agents that have work and their runs, shard by shard: a tree is never split.
 fn live(reader: &Reader, shards: usize) -> Result<Vec<Rows>, Error> {
+    let now = clock::wall(clock::now());
     let mut all = Vec::with_capacity(shards);
     for shard in 0..u8::try_from(shards).unwrap_or(u8::MAX) {
         let mut rows = Rows::default();
         let mut known = BTreeSet::new();
         let mut after = Some(0);
         while let Some(from) = after {
-            let page = reader.live(shard, from, PAGE)?;
+            let page = reader.live(shard, from, PAGE, now)?;
             rows.0.extend(page.agents);
             rows.1.extend(page.runs.into_iter().filter(|run| known.insert(run.key)));
             after = page.next;
@@ -328,16 +409,14 @@ fn tell_operators(notice: &Notice) {
 /// agents in memory.
 const RECONCILE_EVERY: u32 = 60;
 
-/// Turns and models wait so long for the tool servers to be reached for the first time.
-const TOOLS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
-
 /// Tool servers come and go: the kits of agents follow. Once a minute the books are checked:
 /// does anything run, wait or reserve without a reason?
 async fn keep_house(app: Arc<App>, library: Arc<Library>) {
     // To a model, a tool that is not there yet does not exist: whoever went on at once after
     // a restart would do without. Agents of a server that takes longer wait for it; others
     // do not.
-    if tokio::time::timeout(TOOLS_PATIENCE, app.tools.started()).await.is_err() {
+    let patience = std::time::Duration::from_millis(app.live.load().config.agents.tools_wait.0);
+    if tokio::time::timeout(patience, app.tools.started()).await.is_err() {
         tracing::warn!("a tool server cannot be reached yet: agents that use it wait");
     }
     stock(&app, &library);
@@ -349,6 +428,10 @@ async fn keep_house(app: Arc<App>, library: Arc<Library>) {
     loop {
         look.tick().await;
         rounds = rounds.wrapping_add(1);
+        if let Some(agents) = app.agents.as_ref() {
+            let unused = app.live.load().config.agents.suspend_after.min(STATE_UNUSED);
+            agents.states.let_go(clock::now(), unused);
+        }
         if let Some(agents) = app.agents.as_ref().filter(|_| rounds.is_multiple_of(RECONCILE_EVERY)) {
             agents.desk.forget_who_left();
             if let Err(what) = agents.desk.check() {
@@ -369,6 +452,7 @@ fn stock(app: &App, library: &Library) {
         schema: card.schema,
         class: card.class,
         undo: card.undo,
+        query: card.query,
     });
     library.stock(tools.collect(), coming);
 }

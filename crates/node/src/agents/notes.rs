@@ -15,10 +15,13 @@ pub const HITS: usize = 8;
 /// Bytes of a value shown in a search; the whole is a `store.get` away.
 pub const HIT_BYTES_MAX: usize = 2 << 10;
 
+/// Where notes of all namespaces lie.
+pub const ROOT: &str = "notes/";
+
 /// The start of the keys of a namespace's notes.
 #[must_use]
 pub fn prefix(namespace: &str) -> String {
-    format!("notes/{namespace}/")
+    format!("{ROOT}{namespace}/")
 }
 
 /// A note as it lies in the store.

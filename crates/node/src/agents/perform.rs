@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::Perform;
-use seawall_kernel::agents::input::Report;
+use seawall_kernel::agents::input::{Finding, Report};
 use seawall_model::code::{Blame, Retry};
 use seawall_model::effect::{Answer, EffectId, Spend, Work};
 use seawall_model::limits::PAYLOAD_BYTES_INLINE;
 use seawall_model::{At, Code, EffectClass, Fault, MicroUsd, Payload, Tokens, Usage};
 use seawall_store::Error;
-use seawall_store::journal::{Blobs, Reader};
+use seawall_store::journal::Blobs;
 use seawall_wire::talk;
 use tokio::sync::oneshot;
 
@@ -24,7 +24,7 @@ use crate::gateway::inside::{self, Inside};
 use crate::tasks::Kind;
 use crate::tools::{Call, Outcome};
 
-use super::desk::{Desk, Flight, Job, Look};
+use super::desk::{Desk, Flight, Job, Stow};
 use super::stream::{Speaker, Talk};
 
 /// Begins an effect whose request or arguments are `body`, unless it was stopped meanwhile.
@@ -33,7 +33,8 @@ pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, 
     let Some(Flight { number, mut dropped, .. }) = desk.fly(effect) else {
         // It is ready as before, if its run still wants it.
         let why = "stopped before it was sent".into();
-        let report = Report::NotDone { code: Code::RunStopped, why, retry_after: None, counts: false };
+        let used = Spend::default();
+        let report = Report::NotDone { code: Code::RunStopped, why, retry_after: None, counts: false, used };
         return desk.tell(Input::Report { effect, address, report });
     };
     let (inner, desk, blobs) = (app.clone(), desk.clone(), blobs.clone());
@@ -42,12 +43,13 @@ pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, 
         let doing = async {
             match &perform.work {
                 Work::Model { .. } => Some(model(&inner, &perform, body).await),
-                Work::Tool { tool, undo, .. } => {
-                    let tool = if perform.undo {
-                        undo.clone().unwrap_or_else(|| tool.clone())
-                    } else {
-                        tool.clone()
+                Work::Tool { tool, undo, query, .. } => {
+                    let other = match (perform.undo, perform.query) {
+                        (true, _) => undo,
+                        (_, true) => query,
+                        _ => &None,
                     };
+                    let tool = other.as_ref().unwrap_or(tool).clone();
                     Some(call(&inner, &perform, tool, &body).await)
                 }
                 _ => None,
@@ -68,9 +70,10 @@ pub fn begin(app: &Arc<App>, desk: &Arc<Desk>, blobs: &Blobs, perform: Perform, 
     });
 }
 
-/// What was done is done: a disk that has no room for the answer now is tried so often,
+/// What was done is done: a disk that does not take the answer is tried so often,
 const KEEP_TRIES: u32 = 30;
-/// with such a pause.
+/// with such a pause. One that is full is waited for: it has room again before anything else
+/// can be written.
 const KEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The report, its answer in the blob store if it is too large for a record. A worker puts
@@ -84,19 +87,23 @@ async fn kept(desk: &Arc<Desk>, blobs: &Blobs, work: &Work, report: Report) -> O
     loop {
         let (sender, receiver) = oneshot::channel();
         let (blobs, large) = (blobs.clone(), report.clone());
-        let stow = move |_: &Reader| drop(sender.send(stowed(&blobs, &large)));
-        desk.put(Job::Read(Look(Box::new(stow))));
+        let stow = move || drop(sender.send(stowed(&blobs, &large)));
+        desk.put(Job::Stow(Stow(Box::new(stow))));
         match receiver.await.ok()? {
             Ok(report) => return Some(report),
-            Err(why) if tries == KEEP_TRIES => return Some(unkept(work, &report, &why)),
+            Err(why) if tries >= KEEP_TRIES && !matches!(why, Error::Full) => {
+                return Some(unkept(work, &report, &why));
+            }
             Err(why) => {
-                tracing::warn!(%why, tries, "an answer cannot be kept; it is tried again");
+                if tries == 1 {
+                    tracing::warn!(%why, "an answer cannot be kept; it is tried again until it can");
+                }
                 if matches!(why, Error::Full) {
                     desk.note_full();
                 }
             }
         }
-        tries += 1;
+        tries = tries.saturating_add(1);
         // sleeps because nothing tells when a disk works again
         tokio::time::sleep(KEEP_PAUSE).await;
     }
@@ -148,19 +155,23 @@ fn deadline(until: At) -> At {
 async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
     let tenant = &perform.address.tenant;
     let run = run_id(tenant, &perform.effect.run.to_string());
-    let root = (perform.root != perform.effect.run).then(|| run_id(tenant, &perform.root.to_string()));
+    let root = run_id(tenant, &perform.root.to_string());
+    if let Some(caller) = &perform.caller {
+        // Told each time: what hangs where is not kept over a restart.
+        app.seat.tell(seawall_kernel::Input::Below { run: root, parent: run_id(tenant, caller) });
+    }
     let inside = Inside {
         tenant: tenant.clone(),
         agent: perform.address.agent.clone(),
         run,
-        root,
+        root: (root != run).then_some(root),
         body,
         deadline: None,
         speaker: speaker(app, perform),
     };
     let answer = match inside::chat(app, inside).await {
         Ok(answer) => answer,
-        Err(fault) => return refused(&fault),
+        Err(fault) => return refused(&fault, perform.reserved),
     };
     match talk::Answer::read(&answer) {
         Ok(read) => {
@@ -169,7 +180,7 @@ async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
         }
         // An answer that is none is the engine's fault like any other: a run that ended with
         // it would begin again from its task, and do all of it twice.
-        Err(_) => refused(&Fault::plain(Code::EngineGarbled)),
+        Err(_) => refused(&Fault::plain(Code::EngineGarbled), perform.reserved),
     }
 }
 
@@ -185,16 +196,27 @@ fn spent(app: &App, perform: &Perform, usage: Option<Usage>) -> Spend {
 
 /// What a refusal means for the effect: want of room is waited for, a fault of the engine is
 /// tried again, and what the request itself is at fault for is told to the agent.
-fn refused(fault: &Fault) -> Report {
+fn refused(fault: &Fault, reserved: Spend) -> Report {
     let row = fault.code.row();
+    // What an engine began and did not end well it may want to be paid for, and nobody says
+    // how much. Who refuses or answers with an error has not begun.
+    let begun = matches!(
+        fault.code,
+        Code::EngineTimeout
+            | Code::EngineGarbled
+            | Code::EngineCut
+            | Code::AnswerTooLarge
+            | Code::DeadlinePassed
+    );
+    let used = if begun { reserved } else { Spend::default() };
     let why: Arc<str> = fault.message.as_ref().into();
     // What a model answers is safe to ask for again: it only costs.
     let again = row.retry != Retry::Never && fault.code != Code::BudgetExhausted;
     if !again {
-        return Report::Done { answer: Answer::Failed { code: fault.code, why }, used: Spend::default() };
+        return Report::Done { answer: Answer::Failed { code: fault.code, why }, used };
     }
     let counts = row.blame == Blame::Engine || row.retry == Retry::Now;
-    Report::NotDone { code: fault.code, why, retry_after: fault.retry_after, counts }
+    Report::NotDone { code: fault.code, why, retry_after: fault.retry_after, counts, used }
 }
 
 /// Through whom the run talks while this effect is performed. What a model says to the loop
@@ -221,7 +243,29 @@ async fn call(app: &Arc<App>, perform: &Perform, tool: Arc<str>, args: &[u8]) ->
     let attempt = redone.then_some(perform.attempt);
     let key = key(&app.installation, perform.effect, attempt, perform.undo).into();
     let call = Call { tool, args: args.into(), key, deadline: deadline(perform.until) };
-    told(perform.class, app.tools.call(call).await)
+    let outcome = app.tools.call(call).await;
+    if perform.query { found(outcome) } else { told(perform.class, outcome) }
+}
+
+/// What the tool says that was asked whether an effect was done: a JSON object with `done`,
+/// and where that is true with its answer as `output`. Everything else is that it does not
+/// know.
+fn found(outcome: Outcome) -> Report {
+    let Outcome::Done { text, is_error: false } = outcome else { return Report::Found(Finding::Unknown) };
+    let said: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&text).ok();
+    let done = said.as_ref().and_then(|said| said.get("done")).and_then(serde_json::Value::as_bool);
+    Report::Found(match (done, said) {
+        (Some(true), Some(mut said)) => {
+            let output = match said.remove("output") {
+                Some(serde_json::Value::String(text)) => text,
+                Some(serde_json::Value::Null) | None => String::new(),
+                Some(other) => other.to_string(),
+            };
+            Finding::Done(Answer::Done(output.into()))
+        }
+        (Some(false), _) => Finding::NotDone,
+        _ => Finding::Unknown,
+    })
 }
 
 /// By this the other side knows the effect again; with the attempt where each is a deed of
@@ -243,10 +287,11 @@ fn told(class: EffectClass, outcome: Outcome) -> Report {
         }
         // Twice is as good as once: only whether and when it is worth another attempt matters.
         Outcome::Failed { sent: true, why, .. } if !class.repeats() => {
-            Report::Lost { code: Code::ToolFailed, why: why.into() }
+            Report::Lost { code: Code::ToolFailed, why: why.into(), used: Spend::default() }
         }
         Outcome::Failed { retry: true, retry_after, why, .. } => {
-            Report::NotDone { code: Code::ToolFailed, why: why.into(), retry_after, counts: true }
+            let used = Spend::default();
+            Report::NotDone { code: Code::ToolFailed, why: why.into(), retry_after, counts: true, used }
         }
         Outcome::Failed { why, .. } => {
             let answer = Answer::Failed { code: Code::ToolFailed, why: why.into() };
@@ -294,6 +339,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tool_says_of_another_is_understood_or_it_does_not_know() {
+        let said = |text: &str| match found(Outcome::Done { text: text.to_owned(), is_error: false }) {
+            Report::Found(finding) => finding,
+            other => panic!("{other:?}"),
+        };
+        let done = |text: &str| Finding::Done(Answer::Done(Payload::text(text)));
+        assert_eq!(said(r#"{"done": true, "output": "order 7"}"#), done("order 7"));
+        assert_eq!(said(r#"{"done": true, "output": {"id": 7}}"#), done(r#"{"id":7}"#));
+        assert_eq!(said(r#"{"done": true}"#), done(""));
+        assert_eq!(said(r#"{"done": false, "output": "order 7"}"#), Finding::NotDone);
+        for unclear in ["", "yes", "true", "[]", "{}", r#"{"done": "true"}"#, r#"{"done": null}"#] {
+            assert_eq!(said(unclear), Finding::Unknown, "{unclear}");
+        }
+        assert_eq!(found(failed(true, true)), Report::Found(Finding::Unknown));
+        let refused = Outcome::Done { text: r#"{"done": true}"#.to_owned(), is_error: true };
+        assert_eq!(found(refused), Report::Found(Finding::Unknown));
+    }
+
+    #[test]
     fn what_may_be_repeated_waits_as_long_as_the_tool_asks() {
         for class in [EffectClass::Read, EffectClass::Idempotent] {
             let again = told(class, failed(true, true));
@@ -304,6 +368,23 @@ mod tests {
         for class in [EffectClass::Compensable, EffectClass::Irreversible] {
             assert!(matches!(told(class, failed(true, true)), Report::Lost { .. }));
             assert!(matches!(told(class, failed(true, false)), Report::NotDone { .. }));
+        }
+    }
+
+    #[test]
+    fn an_engine_that_began_is_paid_and_one_that_refused_is_not() {
+        let reserved = Spend { tokens: Tokens(90), calls: 1, ..Spend::default() };
+        let paid = |code| match refused(&Fault::plain(code), reserved) {
+            Report::NotDone { used, .. } | Report::Done { used, .. } | Report::Lost { used, .. } => {
+                used.tokens.0
+            }
+            Report::Found(finding) => panic!("nobody asked: {finding:?}"),
+        };
+        for code in [Code::EngineCut, Code::EngineTimeout, Code::EngineGarbled, Code::AnswerTooLarge] {
+            assert_eq!(paid(code), 90, "{code:?}");
+        }
+        for code in [Code::EngineDown, Code::QueueFull, Code::EngineFailed, Code::EngineRefused] {
+            assert_eq!(paid(code), 0, "{code:?}");
         }
     }
 

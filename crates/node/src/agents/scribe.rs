@@ -2,13 +2,14 @@
 //! next gathers on the desk: a group commit, without a timer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use seawall_kernel::agents::{Batch, Input};
 use seawall_model::durable::{AgentRow, RunRow};
 use seawall_model::journal::Entry;
-use seawall_model::{Address, At, Millis};
+use seawall_model::{Address, At, Millis, limits};
 use seawall_store::Error;
 use seawall_store::journal::{Journal, Retention, Room};
 use tokio::sync::broadcast;
@@ -53,7 +54,10 @@ pub struct Scribe {
     journal: Journal,
     desk: Arc<Desk>,
     events: Events,
-    kept: Kept,
+    /// A reload changes it.
+    kept: Arc<Mutex<Kept>>,
+    /// Where the journal lies.
+    folder: PathBuf,
     has_room: bool,
     room_at: At,
     /// A round of cutting back began then,
@@ -77,13 +81,20 @@ impl std::fmt::Debug for Scribe {
 impl Scribe {
     /// A scribe for this journal.
     #[must_use]
-    pub fn new(journal: Journal, desk: Arc<Desk>, events: Events, kept: Kept) -> Self {
+    pub fn new(
+        journal: Journal,
+        folder: PathBuf,
+        desk: Arc<Desk>,
+        events: Events,
+        kept: Arc<Mutex<Kept>>,
+    ) -> Self {
         let now = clock::now();
         Self {
             journal,
             desk,
             events,
             kept,
+            folder,
             has_room: true,
             room_at: now,
             pruned_at: now,
@@ -98,13 +109,18 @@ impl Scribe {
     pub fn work(mut self) {
         loop {
             let patience = if self.is_tidy() { IDLE } else { Duration::ZERO };
-            let Pile { batch, loads, values, over } = self.desk.pile(patience);
-            let quiet = batch.is_empty() && loads.is_empty() && values.is_empty();
+            let Pile { batch, loads, values, due, over } = self.desk.pile(patience);
+            let quiet = batch.is_empty() && loads.is_empty() && values.is_empty() && due.is_none();
             let mut inputs = self.write(batch, over);
             inputs.extend(loads.into_iter().map(|address| self.load(address)));
             inputs.extend(values.into_iter().map(|(tenant, key)| {
                 let row = self.read("a value", |journal| journal.reader().value(&tenant, &key)).flatten();
                 Input::ValueLoaded { tenant, key, row: row.map(Box::new) }
+            }));
+            inputs.extend(due.and_then(|(from, before, max)| {
+                let due =
+                    self.read("agents by their time", |journal| journal.reader().due(from, before, max))?;
+                Some(Input::DueLoaded { found: due.found, next: due.next })
             }));
             if !inputs.is_empty() {
                 self.desk.tell_all(inputs);
@@ -201,18 +217,30 @@ impl Scribe {
         }
     }
 
+    fn kept(&self) -> Kept {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look_after_room(&mut self) {
         let now = clock::now();
         if now.since(self.room_at) < ROOM_EVERY {
             return;
         }
         self.room_at = now;
-        let room = self.journal.room(self.kept.bytes_max).unwrap_or(Room::None);
+        let room = self.journal.room(self.kept().bytes_max).unwrap_or(Room::None);
         // Payloads are put by workers: what they meet the journal itself does not.
-        let has_room = room == Room::Plenty && !self.desk.was_full();
+        let full = self.desk.was_full() || is_nearly_full(&self.folder, self.has_room);
+        let has_room = room == Room::Plenty && !full;
         if has_room != self.has_room {
             self.has_room = has_room;
-            tracing::warn!(has_room, "the journal's disk budget: new runs begin only while there is room");
+            if has_room {
+                tracing::info!("the journal's disk budget has room again: new runs begin");
+            } else {
+                tracing::warn!(
+                    "the journal's disk budget is used up, or the disk is full: no new runs; raise agents.disk_bytes_max or \
+                     lower agents.retention and reload, or free space"
+                );
+            }
             self.desk.tell(Input::Room(has_room));
         }
     }
@@ -221,7 +249,7 @@ impl Scribe {
     fn retention(&self, bytes_max: u64) -> Retention {
         let now = clock::wall(clock::now());
         let before = |span: Millis| At(now.0.saturating_sub(span.micros()));
-        Retention { since: before(self.kept.span), bytes_max, floor: before(SPAN_MIN) }
+        Retention { since: before(self.kept().span), bytes_max, floor: before(SPAN_MIN) }
     }
 
     /// Is there nothing to tidy up before the next round?
@@ -236,7 +264,7 @@ impl Scribe {
         if now.since(self.pruned_at) >= PRUNE_EVERY && self.pruning.is_none() {
             self.pruned_at = now;
             // For the whole round: what becomes old meanwhile is the next one's.
-            self.pruning = Some(self.retention(self.kept.bytes_max / 2));
+            self.pruning = Some(self.retention(self.kept().bytes_max / 2));
         }
         if now.since(self.swept_at) >= SWEEP_EVERY && !self.sweeping {
             self.swept_at = now;
@@ -264,8 +292,38 @@ impl Scribe {
     }
 }
 
+/// Is the disk so full that nothing new should begin? Where nobody can say, it is not: what
+/// meets a full disk waits.
+fn is_nearly_full(folder: &Path, has_room: bool) -> bool {
+    let Ok(disk) = rustix::fs::statvfs(folder) else { return false };
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    is_short(bytes(disk.f_blocks), bytes(disk.f_bavail), has_room)
+}
+
+/// Is so much free of so much too little? Once it was, a little more is wanted, or every
+/// commit would make it so and not so.
+fn is_short(size: u64, free: u64, has_room: bool) -> bool {
+    let least = limits::DISK_FREE_BYTES_MIN.min(size / 20);
+    free < if has_room { least } else { least + least / 4 }
+}
+
 #[expect(clippy::disallowed_methods, reason = "a disk has no bell to ring when it works again")]
 fn pause() {
     // sleeps because nothing tells when a disk works again; the thread has nothing else to do
     std::thread::sleep(PAUSE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_short_before_it_is_full() {
+        let (gib, least) = (1 << 30, limits::DISK_FREE_BYTES_MIN);
+        assert!(!is_short(100 * gib, least, true) && is_short(100 * gib, least - 1, true));
+        assert!(is_short(100 * gib, least + 1, false) && !is_short(100 * gib, 2 * least, false));
+        // Of a small one a twentieth is left.
+        assert!(!is_short(1 << 20, 60 << 10, true) && is_short(1 << 20, 50 << 10, true));
+        assert!(!is_nearly_full(Path::new("/nowhere/at/all"), true));
+    }
 }

@@ -1,10 +1,8 @@
 //! The threads that take agents' turns and make effects ready: they read the journal, which
 //! may wait for the disk, and so must not be done by the threads that serve calls.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::{Grant, Perform};
@@ -17,19 +15,20 @@ use seawall_store::Error;
 use seawall_store::journal::{Blobs, Reader};
 
 use crate::app::App;
-use crate::tasks::Kind;
+use crate::clock;
 
 use super::desk::{Desk, Job};
 use super::handler::{self, Terms, View};
 use super::library::Library;
 use super::notes::Query;
 use super::perform;
+use super::states::{self, Mark, State, States};
 
 /// Values that a search looks at.
 const SEARCHED_MAX: usize = 2_000;
 
-/// A job that must wait, for the disk or for a tool server, is looked at again after this.
-const PAUSE: Duration = Duration::from_secs(1);
+/// A turn that must wait, for the disk or for a tool server, is granted again after this.
+const PAUSE: Millis = Millis(1_000);
 /// A turn that a disk in trouble did not let be taken so often fails: what is wrong may be
 /// the agent's. While the disk is full it only waits.
 const TRIES_MAX: u32 = 60;
@@ -38,8 +37,8 @@ const TRIES_MAX: u32 = 60;
 enum Trouble {
     /// The disk, by no fault of the agent.
     Disk(Error),
-    /// Tools that it is offered are not known yet.
-    Tools,
+    /// Tools that it is offered are not known yet: those of this server.
+    Tools(Arc<str>),
     /// The agent's own, or nobody knows.
     Own(String),
 }
@@ -60,11 +59,11 @@ pub struct Worker {
     pub blobs: Blobs,
     /// The definitions.
     pub library: Arc<Library>,
+    /// States of runs that were at work lately.
+    pub states: Arc<States>,
     /// Everything else.
     pub app: Arc<App>,
 }
-
-type State = BTreeMap<Arc<str>, Payload>;
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -77,20 +76,18 @@ impl Worker {
     pub fn work(self) {
         while let Some(job) = self.desk.job() {
             match job {
-                Job::Turn(grant, tries) => self.turn(grant, tries),
+                Job::Turn(grant) => self.turn(*grant),
                 Job::Perform(perform) => self.perform(*perform),
-                Job::Read(look) => (look.0)(&self.reader),
+                Job::Stow(stow) => (stow.0)(),
             }
         }
     }
 
-    fn turn(&self, grant: Box<Grant>, tries: u32) {
+    fn turn(&self, grant: Grant) {
+        let tries = grant.deferred;
         let why = match self.take_turn(&grant) {
-            Ok(commit) => {
-                let Grant { address, token, .. } = *grant;
-                return self.desk.tell(Input::Commit { address, token, commit: Box::new(commit) });
-            }
-            Err(Trouble::Tools) => return self.later(grant, tries),
+            Ok((commit, state)) => return self.commit(grant, commit, state),
+            Err(Trouble::Tools(server)) => return self.defer(grant, "tool_server", server),
             Err(Trouble::Disk(why)) if tries < TRIES_MAX || matches!(why, Error::Full) => {
                 if matches!(why, Error::Full) {
                     self.desk.note_full();
@@ -98,38 +95,53 @@ impl Worker {
                 if tries == 0 {
                     tracing::warn!(agent = %grant.address, %why, "a turn waits for the disk");
                 }
-                return self.later(grant, tries.saturating_add(1));
+                return self.defer(
+                    grant,
+                    "disk",
+                    if matches!(why, Error::Full) { "full" } else { "fails" }.into(),
+                );
             }
             Err(Trouble::Disk(why)) => why.to_string(),
             Err(Trouble::Own(why)) => why,
         };
-        let Grant { address, token, .. } = *grant;
+        let Grant { address, token, .. } = grant;
         tracing::warn!(agent = %address, %why, "a turn failed");
         self.desk.tell(Input::Stumble { address, token, why: why.into() });
     }
 
-    /// The turn is taken after a pause. Its place stays taken, and so no more turns wait
-    /// than may be under way.
-    fn later(&self, grant: Box<Grant>, tries: u32) {
-        let desk = self.desk.clone();
-        self.app.tasks.spawn(Kind::Effect, async move {
-            // sleeps because nothing tells when a disk works again, or a server answers
-            tokio::time::sleep(PAUSE).await;
-            desk.put_back(Job::Turn(grant, tries));
-        });
+    /// The turn is taken after a pause, and its place is others' until then.
+    fn defer(&self, grant: Grant, cause: &'static str, on: Arc<str>) {
+        let Grant { address, token, .. } = grant;
+        self.desk.tell(Input::Defer { address, token, cause, on, after: PAUSE });
     }
 
-    fn take_turn(&self, grant: &Grant) -> Result<Commit, Trouble> {
+    /// Tells the desk, and keeps the state for what comes next, if that rests on it.
+    fn commit(&self, grant: Grant, commit: Commit, state: Arc<State>) {
+        let (run, mark) = (grant.run.key, Mark::of(&grant.run).next());
+        if matches!(commit.next, Next::Wait(_)) {
+            // Before it is told: what the turn asks for may be begun at once.
+            self.states.keep(run, mark, state, clock::now());
+        }
+        if !self.desk.commit(grant, commit) {
+            self.states.forget(run);
+        }
+    }
+
+    /// What the turn makes, and the state after it.
+    fn take_turn(&self, grant: &Grant) -> Result<(Commit, Arc<State>), Trouble> {
         let kind = grant.address.agent.kind();
         let definition = self.library.version(kind, &grant.run.version).ok_or_else(|| {
             Trouble::Own(format!("version {} of `{kind}` is not known any more", grant.run.version))
         })?;
         let kit = self.library.kit(&definition);
         // To a model, a tool that is not there yet does not exist.
-        if self.library.is_coming(&kit) {
-            return Err(Trouble::Tools);
+        if let Some(server) = self.library.coming(&kit) {
+            return Err(Trouble::Tools(server));
         }
-        let state = self.state(grant.run.key)?;
+        let state = match self.states.take(grant.run.key, Mark::of(&grant.run)) {
+            Some(state) => state,
+            None => Arc::new(self.state(grant.run.key)?),
+        };
         let mut run = grant.run.clone();
         run.task = self.open(&run.task)?;
         let items =
@@ -144,7 +156,8 @@ impl Worker {
         // A mistake in a handler is one agent's failure, not the process's.
         let turn = catch_unwind(AssertUnwindSafe(|| handler::turn(&definition, &kit, &view)));
         let commit = turn.map_err(|_| Trouble::Own("the handler panicked (above)".to_owned()))?;
-        Ok(self.stow(commit)?)
+        let state = states::after(state, &items, &commit.changes);
+        Ok((self.stow(commit)?, state))
     }
 
     fn terms(&self, model: &str) -> Terms {
@@ -255,7 +268,10 @@ impl Worker {
         let definition =
             definition.ok_or_else(|| failed(Code::AgentUnknown, "its version is not known any more"))?;
         let kit = self.library.kit(&definition);
-        let state = self.state(perform.effect.run).map_err(unread)?;
+        let state = match self.states.find(perform.effect.run, perform.turns) {
+            Some(state) => state,
+            None => Arc::new(self.state(perform.effect.run).map_err(unread)?),
+        };
         let recipe = self.open(recipe).map_err(unread)?;
         let made = catch_unwind(AssertUnwindSafe(|| {
             handler::request(&definition, &kit, &state, recipe.here().unwrap_or_default())
@@ -336,5 +352,11 @@ fn passes(why: &Error) -> bool {
 fn unread(why: Error) -> Report {
     let passes = passes(&why);
     let retry_after = passes.then_some(Millis(1_000));
-    Report::NotDone { code: Code::Internal, why: why.to_string().into(), retry_after, counts: !passes }
+    Report::NotDone {
+        code: Code::Internal,
+        why: why.to_string().into(),
+        retry_after,
+        counts: !passes,
+        used: Spend::default(),
+    }
 }

@@ -2,7 +2,8 @@
 
 /// All went well.
 pub const OK: i32 = 0;
-/// What was asked about is not well: a run that failed, a journal that was changed.
+/// What was asked about is not well, not there or not allowed: a run that failed, a journal
+/// that was changed, a name that nobody knows, a refusal.
 pub const NOT_WELL: i32 = 1;
 /// The command line or the configuration is wrong; starting again will not help.
 pub const USAGE: i32 = 64;

@@ -12,10 +12,7 @@ pub(crate) fn run(args: &ModelsArgs) -> i32 {
     match Server::at(&args.server).and_then(|server| state(&server, args.server.key.is_some())) {
         Ok(state) if args.json.json => print::json(&state),
         Ok(state) => print::text(&render(&state)),
-        Err(failed) => {
-            print::failure(&failed.what, &failed.hint);
-            return failed.code;
-        }
+        Err(failed) => return failed.tell(args.json),
     }
     code::OK
 }

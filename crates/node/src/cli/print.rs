@@ -8,6 +8,8 @@ use std::io::Write as _;
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
 
+use super::agents::show::clipped;
+
 /// Headings.
 pub(crate) const BOLD: Style = Style::new().bold();
 /// What is less important.
@@ -58,6 +60,19 @@ pub(crate) fn json(value: &Value) {
     line(&format!("{value:#}"));
 }
 
+/// A last column narrower than this says nothing: the table is shown row by row then.
+const LAST_CHARS_MIN: usize = 16;
+
+/// How wide the terminal is that standard output goes to; `None` where it goes elsewhere.
+fn terminal_columns() -> Option<usize> {
+    // Where tests run must not change what they see.
+    if cfg!(test) {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// Rows of text under headings, each column as wide as its widest cell.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
@@ -102,8 +117,56 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// The whole table, with its line ends.
+    /// The whole table, with its line ends; as wide as it is, unless a terminal is narrower.
     pub(crate) fn render(&self) -> String {
+        match terminal_columns() {
+            Some(columns) => self.render_within(columns),
+            None => self.render_whole(),
+        }
+    }
+
+    /// At most so wide: the last column, which is where long texts stand, is cut; where that
+    /// is not enough, each row becomes a list of its cells. Nothing else is ever cut: names
+    /// are there to be copied.
+    fn render_within(&self, columns: usize) -> String {
+        let width = |column: usize| {
+            let cells = self.rows.iter().map(|row| row[column].text.chars().count());
+            cells.chain(std::iter::once(self.heads[column].chars().count())).max().unwrap_or(0)
+        };
+        let last = self.heads.len().saturating_sub(1);
+        let before: usize = (0..last).map(|column| width(column) + 2).sum();
+        if before + width(last) <= columns {
+            return self.render_whole();
+        }
+        let room = columns.saturating_sub(before);
+        if room >= LAST_CHARS_MIN {
+            let mut cut = Self { heads: self.heads.clone(), rows: self.rows.clone() };
+            for cell in cut.rows.iter_mut().filter_map(|row| row.last_mut()) {
+                cell.text = clipped(&cell.text, room);
+            }
+            return cut.render_whole();
+        }
+        self.render_cards()
+    }
+
+    /// Each row as a list of its cells, those that say nothing left out.
+    fn render_cards(&self) -> String {
+        let widest = self.heads.iter().skip(1).map(|head| head.chars().count()).max().unwrap_or(0);
+        let mut out = String::new();
+        for row in &self.rows {
+            for (column, (head, cell)) in self.heads.iter().zip(row).enumerate() {
+                let Cell { text, style } = cell;
+                if column == 0 {
+                    out.push_str(&format!("{BOLD}{text}{BOLD:#}\n"));
+                } else if !text.is_empty() && text != "-" {
+                    out.push_str(&format!("  {DIM}{head:<widest$}{DIM:#}  {style}{text}{style:#}\n"));
+                }
+            }
+        }
+        out
+    }
+
+    fn render_whole(&self) -> String {
         let width = |column: usize| {
             let cells = self.rows.iter().map(|row| row[column].text.chars().count());
             cells.chain(std::iter::once(self.heads[column].chars().count())).max().unwrap_or(0)
@@ -137,6 +200,23 @@ pub(crate) fn plain(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_narrow_terminal_cuts_the_last_column_or_shows_cells_one_by_one() {
+        let mut table = Table::new(&["run", "state", "waits for"]);
+        table.row(vec!["run-1f03".into(), Cell::styled("done", GOOD), "".into()]);
+        table.row(vec!["run-2003".into(), "active".into(), "an answer from a person".into()]);
+        assert_eq!(plain(&table.render_within(80)), plain(&table.render_whole()));
+        assert_eq!(
+            plain(&table.render_within(36)),
+            "run       state   waits for\nrun-1f03  done\nrun-2003  active  an answer from a …\n"
+        );
+        assert_eq!(
+            plain(&table.render_within(20)),
+            "run-1f03\n  state      done\nrun-2003\n  state      active\n  waits for  an answer from a person\n"
+        );
+        assert!(Table::new(&["a"]).render_within(3).starts_with("\u{1b}[1ma"));
+    }
 
     #[test]
     fn columns_line_up_whatever_their_style() {

@@ -11,7 +11,7 @@ use crate::config::Loaded;
 use crate::gateway::ask::run_id;
 
 use super::args::{RunCommand, RunForgetArgs, RunHaltArgs};
-use super::server::Server;
+use super::server::{Failed, Server, failed, with_query};
 use super::{agents, check, code, print};
 
 pub(crate) fn run(command: &RunCommand) -> i32 {
@@ -25,38 +25,57 @@ pub(crate) fn run(command: &RunCommand) -> i32 {
     }
 }
 
-/// The tenant as given; `None` was told.
-fn tenant(path: &str) -> Option<Tenant> {
-    let parsed = Tenant::parse(path);
-    parsed
-        .map_err(|error| print::failure(&format!("--tenant {path:?}: {error}"), "for example acme/search"))
-        .ok()
+/// The tenant as given.
+fn tenant(path: &str) -> Result<Tenant, Failed> {
+    Tenant::parse(path).map_err(|error| {
+        failed(code::USAGE, format!("--tenant {path:?}: {error}"), "for example acme/search")
+    })
 }
 
 fn halt(args: &RunHaltArgs, order: &str) -> i32 {
-    let Some(tenant) = tenant(&args.tenant) else { return code::USAGE };
+    let tenant = match tenant(&args.tenant) {
+        Ok(tenant) => tenant,
+        Err(failed) => return failed.tell(args.json),
+    };
     // A durable run goes by its own name, one of the door by a digest of its.
     let run = match RunKey::parse(&args.name) {
         Some(durable) => durable.to_string(),
         None => format!("{:016x}", run_id(&tenant, &args.name).0),
     };
     let path = format!("/seawall/runs/{run}/{order}");
-    match Server::at(&args.server).and_then(|server| server.ask(Method::POST, &path, None)) {
-        Ok(body) if args.json.json => print::json(&body),
-        Ok(_) if order == "stop" => {
+    let asked = Server::at(&args.server).and_then(|server| {
+        let body = server.ask(Method::POST, &path, None)?;
+        let known =
+            RunKey::parse(&args.name).is_some() || args.json.json || is_known(&server, &tenant, &args.name);
+        Ok((body, known))
+    });
+    match asked {
+        Ok((body, _)) if args.json.json => print::json(&body),
+        Ok((_, known)) if order == "stop" => {
             print::line(&format!("The run {:?} of {tenant} and all below it are stopped.", args.name));
+            if !known {
+                // A run of the door may come at any time: it is stopped before it has begun.
+                print::line("No call of such a run is over yet: see `seawall runs` for those there are.");
+            }
         }
         Ok(_) => print::line(&format!("The run {:?} of {tenant} goes on.", args.name)),
-        Err(failed) => {
-            print::failure(&failed.what, &failed.hint);
-            return failed.code;
-        }
+        Err(failed) => return failed.tell(args.json),
     }
     code::OK
 }
 
+/// Was anything of a run of the door by this name seen?
+fn is_known(server: &Server, tenant: &Tenant, name: &str) -> bool {
+    let query = [("tenant", Some(tenant.as_str())), ("tree", Some(name))];
+    let found = server.get(&with_query("/seawall/runs", &query));
+    found.is_ok_and(|found| found["runs"].as_array().is_some_and(|runs| !runs.is_empty()))
+}
+
 fn forget(args: &RunForgetArgs) -> i32 {
-    let Some(tenant) = tenant(&args.tenant) else { return code::USAGE };
+    let tenant = match tenant(&args.tenant) {
+        Ok(tenant) => tenant,
+        Err(failed) => return failed.tell(args.json),
+    };
     let flags = args.config.flags();
     let loaded = match Loaded::read(&flags) {
         Ok(loaded) => loaded,
@@ -79,8 +98,7 @@ fn forget(args: &RunForgetArgs) -> i32 {
                 Error::InUse { .. } | Error::Busy => code::UNAVAILABLE,
                 _ => code::IO,
             };
-            print::failure(&error.to_string(), "");
-            return exit;
+            return failed(exit, error.to_string(), "").tell(args.json);
         }
     }
     code::OK

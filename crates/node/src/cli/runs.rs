@@ -6,10 +6,10 @@ use seawall_model::RunKey;
 use serde_json::Value;
 
 use super::agents::{orders, show};
-use super::args::{RunShowArgs, RunsArgs};
+use super::args::{JsonArgs, RunShowArgs, RunsArgs};
 use super::code;
 use super::print::{self, BOLD, Cell, DIM, Table, WARN};
-use super::server::{Failed, Server, with_query};
+use super::server::{Failed, Server, failed, with_query};
 
 pub(crate) fn list(args: &RunsArgs) -> i32 {
     let limit = args.limit.to_string();
@@ -22,7 +22,7 @@ pub(crate) fn list(args: &RunsArgs) -> i32 {
         ("limit", Some(&*limit)),
     ];
     let asked = Server::at(&args.server).and_then(|server| server.get(&with_query("/seawall/runs", &query)));
-    tell(asked, args.json.json, |answer| render(show::list(&answer["runs"])))
+    tell(asked, args.json, |answer| render(show::list(&answer["runs"])))
 }
 
 pub(crate) fn show(args: &RunShowArgs) -> i32 {
@@ -31,26 +31,34 @@ pub(crate) fn show(args: &RunShowArgs) -> i32 {
     if let Some(durable) = RunKey::parse(name) {
         let asked =
             Server::at(&args.server).and_then(|server| server.get(&format!("/seawall/runs/{durable}")));
-        return tell(asked, args.json.json, |run| render_durable(run, show::now_ms()));
+        return tell(asked, args.json, |run| render_durable(run, show::now_ms()));
     }
     let query = [("tenant", Some(&*args.tenant)), ("tree", Some(name))];
     let asked = Server::at(&args.server).and_then(|server| server.get(&with_query("/seawall/runs", &query)));
-    let none =
-        format!("No call of the run {:?} of {} is over yet, nor of any below it.\n", name, args.tenant);
-    tell(asked, args.json.json, |answer| match show::list(&answer["runs"]) {
-        [] => none,
-        runs => render_door(runs, true),
-    })
+    let asked = asked.and_then(|answer| match show::list(&answer["runs"]) {
+        [] => Err(nameless(name, &args.tenant)),
+        _ => Ok(answer),
+    });
+    tell(asked, args.json, |answer| render_door(show::list(&answer["runs"]), true))
 }
 
-fn tell(asked: Result<Value, Failed>, as_json: bool, render: impl FnOnce(&Value) -> String) -> i32 {
-    match asked {
-        Ok(body) if as_json => print::json(&body),
-        Ok(body) => print::text(&render(&body)),
-        Err(failed) => {
-            print::failure(&failed.what, &failed.hint);
-            return failed.code;
+/// Nothing is known of a run by this name.
+fn nameless(name: &str, tenant: &str) -> Failed {
+    let what = format!("no call of a run {name:?} of {tenant} is over yet, nor of any below it");
+    let hint = match name.starts_with("run-") {
+        true => "a durable run is `run-` and at least four hex digits, as `seawall runs` shows it",
+        false => {
+            "`seawall runs` lists runs; one of the door is known by the name in x-seawall-run, and by --tenant"
         }
+    };
+    failed(code::NOT_WELL, what, hint)
+}
+
+fn tell(asked: Result<Value, Failed>, json: JsonArgs, render: impl FnOnce(&Value) -> String) -> i32 {
+    match asked {
+        Ok(body) if json.json => print::json(&body),
+        Ok(body) => print::text(&render(&body)),
+        Err(failed) => return failed.tell(json),
     }
     code::OK
 }
@@ -165,10 +173,13 @@ fn render_durable(run: &Value, now_ms: u64) -> String {
     if let Some(by) = run["by"].as_str() {
         out.push_str(&format!(", by {}", show::clean(by, false)));
     }
+    if let Some(fork) = show::fork(&run["fork"]) {
+        out.push_str(&format!(", {fork}"));
+    }
     out.push('\n');
-    let limits = allowed(run);
-    if !limits.is_empty() {
-        out.push_str(&format!("  {DIM}used{DIM:#}   {limits}\n"));
+    for (at, meter) in meters(run, now_ms).iter().enumerate() {
+        let word = if at == 0 { "used" } else { "" };
+        out.push_str(&format!("  {DIM}{word:<5}{DIM:#}  {meter}\n"));
     }
     out.push('\n');
     out.push_str(&render_tree(run, now_ms));
@@ -210,10 +221,12 @@ fn render_tree(top: &Value, now_ms: u64) -> String {
     out
 }
 
-/// What a run has used of what it may, with what is reserved: `tokens 1200 of 50000 (+300)`.
-fn allowed(run: &Value) -> String {
+/// What a run has used of what it may, what is reserved and what is left, a line for each:
+/// `tokens 1200 of 50000, 300 reserved, 48500 left`. What is left counts what all above it
+/// have left, so it may be less than the rest.
+fn meters(run: &Value, now_ms: u64) -> Vec<String> {
     let (used, reserved, allowance) = (&run["used"], &run["reserved"], &run["allowance"]);
-    let mut parts = Vec::new();
+    let mut meters = Vec::new();
     for (name, word) in [("tokens", "tokens"), ("money_usd", "money"), ("calls", "calls"), ("steps", "steps")]
     {
         let amount =
@@ -222,16 +235,38 @@ fn allowed(run: &Value) -> String {
         if spent == "-" {
             continue;
         }
-        let mut part = format!("{word} {spent}");
+        let mut meter = format!("{word} {spent}");
         if !allowance[name].is_null() {
-            part.push_str(&format!(" of {}", amount(&allowance[name])));
+            meter.push_str(&format!(" of {}", amount(&allowance[name])));
         }
         if reserved[name].as_f64().is_some_and(|reserved| reserved > 0.0) {
-            part.push_str(&format!(" (+{} reserved)", amount(&reserved[name])));
+            meter.push_str(&format!(", {} reserved", amount(&reserved[name])));
         }
-        parts.push(part);
+        if !run["left"][name].is_null() {
+            meter.push_str(&format!(", {} left", amount(&run["left"][name])));
+        }
+        meters.push(meter);
     }
-    parts.join(", ")
+    let began = run["began_ms"].as_u64();
+    let end = run["ended_ms"].as_u64().unwrap_or(now_ms);
+    if let (Some(began), Some(wall)) = (began, allowance["wall_ms"].as_u64()) {
+        let mut meter = format!("time {} of {}", show::span(end.saturating_sub(began)), show::span(wall));
+        if let Some(left) = run["left"]["wall_ms"].as_u64() {
+            let deadline = show::time(&run["deadline_ms"]);
+            meter.push_str(&format!(", {} left (until {deadline} at the latest)", show::span(left)));
+        }
+        meters.push(meter);
+    } else if let Some(left) = run["left"]["wall_ms"].as_u64() {
+        meters.push(format!("time {} left, by a run above", show::span(left)));
+    }
+    let live = show::list(&run["children"]).len();
+    if let Some(children) = allowance["children"].as_u64() {
+        meters.push(format!("children {live} of {children}"));
+    }
+    if let (Some(depth), Some(levels)) = (run["depth"].as_u64(), allowance["depth"].as_u64()) {
+        meters.push(format!("levels below: {levels} at most (it is at depth {depth})"));
+    }
+    meters
 }
 
 /// As far to the right as a run is below the top.
@@ -282,7 +317,8 @@ mod tests {
             "ended_ms": (state == "done").then_some(1_700_000_060_000_u64),
             "used": { "tokens": 1_200, "money_usd": 0.0015, "calls": 3, "steps": 4 },
             "reserved": { "tokens": 300, "money_usd": 0.0, "calls": 1, "steps": 0 },
-            "allowance": { "tokens": 50_000 }, "task": "Look around.", "by": "operator",
+            "allowance": { "tokens": 50_000, "wall_ms": 300_000 }, "left": { "tokens": 48_500, "wall_ms": 288_000 },
+            "deadline_ms": 1_700_000_300_000_u64, "task": "Look around.", "by": "operator",
             "output": (state == "done").then_some("All is\nwell."),
             "waits": if state == "active" { json!([{ "cause": "model_call", "on": "fast", "since_ms": 1_700_000_000_000_u64 }]) } else { json!([]) },
         })
@@ -337,7 +373,11 @@ mod tests {
         run-100 is active  lead/1 of acme, version 1a2b
           task   Look around.
           began  2023-11-14 22:13, by operator
-          used   tokens 1200 of 50000 (+300 reserved), money $0.0015, calls 3 (+1 reserved), steps 4
+          used   tokens 1200 of 50000, 300 reserved, 48500 left
+                 money $0.0015
+                 calls 3, 1 reserved
+                 steps 4
+                 time 12s of 5m, 4m left (until 2023-11-14 22:18 at the latest)
 
         run        agent   state   turns  calls  tokens  cost     began             waits for
         run-100    lead/1  active  4      3      1200    $0.0015  2023-11-14 22:13  model_call fast 12s

@@ -9,14 +9,15 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use seawall_model::{Millis, limits};
 use seawall_wire::sse::Events;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{self, Url};
 use crate::tasks::Tasks;
 use crate::upstream::{self, Client, Coming, Sending};
 
-use super::args::ServerArgs;
-use super::code;
+use super::agents::show::clean;
+use super::args::{JsonArgs, ServerArgs};
+use super::{code, print};
 
 /// A whole question may take this long: what is asked for comes from memory or disk.
 const WAIT: Duration = Duration::from_secs(10);
@@ -30,10 +31,39 @@ pub(crate) struct Failed {
     pub(crate) code: i32,
     pub(crate) what: String,
     pub(crate) hint: String,
+    /// The server's own code, where it was the server that refused.
+    pub(crate) of: Option<String>,
 }
 
 pub(crate) fn failed(code: i32, what: impl Into<String>, hint: impl Into<String>) -> Failed {
-    Failed { code, what: what.into(), hint: hint.into() }
+    Failed { code, what: what.into(), hint: hint.into(), of: None }
+}
+
+impl Failed {
+    /// Tells a person, and a script that wants JSON, and answers with the exit code.
+    pub(crate) fn tell(&self, json: JsonArgs) -> i32 {
+        // Standard error is for the person, standard output for the script.
+        if json.json {
+            print::json(&self.as_json());
+        }
+        print::failure(&self.what, &self.hint);
+        self.code
+    }
+
+    /// As the API has errors: with a code, a message and a hint.
+    fn as_json(&self) -> Value {
+        let word = match self.code {
+            code::NOT_WELL => "refused",
+            code::USAGE => "usage",
+            code::UNAVAILABLE => "unavailable",
+            code::CANT_CREATE | code::IO => "io",
+            _ => "internal",
+        };
+        let code = self.of.as_deref().unwrap_or(word);
+        // What a person reads ends with the code, which stands apart here.
+        let what = self.what.strip_suffix(&format!(" ({code})")).unwrap_or(&self.what);
+        json!({ "error": { "code": code, "message": what, "hint": self.hint }, "exit": self.code })
+    }
 }
 
 /// How reading a stream of events came to its end.
@@ -243,15 +273,25 @@ impl Server {
     pub(crate) fn refused(&self, status: StatusCode, body: &Value) -> Failed {
         let url = &self.url;
         let error = &body["error"];
-        let said = error["message"].as_str();
-        match status {
+        // What it says may hold what somebody else said.
+        let said = error["message"].as_str().map(|said| clean(said, false));
+        let of = error["code"].as_str().map(|code| clean(code, false));
+        let refusal = match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-                if matches!(error["code"].as_str(), None | Some("bad_key" | "admin_only")) =>
+                if matches!(of.as_deref(), None | Some("bad_key" | "admin_only")) =>
             {
-                let hint = "pass one with --key or SEAWALL_API_KEY; an admin key may do everything";
+                let hint = match (&self.key, of.as_deref()) {
+                    (None, _) => "pass one with --key or SEAWALL_API_KEY",
+                    (Some(_), Some("admin_only")) => {
+                        "this key is no admin's, or of another tenant: pass another with --key"
+                    }
+                    (Some(_), _) => {
+                        "the key passed (--key or SEAWALL_API_KEY) is not one of this server: `seawall key list` has them"
+                    }
+                };
                 let what =
                     said.map_or_else(|| format!("{url} asks for a key"), |said| format!("{url}: {said}"));
-                failed(code::USAGE, what, hint)
+                failed(code::NOT_WELL, what, hint)
             }
             _ if said.is_none() => failed(
                 code::UNAVAILABLE,
@@ -259,13 +299,18 @@ impl Server {
                 "name its address with --url",
             ),
             _ => {
-                let ours = status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS;
-                let exit = if ours { code::USAGE } else { code::UNAVAILABLE };
-                let told = error["code"].as_str().map_or_else(String::new, |code| format!(" ({code})"));
-                let hint = error["hint"].as_str().unwrap_or_default();
+                let exit = match status {
+                    StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => code::USAGE,
+                    StatusCode::TOO_MANY_REQUESTS => code::UNAVAILABLE,
+                    status if status.is_client_error() => code::NOT_WELL,
+                    _ => code::UNAVAILABLE,
+                };
+                let told = of.as_deref().map_or_else(String::new, |code| format!(" ({code})"));
+                let hint = clean(error["hint"].as_str().unwrap_or_default(), false);
                 failed(exit, format!("{}{told}", said.unwrap_or_default().trim_end_matches('.')), hint)
             }
-        }
+        };
+        Failed { of, ..refusal }
     }
 }
 
@@ -312,10 +357,15 @@ mod tests {
         let told = server.refused(StatusCode::NOT_FOUND, &body);
         assert_eq!(
             (told.code, &*told.what, &*told.hint),
-            (64, "There is no run-1 (run_unknown)", "ask `seawall runs`")
+            (code::NOT_WELL, "There is no run-1 (run_unknown)", "ask `seawall runs`")
         );
+        assert_eq!(told.as_json()["error"]["code"], "run_unknown");
+        assert_eq!(told.as_json()["error"]["message"], "There is no run-1");
+        assert_eq!(server.refused(StatusCode::BAD_REQUEST, &body).code, code::USAGE);
         assert_eq!(server.refused(StatusCode::SERVICE_UNAVAILABLE, &body).code, code::UNAVAILABLE);
-        assert_eq!(server.refused(StatusCode::UNAUTHORIZED, &Value::Null).code, code::USAGE);
+        assert_eq!(server.refused(StatusCode::UNAUTHORIZED, &Value::Null).code, code::NOT_WELL);
+        let odd = json!({ "error": { "code": "x", "message": "a\u{1b}[31mb" } });
+        assert!(!server.refused(StatusCode::NOT_FOUND, &odd).what.contains('\u{1b}'));
         let stopped = json!({ "error": { "code": "run_stopped", "message": "Stopped.", "hint": "wait" } });
         assert_eq!(server.refused(StatusCode::FORBIDDEN, &stopped).hint, "wait");
         let key = json!({ "error": { "code": "admin_only", "message": "Only for admins.", "hint": "x" } });

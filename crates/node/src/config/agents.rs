@@ -31,8 +31,22 @@ pub struct AgentsConfig {
     pub tool_calls_max: u32,
     /// Runs that are not over.
     pub runs_max: usize,
+    /// Agents known at once.
+    pub agents_max: usize,
+    /// Of these, agents of one root tenant whose key somebody chose.
+    pub tenant_agents_max: usize,
     /// An agent that only waits leaves memory after so long.
     pub suspend_after: Millis,
+    /// An effect is tried so often.
+    pub tries_max: u32,
+    /// Pause before its second try; it doubles,
+    pub pause: Millis,
+    /// up to this.
+    pub pause_max: Millis,
+    /// An effect is given up after so long.
+    pub patience: Millis,
+    /// At the start agents wait so long for tool servers to be reached.
+    pub tools_wait: Millis,
     /// Gate rules for all types, after each type's own.
     pub permissions: Vec<Rule>,
 }
@@ -49,7 +63,14 @@ impl Default for AgentsConfig {
             models_max: 512,
             tool_calls_max: 32,
             runs_max: limits::RUNS_LIVE_MAX,
+            agents_max: limits::AGENTS_MAX,
+            tenant_agents_max: limits::TENANT_AGENTS_MAX,
             suspend_after: Millis(2_000),
+            tries_max: 8,
+            pause: Millis(200),
+            pause_max: Millis(30_000),
+            patience: Millis::from_secs(86_400),
+            tools_wait: Millis(10_000),
             permissions: Vec::new(),
         }
     }
@@ -78,7 +99,19 @@ pub(crate) fn read_agents(r: &mut Reading<'_>, root: &mut Section<'_>) -> Agents
         models_max: section.count(r, "models_max", 1..=100_000, usual.models_max),
         tool_calls_max: section.count(r, "tool_calls_max", 1..=10_000, usual.tool_calls_max),
         runs_max: section.whole(r, "runs_max", 1..=10_000_000, usual.runs_max as u64) as usize,
+        agents_max: section.whole(r, "agents_max", 1..=10_000_000, usual.agents_max as u64) as usize,
+        tenant_agents_max: section.whole(
+            r,
+            "tenant_agents_max",
+            1..=10_000_000,
+            usual.tenant_agents_max as u64,
+        ) as usize,
         suspend_after: section.millis(r, "suspend_after", 1..=86_400_000, usual.suspend_after),
+        tries_max: section.count(r, "tries_max", 1..=1_000, usual.tries_max),
+        pause: section.millis(r, "pause", 1..=3_600_000, usual.pause),
+        pause_max: section.millis(r, "pause_max", 1..=86_400_000, usual.pause_max),
+        patience: section.millis(r, "patience", 1_000..=366 * 86_400_000, usual.patience),
+        tools_wait: section.millis(r, "tools_wait", 0..=3_600_000, usual.tools_wait),
         permissions: define::read_rules(r, &mut section),
     };
     section.finish(r);

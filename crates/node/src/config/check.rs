@@ -13,6 +13,7 @@ use super::{Config, EngineConfig, problem};
 pub(crate) fn check(r: &mut Reading<'_>, config: &Config) {
     check_limits(r, config);
     check_queue_and_retry(r, config);
+    check_memo(r, config);
     check_classes(r, config);
     check_addresses(r, &config.engines);
     check_model_names(r, config);
@@ -61,6 +62,18 @@ fn check_limits(r: &mut Reading<'_>, config: &Config) {
     if limits.drain_grace_ms > limits.drain_ms_max {
         let what = "the grace lies inside the drain: it must not be longer than drain_ms_max";
         r.problem(pick(r, "limits.drain_grace_ms", "limits.drain_ms_max"), what, "");
+    }
+}
+
+fn check_memo(r: &mut Reading<'_>, config: &Config) {
+    let memo = &config.memo;
+    if memo.answer_bytes_max > memo.run_bytes_max {
+        let what = "one answer must fit its run: answer_bytes_max is more than run_bytes_max";
+        r.problem(pick(r, "memo.run_bytes_max", "memo.answer_bytes_max"), what, "");
+    }
+    if memo.run_bytes_max > memo.bytes_max {
+        let what = "one run must fit among all: run_bytes_max is more than bytes_max";
+        r.problem(pick(r, "memo.bytes_max", "memo.run_bytes_max"), what, "");
     }
 }
 

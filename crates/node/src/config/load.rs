@@ -151,6 +151,7 @@ fn read_all(r: &mut Reading<'_>, mut root: Section<'_>) -> Config {
     config.classes = server::read_classes(r, &mut root);
     config.retry = server::read_retry(r, &mut root);
     config.guard = server::read_guard(r, &mut root);
+    config.memo = server::read_memo(r, &mut root);
     config.engines = engine::read_engines(r, &mut root, &config.limits);
     config.models = tenant::read_models(r, &mut root, &config.engines);
     config.tenants = tenant::read_tenants(r, &mut root);

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use seawall_kernel::plan::{GuardRule, Pace, Price, QueueRule, Rate, RetryRule, TenantRule};
 use seawall_model::{Bytes, Class, EngineKind, Millis, Protocol, Tokens, limits};
+use seawall_store::MemoRule;
 
 use crate::engine as sim_engine;
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub retry: RetryRule,
     /// When a run is held to go round in circles.
     pub guard: GuardRule,
+    /// How much is kept of runs that ask for it.
+    pub memo: MemoRule,
     /// Engines in the order of the file, then those of flags. Empty means: look for
     /// some ([`crate::discover`]), and serve the built-in one if there are none.
     pub engines: Vec<EngineConfig>,
@@ -402,6 +405,7 @@ impl Config {
             classes: CLASS_SHARES,
             retry: RetryRule::default(),
             guard: GuardRule::default(),
+            memo: MemoRule::default(),
             engines: Vec::new(),
             models: Vec::new(),
             tenants: Vec::new(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use seawall_kernel::plan::{GuardRule, QueueRule, RetryRule};
 use seawall_model::{Bytes, Class, limits as hard};
+use seawall_store::MemoRule;
 
 use crate::engine as sim_engine;
 use crate::tls::{self, Unfit};
@@ -203,10 +204,29 @@ pub(crate) fn read_guard(r: &mut Reading<'_>, root: &mut Section<'_>) -> GuardRu
     };
     let guard = GuardRule {
         repeats: s.count(r, "repeats", 0..=1_000_000, d.repeats),
+        // One round is no round yet.
+        rounds: s.count(r, "rounds", 2..=1_000_000, d.rounds),
+        depth: s.count(r, "depth", 1..=hard::RUN_DEPTH_MAX as u32, d.depth),
+        live: s.count(r, "live", 1..=hard::CALLS_MAX as u32, d.live),
         refuse: s.choice(r, "action", &["refuse", "warn"], action, (d.refuse, "refuse")),
     };
     s.finish(r);
     guard
+}
+
+pub(crate) fn read_memo(r: &mut Reading<'_>, root: &mut Section<'_>) -> MemoRule {
+    let mut s = root.table(r, "memo");
+    let d = MemoRule::default();
+    let memo = MemoRule {
+        answer_bytes_max: s.bytes(r, "answer_bytes_max", 1 << 10..=1 << 30, d.answer_bytes_max),
+        run_answers_max: s.whole(r, "run_answers_max", 0..=10_000_000, d.run_answers_max),
+        run_bytes_max: s.bytes(r, "run_bytes_max", 1 << 10..=TIB, d.run_bytes_max),
+        runs_max: s.whole(r, "runs_max", 1..=1_000_000, d.runs_max),
+        bytes_max: s.bytes(r, "bytes_max", 1 << 10..=TIB, d.bytes_max),
+        idle_ms_max: s.millis(r, "idle_ms_max", 1_000..=10 * 365 * DAY_MS, d.idle_ms_max),
+    };
+    s.finish(r);
+    memo
 }
 
 pub(crate) fn read_retry(r: &mut Reading<'_>, root: &mut Section<'_>) -> RetryRule {

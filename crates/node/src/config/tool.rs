@@ -79,6 +79,8 @@ pub struct ToolRule {
     pub class: Option<EffectClass>,
     /// The tool that undoes it, by its full name.
     pub undo: Option<Arc<str>>,
+    /// The tool that says whether it was done, likewise.
+    pub query: Option<Arc<str>>,
 }
 
 /// An HTTP endpoint that is one tool.
@@ -100,6 +102,8 @@ pub struct HttpToolConfig {
     pub class: EffectClass,
     /// The tool that undoes it, by its full name.
     pub undo: Option<Arc<str>>,
+    /// The tool that says whether it was done, likewise.
+    pub query: Option<Arc<str>>,
     /// Longest wait for its answer.
     pub timeout: Millis,
 }
@@ -176,9 +180,9 @@ fn read_server(r: &mut Reading<'_>, mut s: Section<'_>) -> Option<ServerConfig> 
         if !is_name(&tool) {
             r.problems.add(rule.line(), rule.own_path().to_owned(), "this is no name of a tool", "");
         }
-        let (class, undo) = read_class(r, &mut rule, name.as_deref());
+        let read = read_class(r, &mut rule, name.as_deref());
         rule.finish(r);
-        tools.insert(tool.into(), ToolRule { class, undo });
+        tools.insert(tool.into(), read);
     }
     s.finish(r);
     Some(ServerConfig { name: name?, way: way?, timeout, calls_max, tools })
@@ -420,17 +424,16 @@ fn is_ours(name: &str) -> bool {
         )
 }
 
-/// A tool's class and what undoes it; a bare name of a server's tool is one of the same server.
-fn read_class(
-    r: &mut Reading<'_>,
-    s: &mut Section<'_>,
-    server: Option<&str>,
-) -> (Option<EffectClass>, Option<Arc<str>>) {
+/// A tool's class, what undoes it and what says whether it was done; a bare name of a
+/// server's tool is one of the same server.
+fn read_class(r: &mut Reading<'_>, s: &mut Section<'_>, server: Option<&str>) -> ToolRule {
     const NAMES: [&str; 4] = ["read", "idempotent", "compensable", "irreversible"];
     let class = s.choice_opt(r, "class", &NAMES, EffectClass::from_name);
-    let undo = s.text_opt(r, "undo").map(|undo| match server {
-        Some(server) if !undo.contains('.') => Arc::<str>::from(format!("{server}.{undo}")),
-        _ => undo.into(),
+    let [undo, query] = ["undo", "query"].map(|key| {
+        s.text_opt(r, key).map(|tool| match server {
+            Some(server) if !tool.contains('.') => Arc::<str>::from(format!("{server}.{tool}")),
+            _ => tool.into(),
+        })
     });
     let compensable = class == Some(EffectClass::Compensable);
     if compensable && undo.is_none() && !s.has("undo") {
@@ -439,7 +442,10 @@ fn read_class(
     if undo.is_some() && !compensable {
         r.problem(&s.path("undo"), "only a compensable tool is undone", "class = \"compensable\"");
     }
-    (class, undo)
+    if query.is_some() && !compensable {
+        r.problem(&s.path("query"), "only a compensable tool is asked about", "class = \"compensable\"");
+    }
+    ToolRule { class, undo, query }
 }
 
 fn read_tool(r: &mut Reading<'_>, mut s: Section<'_>) -> Option<HttpToolConfig> {
@@ -463,7 +469,7 @@ fn read_tool(r: &mut Reading<'_>, mut s: Section<'_>) -> Option<HttpToolConfig> 
     }
     let headers = read_headers(r, &mut s);
     let schema = read_schema(r, &mut s, url.as_ref());
-    let (class, undo) = read_class(r, &mut s, None);
+    let ToolRule { class, undo, query } = read_class(r, &mut s, None);
     let class = class.unwrap_or_else(|| class_by_default(&method));
     s.record_default(r, "class", format!("{:?}", class.as_str()));
     let timeout = s.millis(r, "timeout_ms", server::wait_range(), Millis(limits::TOOL_WAIT_MS_MAX));
@@ -478,6 +484,7 @@ fn read_tool(r: &mut Reading<'_>, mut s: Section<'_>) -> Option<HttpToolConfig> 
         schema: schema?,
         class,
         undo,
+        query,
         timeout,
     })
 }
@@ -530,22 +537,23 @@ fn read_schema(r: &mut Reading<'_>, s: &mut Section<'_>, url: Option<&Template>)
     }
 }
 
-/// What undoes a tool must be there; of a server's tools only the server itself knows.
+/// What undoes a tool or is asked about it must be there; of a server's tools only the server
+/// itself knows.
 fn check_undo(r: &mut Reading<'_>, tools: &ToolsConfig) {
     let known = |undo: &str| match undo.split_once('.') {
         Some((server, _)) => tools.servers.iter().any(|known| *known.name == *server),
         None => tools.http.iter().any(|tool| *tool.name == *undo),
     };
     let of_servers = tools.servers.iter().flat_map(|server| {
-        server
-            .tools
-            .iter()
-            .map(move |(tool, rule)| (format!("tool_server.{}.tools.{tool}.undo", server.name), &rule.undo))
+        let path = move |tool: &Arc<str>| format!("tool_server.{}.tools.{tool}", server.name);
+        server.tools.iter().map(move |(tool, rule)| (path(tool), &rule.undo, &rule.query))
     });
-    let of_http = tools.http.iter().map(|tool| (format!("tool.{}.undo", tool.name), &tool.undo));
-    for (key, undo) in of_servers.chain(of_http) {
-        if let Some(undo) = undo.as_deref().filter(|undo| !known(undo)) {
-            r.problem(&key, format!("there is no tool named {undo}"), "");
+    let of_http = tools.http.iter().map(|tool| (format!("tool.{}", tool.name), &tool.undo, &tool.query));
+    for (path, undo, query) in of_servers.chain(of_http) {
+        for (key, name) in [("undo", undo), ("query", query)] {
+            if let Some(name) = name.as_deref().filter(|name| !known(name)) {
+                r.problem(&format!("{path}.{key}"), format!("there is no tool named {name}"), "");
+            }
         }
     }
 }
@@ -585,6 +593,7 @@ mod tests {
             [tool_server.tools.write]
             class = "compensable"
             undo = "remove"
+            query = "stat"
             [tool_server.tools.list]
             class = "read"
 
@@ -618,6 +627,7 @@ mod tests {
         assert_eq!(way.env["B"].reveal(), "Bearer t0k!");
         assert_eq!((files.timeout, files.calls_max), (Millis(5_000), 2));
         assert_eq!(files.tools["write"].undo.as_deref(), Some("files.remove"));
+        assert_eq!(files.tools["write"].query.as_deref(), Some("files.stat"));
         assert_eq!(files.tools["list"].class, Some(EffectClass::Read));
         let Way::Http(way) = &web.way else { panic!("an address") };
         assert_eq!(
@@ -675,6 +685,7 @@ headers = { authorization = "Bearer t0k" }
 class = "harmless"
 [tool_server.tools.x]
 undo = "y"
+query = "z"
 colour = 1
 [[tool_server]]
 name = "w"
@@ -701,12 +712,13 @@ undo = "nothing"
         line 22: tool_server.w.tools.a b: this is no name of a tool
         line 23: tool_server.w.tools.a b.class: expected one of read, idempotent, compensable, irreversible, found the text "harmless"
         line 25: tool_server.w.tools.x.undo: only a compensable tool is undone (class = "compensable")
-        line 26: tool_server.w.tools.x.colour: unknown key (known here: class, undo)
-        line 27: tool_server.w.bearer_env: means nothing for a server with a command (leave it out)
-        line 27: tool_server.w.name: there is already one with this name at line 17
-        line 33: tool.h.method: expected one of GET, POST, PUT, PATCH, DELETE, found the text "get"
-        line 34: tool.h.url: expected an address such as "https://host/items/{id}" (an argument cannot be part of the scheme, host or port)
-        line 35: tool.h.schema: this is no JSON Schema of an object: invalid type: sequence, expected a map at line 1 column 0 (schema = '''{"type": "object", "properties": {...}}''')
+        line 26: tool_server.w.tools.x.query: only a compensable tool is asked about (class = "compensable")
+        line 27: tool_server.w.tools.x.colour: unknown key (known here: class, query, undo)
+        line 28: tool_server.w.bearer_env: means nothing for a server with a command (leave it out)
+        line 28: tool_server.w.name: there is already one with this name at line 17
+        line 34: tool.h.method: expected one of GET, POST, PUT, PATCH, DELETE, found the text "get"
+        line 35: tool.h.url: expected an address such as "https://host/items/{id}" (an argument cannot be part of the scheme, host or port)
+        line 36: tool.h.schema: this is no JSON Schema of an object: invalid type: sequence, expected a map at line 1 column 0 (schema = '''{"type": "object", "properties": {...}}''')
         "#);
     }
 }

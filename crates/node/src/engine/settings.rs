@@ -149,6 +149,7 @@ impl Settings {
                 queue_len_max: options.queue_len_max,
                 block_tokens: Tokens(BLOCK_TOKENS),
                 pace,
+                reserves: false,
                 jitter_percent: options.jitter_percent,
                 seed: options.seed,
             },

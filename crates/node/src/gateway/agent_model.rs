@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use seawall_kernel::agents::input::Start;
 use seawall_model::effect::Allowance;
-use seawall_model::{Agent, At, Code, Fault, Payload, Protocol, RunKey, Tenant, limits};
+use seawall_model::{Agent, At, Code, Fault, Lineage, Payload, Protocol, RunId, RunKey, Tenant, limits};
 use seawall_wire::Inspected;
 use seawall_wire::translate::{self, Context};
 use tokio::sync::{mpsc, oneshot};
@@ -22,7 +22,7 @@ use crate::agents::Runtime;
 use crate::agents::define::Definition;
 use crate::app::{App, Live};
 use crate::clock;
-use crate::config::plan::{AGENT_PREFIX, names_agent};
+use crate::config::plan::AGENT_PREFIX;
 use crate::config::problem;
 use crate::keys::Caller;
 use crate::tasks::Kind;
@@ -53,9 +53,11 @@ pub async fn serve(
     let Receipt { caller, live, body, hold } = receipt;
     let (runtime, definition, agent) = find(app, &seen.model)?;
     let tenant = ask::sub_tenant(&caller.tenant, headers)?;
-    allowed(&live, &caller, &tenant, &agent)?;
+    ask::agent_allowed(&live, &caller.models, &tenant, &agent)?;
     let deadline = ask::deadline(headers, received)?;
     let detached = is_detached(headers)?;
+    let lineage = ask::lineage(&caller, headers)?;
+    let asking = asks(app, &tenant, lineage.as_deref())?;
     if seen.protocol == Protocol::CountTokens {
         return Ok(counted(seen, trace));
     }
@@ -68,6 +70,8 @@ pub async fn serve(
         task: stored(runtime, task).await?,
         allowance: Allowance::default(),
         by: caller.key.clone().unwrap_or_else(|| "operator".into()),
+        caller: lineage.map(|lineage| lineage.run.clone()),
+        fork: None,
         version: None,
         state: Vec::new(),
     };
@@ -85,6 +89,7 @@ pub async fn serve(
         received,
         deadline,
         detached,
+        asking,
     };
     app.tasks.spawn(Kind::Feed, attendance.attend(start, begun, sink));
     let run = begins.await.map_err(|_| Fault::plain(Code::Internal))??;
@@ -100,6 +105,21 @@ pub async fn serve(
     };
     sign(response.headers_mut(), run, trace);
     Ok(response)
+}
+
+/// The client's own run that asks, once it is known where that hangs.
+///
+/// # Errors
+/// `RunStopped` if it is stopped, or one above it.
+fn asks(app: &App, tenant: &Tenant, lineage: Option<&Lineage>) -> Result<Option<RunId>, Fault> {
+    let (run, parent) = ask::runs(tenant, lineage);
+    if let (Some(run), Some(parent)) = (run, parent) {
+        app.seat.tell(seawall_kernel::Input::Below { run, parent });
+    }
+    match run {
+        Some(run) if app.seat.stopped(run) => Err(Fault::plain(Code::RunStopped)),
+        run => Ok(run),
+    }
 }
 
 /// How the answer comes to the client.
@@ -152,20 +172,6 @@ fn find<'a>(app: &'a App, name: &str) -> Result<(&'a Arc<Runtime>, Arc<Definitio
     )))
 }
 
-/// May this caller ask for this agent, by its key and by its tenant's rules?
-fn may_use(live: &Live, caller: &Caller, tenant: &Tenant, agent: &Agent) -> bool {
-    let by_key = caller.models.is_empty() || names_agent(&caller.models, agent);
-    by_key && live.routes.allows_agent(tenant, agent)
-}
-
-fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, agent: &Agent) -> Result<(), Fault> {
-    if may_use(live, caller, tenant, agent) {
-        return Ok(());
-    }
-    let message = format!("`{tenant}` may not use the model `{AGENT_PREFIX}{agent}`.");
-    Err(Fault::new(Code::ModelForbidden, message).at("model"))
-}
-
 /// The types of agents that this caller may ask for as models, by name.
 #[must_use]
 pub fn listed(app: &App, live: &Live, caller: &Caller) -> Vec<Arc<str>> {
@@ -174,7 +180,8 @@ pub fn listed(app: &App, live: &Live, caller: &Caller) -> Vec<Arc<str>> {
     for definition in newest {
         let name = format!("{AGENT_PREFIX}{}", definition.kind);
         let agent = Agent::parse(&definition.kind);
-        let theirs = agent.is_ok_and(|agent| may_use(live, caller, &caller.tenant, &agent));
+        let theirs =
+            agent.is_ok_and(|agent| ask::may_use_agent(live, &caller.models, &caller.tenant, &agent));
         if theirs && is_one(live, &name) {
             names.push(name.into());
         }
@@ -188,7 +195,7 @@ pub fn listed(app: &App, live: &Live, caller: &Caller) -> Vec<Arc<str>> {
 /// `ModelUnknown` and `ModelForbidden`.
 pub fn check(app: &App, live: &Live, caller: &Caller, name: &str) -> Result<(), Fault> {
     let (_, _, agent) = find(app, name)?;
-    allowed(live, caller, &caller.tenant, &agent)
+    ask::agent_allowed(live, &caller.models, &caller.tenant, &agent)
 }
 
 /// Does the run go on when its client leaves?

@@ -7,6 +7,7 @@ mod define;
 mod events;
 mod fields;
 mod fork;
+mod halts;
 mod path;
 mod people;
 mod query;
@@ -76,7 +77,7 @@ pub async fn serve(
             reply::trace_header(response.headers_mut(), &trace);
             response
         }
-        Err(fault) => super::reject(app, Protocol::Chat, &trace, parts.uri.path(), &fault),
+        Err(fault) => super::reject(app, Protocol::Chat, &trace, parts.uri.path(), &advised(fault)),
     }
 }
 
@@ -127,8 +128,8 @@ async fn carry_out(order: Order, request: Request<'_>) -> Answer {
         Order::Effect(effect, act) => people::decide(request, effect, act).await,
         Order::Letters => people::letters(request).await,
         Order::Letter(shard, number, send) => people::letter(request, shard, number, send).await,
-        Order::Halts => people::halts(&request),
-        Order::SetHalt => people::set_halt(request).await,
+        Order::Halts => halts::list(&request),
+        Order::SetHalt => halts::set(request).await,
         Order::WhyRun(run) => why::of_run(request, run).await,
         Order::WhyAgent(agent) => why::of_agent(request, agent).await,
         Order::Values => values::list(request).await,
@@ -205,6 +206,20 @@ async fn leaving(app: &App) {
     drop(phase.wait_for(|phase| *phase >= Phase::Draining).await);
 }
 
+/// Where the code's own row speaks of inference: what to do on these paths.
+fn advised(fault: Fault) -> Fault {
+    if fault.advice.is_some() {
+        return fault;
+    }
+    match fault.code {
+        Code::BadField | Code::BadJson => {
+            fault.advise("docs/agents.md, \"HTTP API\", has the path with its fields and its query.")
+        }
+        Code::PathUnknown => fault.advise("docs/agents.md, \"HTTP API\", lists the paths of agents."),
+        _ => fault,
+    }
+}
+
 /// A JSON answer, which stays in the byte budget until it is written.
 fn json(app: &App, status: StatusCode, value: &Value) -> Answer {
     let text = Bytes::from(value.to_string());
@@ -224,10 +239,24 @@ fn unknown_effect(effect: EffectId) -> Fault {
 
 /// What the agents said no with, for a client.
 fn refused(code: Code, why: &str) -> Fault {
-    let mut letters = why.chars();
-    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
-    let fault = Fault::new(code, format!("{first}{}.", letters.as_str().trim_end_matches('.')));
+    let fault = Fault::new(code, sentence(why));
     if code.row().retry == Retry::After { fault.after(Millis(1_000)) } else { fault }
+}
+
+/// A clause as a sentence. A name at its beginning (`acme/clerk/7`, `run-1f03`) stays as it is
+/// spelled: names are told apart by case.
+fn sentence(clause: &str) -> String {
+    let clause = clause.trim_end_matches('.');
+    let (word, rest) = clause.split_at(clause.find(' ').unwrap_or(clause.len()));
+    if word.starts_with('`') || word.is_empty() {
+        return format!("{clause}.");
+    }
+    if !word.bytes().all(|byte| byte.is_ascii_alphabetic() || b",:;'".contains(&byte)) {
+        return format!("`{word}`{rest}.");
+    }
+    let mut letters = word.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}{rest}.", letters.as_str())
 }
 
 /// What the journal could not answer, for a client.
@@ -258,5 +287,21 @@ mod tests {
         assert_eq!(fault.message, "As many runs are alive as may be.");
         assert_eq!(fault.retry_after, Some(Millis(1_000)));
         assert_eq!(refused(Code::RunUnknown, "").retry_after, None);
+    }
+
+    #[test]
+    fn names_keep_their_case_at_the_beginning_of_a_sentence() {
+        assert_eq!(sentence("acme/clerk/7 is not known"), "`acme/clerk/7` is not known.");
+        assert_eq!(sentence("run-1f03.7 asks nobody."), "`run-1f03.7` asks nobody.");
+        assert_eq!(sentence("`x` is full"), "`x` is full.");
+        assert_eq!(sentence("there is none"), "There is none.");
+    }
+
+    #[test]
+    fn hints_of_these_paths_speak_of_these_paths() {
+        let bad = advised(Fault::new(Code::BadField, "x"));
+        assert!(bad.hint().contains("docs/agents.md"));
+        assert_eq!(advised(Fault::plain(Code::BadField).advise("y")).hint(), "y");
+        assert_eq!(advised(Fault::plain(Code::RunUnknown)).hint(), Code::RunUnknown.row().hint);
     }
 }

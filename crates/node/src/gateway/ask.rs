@@ -14,7 +14,7 @@ use seawall_wire::inspect::Inspected;
 
 use crate::app::{App, Live};
 use crate::clock;
-use crate::config::plan::ModelRoute;
+use crate::config::plan::{AGENT_PREFIX, ModelRoute, names_agent};
 use crate::keys::Caller;
 use crate::memory::Hold;
 
@@ -276,6 +276,31 @@ pub fn allowed(live: &Live, caller: &Caller, tenant: &Tenant, model: &ModelRoute
         return Ok(());
     }
     let message = format!("`{tenant}` may not use the model `{}`.", model.name);
+    Err(Fault::new(Code::ModelForbidden, message).at("model"))
+}
+
+/// May whoever has a key for these models (none: all) set this agent of this tenant to work,
+/// by the key's and the tenant's lists?
+#[must_use]
+pub fn may_use_agent(live: &Live, models: &[String], tenant: &Tenant, agent: &Agent) -> bool {
+    key_allows(models, agent) && live.routes.allows_agent(tenant, agent)
+}
+
+/// Is the agent among these models of a key, agents among them? None means all.
+#[must_use]
+pub fn key_allows(models: &[String], agent: &Agent) -> bool {
+    models.is_empty() || names_agent(models, agent)
+}
+
+/// As [`may_use_agent`], with the reason.
+///
+/// # Errors
+/// `ModelForbidden`.
+pub fn agent_allowed(live: &Live, models: &[String], tenant: &Tenant, agent: &Agent) -> Result<(), Fault> {
+    if may_use_agent(live, models, tenant, agent) {
+        return Ok(());
+    }
+    let message = format!("`{tenant}` may not use the model `{AGENT_PREFIX}{agent}`.");
     Err(Fault::new(Code::ModelForbidden, message).at("model"))
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use seawall_model::{Code, Fault, Lineage, Protocol, Tenant, limits};
+use seawall_model::{Code, Fault, Lineage, Protocol, Tenant};
 use seawall_store::{Answer, Asked, Kept};
 use sha2::{Digest as _, Sha256};
 
@@ -125,7 +125,7 @@ pub fn keep(app: &Arc<App>, ask: &Ask, response: &mut Response<Reply>) {
     }
     let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or("application/json").to_owned();
-    let mut copy = Copy::new(app, memo, kind);
+    let mut copy = Copy::new(app, memo, kind, ask.live.config.memo.answer_bytes_max);
     match response.body_mut() {
         Reply::Whole(bytes) => {
             copy.add(bytes.as_deref().unwrap_or_default());
@@ -146,19 +146,20 @@ pub struct Copy {
     kind: String,
     /// So far; `None` once it has outgrown its bound or the byte budget.
     bytes: Option<(Vec<u8>, Hold)>,
+    bytes_max: seawall_model::Bytes,
 }
 
 impl Copy {
-    fn new(app: &Arc<App>, memo: &Memo, kind: String) -> Self {
+    fn new(app: &Arc<App>, memo: &Memo, kind: String, bytes_max: seawall_model::Bytes) -> Self {
         let bytes = app.memory.hold(0).map(|hold| (Vec::new(), hold));
-        Self { app: app.clone(), memo: memo.clone(), kind, bytes }
+        Self { app: app.clone(), memo: memo.clone(), kind, bytes, bytes_max }
     }
 
     /// The next piece.
     pub fn add(&mut self, piece: &[u8]) {
         let fits = match &mut self.bytes {
             Some((bytes, hold)) => {
-                bytes.len() + piece.len() <= limits::MEMO_ANSWER_BYTES_MAX && hold.grow(piece.len() as u64)
+                (bytes.len() + piece.len()) as u64 <= self.bytes_max.0 && hold.grow(piece.len() as u64)
             }
             None => return,
         };
@@ -171,7 +172,7 @@ impl Copy {
 
     /// The answer is complete: it is kept.
     pub fn done(self) {
-        let Self { app, memo, kind, bytes } = self;
+        let Self { app, memo, kind, bytes, .. } = self;
         let Some((answer, hold)) = bytes else {
             return app.metrics.calls.memo("not_kept");
         };

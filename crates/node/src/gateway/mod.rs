@@ -132,7 +132,10 @@ fn get(method: &Method) -> Result<(), Fault> {
 }
 
 fn method_not_allowed(takes: &str) -> Fault {
-    Fault::new(Code::MethodNotAllowed, format!("This path takes {takes} only."))
+    // Whoever may ask may ask for the head alone.
+    let takes = takes.replace("GET", "GET, HEAD");
+    let fault = Fault::new(Code::MethodNotAllowed, format!("This path takes {takes} only."));
+    Fault { takes: Some(takes.into()), ..fault }
 }
 
 /// Turns a request away before it became a call.

@@ -110,6 +110,7 @@ pub fn state(app: &App, headers: &HeaderMap, now: At) -> Result<Response<Reply>,
         "tenants": tenants,
         "budgets": budgets,
         "calls": view.calls,
+        "agents": app.agents.as_ref().map(|agents| agents.state()),
     });
     Ok(reply::json(StatusCode::OK, body.to_string()))
 }

@@ -116,6 +116,9 @@ pub fn fault_as(status: StatusCode, protocol: Protocol, fault: &Fault, trace: &s
         headers.insert(header::RETRY_AFTER, HeaderValue::from(wait_secs(wait)));
         headers.insert("retry-after-ms", HeaderValue::from(wait.0.max(1)));
     }
+    if let Some(takes) = &fault.takes {
+        headers.insert(header::ALLOW, crate::upstream::value(takes));
+    }
     if fault.code == seawall_model::Code::BadKey {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use prometheus_client::registry::Registry;
 
-use crate::agents::census::Told;
+use crate::agents::census::{Budgets, Census, Told};
 use crate::app::App;
 
 use super::label::{Counters, Gauges, Labels, Text, counters, gauges, one};
@@ -20,6 +20,12 @@ pub(super) struct AgentLooks {
     inbox: Gauges<1>,
     undurable: Gauges<0>,
     told: Counters<1>,
+    budgets: Gauges<3>,
+    trees: Gauges<1>,
+    short: Counters<1>,
+    offences: Counters<1>,
+    states: Counters<1>,
+    state_bytes: Gauges<0>,
 }
 
 impl AgentLooks {
@@ -40,13 +46,27 @@ impl AgentLooks {
                 "Records of the journal on their way to the disk",
             ),
             told: counters(r, "seawall_agent_notices", "What operators were told of agents, by kind"),
+            budgets: gauges(
+                r,
+                "seawall_agent_budget",
+                "What live trees of runs may use: reserved, used and allowed, by root tenant and meter (money in millionths of a dollar)",
+            ),
+            trees: gauges(r, "seawall_agent_trees", "Trees of runs that are not over, by root tenant"),
+            short: counters(r, "seawall_agent_refused", "Bookings that a run's allowance had no room for, by meter"),
+            offences: counters(r, "seawall_agent_offences", "What the progress guard found, by kind"),
+            states: counters(
+                r,
+                "seawall_agent_states",
+                "States of runs that were in memory when they were wanted (hit), or were read (miss)",
+            ),
+            state_bytes: gauges(r, "seawall_agent_state_bytes", "Bytes of runs' states kept in memory"),
         }
     }
 
     pub(super) fn look(&self, app: &App) {
         let Some(runtime) = &app.agents else { return };
         let view = runtime.desk.view();
-        let census = *runtime.census.lock().unwrap_or_else(PoisonError::into_inner);
+        let census = runtime.census.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = |state: &str| view.states.get(state).copied().unwrap_or(0);
         let busy = now("running") + now("runnable");
         // The census is of lately, the view of now: what is in memory is never left out.
@@ -85,6 +105,40 @@ impl AgentLooks {
             let counter = self.told.get_or_create(&one("kind", kind));
             let known = counter.get();
             counter.inc_by(count.saturating_sub(known));
+        }
+        self.budgets(&census);
+        for (family, label, counts) in
+            [(&self.short, "meter", &view.short), (&self.offences, "offence", &view.offences)]
+        {
+            for (name, count) in counts {
+                let counter = family.get_or_create(&one(label, *name));
+                let known = counter.get();
+                counter.inc_by(count.saturating_sub(known));
+            }
+        }
+        let figures = runtime.states.figures();
+        for (outcome, count) in [("hit", figures.hits), ("miss", figures.misses)] {
+            let counter = self.states.get_or_create(&one("outcome", outcome));
+            let known = counter.get();
+            counter.inc_by(count.saturating_sub(known));
+        }
+        self.state_bytes.get_or_create(&Labels([])).set(figures.bytes as f64);
+    }
+
+    fn budgets(&self, census: &Census) {
+        self.budgets.clear();
+        self.trees.clear();
+        for (tenant, budgets) in &census.budgets {
+            self.trees.get_or_create(&one("tenant", tenant.clone())).set(budgets.trees as f64);
+            for (name, meter) in Budgets::METERS.into_iter().zip(budgets.meters) {
+                for (what, amount) in
+                    [("reserved", meter.reserved), ("used", meter.used), ("allowed", meter.allowed)]
+                {
+                    let labels =
+                        Labels([("tenant", tenant.clone().into()), ("meter", name.into()), ("what", what.into())]);
+                    self.budgets.get_or_create(&labels).set(amount as f64);
+                }
+            }
         }
     }
 

@@ -23,6 +23,8 @@ pub struct ToolCard {
     pub class: EffectClass,
     /// The tool that undoes it, where its class is [`EffectClass::Compensable`].
     pub undo: Option<Arc<str>>,
+    /// The tool that says whether it was done, likewise.
+    pub query: Option<Arc<str>>,
 }
 
 /// What an MCP server hints at. They are hints: the config's word stands above them.
@@ -80,6 +82,7 @@ impl Listed {
             schema: self.schema.into(),
             class: rule.and_then(|rule| rule.class).unwrap_or_else(|| self.hints.class()),
             undo: rule.and_then(|rule| rule.undo.clone()),
+            query: rule.and_then(|rule| rule.query.clone()),
         })
     }
 }
@@ -114,7 +117,7 @@ mod tests {
     #[test]
     fn the_configs_word_stands_above_the_hints() {
         let hints = Hints { read_only: Some(true), idempotent: None };
-        let rule = ToolRule { class: Some(EffectClass::Compensable), undo: Some("s.undo".into()) };
+        let rule = ToolRule { class: Some(EffectClass::Compensable), undo: Some("s.undo".into()), query: None };
         let card = listed("pay", hints).card("s", Some(&rule)).expect("good");
         assert_eq!(
             (&*card.name, card.class, card.undo.as_deref()),

@@ -27,13 +27,14 @@ pub(super) struct HttpTool {
 
 impl HttpTool {
     pub(super) fn card(&self) -> ToolCard {
-        let HttpToolConfig { name, about, schema, class, undo, .. } = &self.config;
+        let HttpToolConfig { name, about, schema, class, undo, query, .. } = &self.config;
         ToolCard {
             name: name.clone(),
             about: about.clone(),
             schema: schema.clone(),
             class: *class,
             undo: undo.clone(),
+            query: query.clone(),
         }
     }
 

@@ -108,6 +108,7 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
             let put = plain(Work::Put { key, value: Some(Payload::text("news")), expect: None });
             steps.push(Step::Do(vec![watch, put], Wake::All));
         }
+        "guard" => guard(&mut steps, grant, rng),
         "faulty" => {
             steps.push(Step::Do(vec![model(rng)], Wake::Any));
             if fate.chance(0.6) {
@@ -118,6 +119,27 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
     }
     steps.push(Step::End(Ending::Done(Payload::text("well done"))));
     steps
+}
+
+/// Waits for the end of what others work on, and binds itself to one of them.
+fn guard(steps: &mut Vec<Step>, grant: &Grant, rng: &mut Rng) {
+    let names = ["worker/shared", "faulty/0", "mate/0", "pong/1", "beat/cron", "poison/1", "chat/0", "mate/9"];
+    let mut asks: Vec<Ask> = (0..1 + rng.below(3))
+        .map(|_| {
+            let patience = rng.chance(0.2).then_some(Millis::from_secs(20));
+            Ask { patience, ..plain(Work::Monitor { agent: agent(pick(rng, &names)) }) }
+        })
+        .collect();
+    let other = agent(pick(rng, &names));
+    if rng.chance(0.6) {
+        asks.push(plain(Work::Link { agent: other.clone(), on: true }));
+    }
+    asks.push(timer(grant, rng));
+    steps.push(Step::Do(asks, if rng.chance(0.7) { Wake::All } else { Wake::Any }));
+    if rng.chance(0.3) {
+        steps.push(Step::Do(vec![plain(Work::Link { agent: other, on: false })], Wake::Any));
+    }
+    steps.push(tools(rng, 1, 2));
 }
 
 /// Programs of those who have others work for them.
@@ -204,7 +226,7 @@ fn tools(rng: &mut Rng, least: u64, most: u64) -> Step {
     let asks = (0..least + rng.below(most - least + 1)).map(|_| match rng.below(10) {
         0..3 => tool("files.read", EffectClass::Read, None, rng),
         3..6 => tool("mail.put", EffectClass::Idempotent, None, rng),
-        6..8 => tool("shop.book", EffectClass::Compensable, Some("shop.cancel"), rng),
+        6..8 => booking(rng),
         _ => tool("bank.send", EffectClass::Irreversible, None, rng),
     });
     Step::Do(asks.collect(), if rng.chance(0.5) { Wake::All } else { Wake::Any })
@@ -213,10 +235,19 @@ fn tools(rng: &mut Rng, least: u64, most: u64) -> Step {
 fn tool(name: &str, class: EffectClass, undo: Option<&str>, rng: &mut Rng) -> Ask {
     let number = rng.next_u64();
     let args = Payload::text(&format!("{{\"n\":{number}}}"));
-    let work = Work::Tool { tool: name.into(), args, undo: undo.map(Into::into) };
+    let work = Work::Tool { tool: name.into(), args, undo: undo.map(Into::into), query: None };
     let patience = rng.chance(0.1).then_some(Millis::from_secs(20));
     let cost_max = Spend { money: MicroUsd(20), ..Spend::default() };
     Ask { class, cost_max, patience, twin: number | 1, ..plain(work) }
+}
+
+/// What can be undone; half of it can be asked about as well.
+fn booking(rng: &mut Rng) -> Ask {
+    let mut ask = tool("shop.book", EffectClass::Compensable, Some("shop.cancel"), rng);
+    if let (Work::Tool { query, .. }, true) = (&mut ask.work, rng.chance(0.5)) {
+        *query = Some("shop.find".into());
+    }
+    ask
 }
 
 fn child(name: &str) -> Ask {
@@ -262,6 +293,10 @@ fn follow(grant: &Grant, state: &State, mut steps: Vec<Step>) -> Commit {
         _ => false,
     });
     place.left = place.left.saturating_sub(answered.count() as u32);
+    if begins(grant) {
+        // Nobody answers a fork what was under way for the run that it goes on from.
+        place.left = 0;
+    }
     let said = Change::Keep { key: "m/last".into(), effect: latest(grant) };
     if place.left > 0 {
         let changes = vec![set("place", &[place.step as u64, place.first.into(), place.left.into()]), said];

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use seawall_kernel::agents::Shard;
-use seawall_kernel::agents::input::Report;
+use seawall_kernel::agents::input::{Finding, Report};
 use seawall_model::durable::{AgentRow, Item, RunRow, Stage, Standing};
 use seawall_model::effect::{Allowance, Answer, EffectId, Spend, Work};
 use seawall_model::journal::{Change, Ending, Entry, Event, Next, Turn};
 use seawall_model::{Address, At, EffectClass, Payload, RunKey, Tenant};
 
 use super::actor::State;
+use super::bonds::Bonds;
 use super::cast::{self, QUORUM};
 use super::disk::Disk;
 use super::lent::Lent;
@@ -49,13 +50,17 @@ pub struct RunLine {
     pub parent: Option<EffectId>,
     /// How it ended.
     pub over: Option<&'static str>,
+    /// The version that it began with.
+    pub version: Arc<str>,
 }
 
-/// What was reported of one effect, and whether that was of its undoing.
+/// What was reported of one effect, and whether that was of its undoing, or by whom it was
+/// asked about.
 #[derive(Clone, Debug)]
 struct Told {
     report: Report,
     undo: bool,
+    query: bool,
 }
 
 /// All books.
@@ -69,8 +74,12 @@ pub struct Books {
     pub runs: BTreeMap<RunKey, RunLine>,
     /// Budgets.
     pub purse: Purse,
+    /// What models are to be paid: the run, and up to where the disk must have its shard.
+    pub bills: Vec<(RunKey, u64, Spend)>,
     /// Leases.
     pub lent: Lent,
+    /// Monitors and links.
+    pub bonds: Bonds,
     /// Records so far, by kind.
     pub records: BTreeMap<&'static str, u64>,
     /// Messages to and fro between two agents.
@@ -83,6 +92,8 @@ pub struct Books {
     redriven: BTreeSet<(u8, u64)>,
     /// Dead letters that were dealt with.
     pub unlettered: u64,
+    /// Arguments that people gave in place of others.
+    pub edits: BTreeMap<EffectId, Vec<Payload>>,
     /// Who was sent a message last.
     last_mail: Option<Address>,
     mailed: BTreeSet<(Address, u64)>,
@@ -114,8 +125,17 @@ impl Books {
     }
 
     /// The machine is told this of an effect.
-    pub fn tell(&mut self, effect: EffectId, report: &Report, undo: bool) {
-        self.told.entry(effect).or_default().push(Told { report: report.clone(), undo });
+    pub fn tell(&mut self, effect: EffectId, report: &Report, undo: bool, query: bool) {
+        self.told.entry(effect).or_default().push(Told { report: report.clone(), undo, query });
+    }
+
+    /// Is it known whether the effect was done? Then nobody has a reason to undo it.
+    #[must_use]
+    pub fn is_known(&self, effect: EffectId) -> bool {
+        let last = self.told.get(&effect).and_then(|told| told.last());
+        last.is_some_and(|told| {
+            matches!(&told.report, Report::Found(Finding::Done(_) | Finding::NotDone)) && told.query
+        })
     }
 
     /// The shell is about to send an effect.
@@ -144,6 +164,7 @@ impl Books {
         assert!(self.fold[shard].row.seq + 1 == entry.seq, "I4: a gap before {} of shard {shard}", entry.seq);
         *self.records.entry(entry.record.event.kind()).or_default() += 1;
         let agent = entry.record.agent.as_ref();
+        self.bonds.read(agent, &self.fold[shard], &entry.record.event);
         match &entry.record.event {
             Event::Started { run, state, .. } => {
                 self.begin(run);
@@ -187,12 +208,22 @@ impl Books {
                 assert!(!line.class.repeats() && !line.open, "effects: {effect} is attempted again");
                 (line.open, line.sent) = (true, false);
             }
-            Event::Postponed { effect, .. } => self.postponed(shard, agent, *effect),
+            Event::Postponed { effect, used, .. } => {
+                self.postponed(shard, agent, *effect);
+                self.purse.spend(effect.run, *used);
+            }
             Event::Doubted { effect, .. } => drop(self.under_way(shard, agent, *effect)),
             Event::Answered { effect, answer, used, by } => {
                 self.answered(shard, agent, now, *effect, answer, *used, by.is_some());
             }
-            Event::Voted { effect, by, yes, stage, .. } => {
+            Event::Voted { effect, by, yes, stage, args, .. } => {
+                let line = self.under_way(shard, agent, *effect);
+                if let (true, Some(new), Work::Tool { args, .. }) = (*yes, args, &mut line.work) {
+                    // What others said yes to was something else.
+                    *args = new.clone();
+                    line.yes.clear();
+                    self.edits.entry(*effect).or_default().push(new.clone());
+                }
                 let line = self.under_way(shard, agent, *effect);
                 if *yes {
                     line.yes.insert(by.clone());
@@ -239,15 +270,17 @@ impl Books {
 
     fn begin(&mut self, run: &RunRow) {
         assert!(!self.runs.contains_key(&run.key), "I6: {} began twice", run.key);
-        let own = cast::allowance(run.agent.agent.kind());
+        let own = cast::allowance_of(run.agent.agent.kind(), &run.version);
         self.purse.open(run.key, run.parent.map(|effect| effect.run), narrow(own, run.allowance));
-        let line = RunLine { agent: run.agent.clone(), parent: run.parent, over: None };
+        let version = run.version.clone();
+        let line = RunLine { agent: run.agent.clone(), parent: run.parent, over: None, version };
         self.runs.insert(run.key, line);
     }
 
     fn end(&mut self, run: RunKey, ending: &Ending) {
         let line = self.runs.get_mut(&run).unwrap_or_else(|| panic!("I6: {run} ended and never began"));
         assert!(line.over.is_none(), "I6: {run} ended twice");
+        self.bonds.end(run, ending);
         line.over = Some(match ending {
             Ending::Done(_) => "done",
             Ending::Failed { .. } => "failed",
@@ -337,7 +370,8 @@ impl Books {
     fn postponed(&mut self, shard: usize, agent: Option<&Address>, effect: EffectId) {
         let told = self.told.get(&effect).and_then(|told| told.last());
         let known = told.is_some_and(|told| match (&told.report, told.undo) {
-            (Report::NotDone { .. }, false) => true,
+            (Report::NotDone { .. }, false) => !told.query,
+            (Report::Found(finding), false) => *finding == Finding::NotDone,
             (Report::Done { answer, .. }, true) => matches!(answer, Answer::Done(_)),
             _ => false,
         });
@@ -374,6 +408,15 @@ impl Books {
                 let agent = agent.expect("an effect is an agent's");
                 let held = self.lent.holds(&(agent.tenant.clone(), resource.clone()), agent, *token);
                 assert!(held || !done, "I13: {effect} gave back {resource} with an old token");
+            }
+            Work::Monitor { agent: of } => {
+                let of = Address {
+                    tenant: agent.expect("an effect is an agent's").tenant.clone(),
+                    agent: of.clone(),
+                };
+                let runs = &self.runs;
+                let ended = |run| runs.get(&run).and_then(|line| line.over);
+                self.bonds.tell(effect, &of, &self.fold[shard], answer, ended);
             }
             Work::Message { .. } if done => {
                 let from = agent.expect("an effect is an agent's").clone();
@@ -451,8 +494,18 @@ impl Books {
         })
     }
 
+    /// Bills for what a crash undid are nobody's to book.
+    pub fn forget_bills(&mut self) {
+        let fold = &self.fold;
+        self.bills.retain(|(run, seq, _)| fold[usize::from(run.shard())].row.seq >= *seq);
+    }
+
     /// What must hold when everything is over.
     pub fn close(&self) {
+        let mut purse = self.purse.clone();
+        for (run, _, price) in &self.bills {
+            purse.bill(*run, *price);
+        }
         for (run, line) in &self.runs {
             assert!(line.over.is_some(), "progress: {run} of {} never ended", line.agent);
             let row = self.fold.iter().find_map(|shard| shard.runs.get(run));
@@ -463,10 +516,20 @@ impl Books {
                 self.purse.used(*run),
                 row.used
             );
+            let billed = purse.billed(*run);
+            let booked = billed.tokens <= row.used.tokens && billed.money <= row.used.money;
+            assert!(booked, "I12: {run} is to pay {billed:?} and has booked {:?}", row.used);
         }
+        self.bonds.close(&self.fold);
         for (from, (taken, said)) in &self.letters {
             assert!(taken >= said, "mail: {said} messages of {from} are said to be taken, and {taken} were");
         }
+    }
+
+    /// A run's working state, by its records.
+    #[must_use]
+    pub fn state_of(&self, run: RunKey) -> Option<&State> {
+        self.states.get(&run)
     }
 
     /// How a run stands on all above it with people: gated ones need their yes.
@@ -494,11 +557,16 @@ fn check_told(effect: EffectId, line: &Line, told: &[Told], answer: &Answer, use
         Report::Done { answer: said, used: cost } => {
             !told.undo && said == answer && (cost.tokens, cost.money) == (used.tokens, used.money)
         }
+        // Nobody says what it used: at its most then.
+        Report::Found(Finding::Done(said)) => said == answer && used == Spend { calls: 1, ..line.cost },
         _ => false,
     };
     assert!(!done || told.iter().any(same), "effects: {effect} was answered out of thin air");
     let last = told.last();
-    let not_done = last.is_some_and(|told| told.undo || matches!(told.report, Report::NotDone { .. }));
+    let not_done = last.is_some_and(|told| {
+        let not_done = matches!(told.report, Report::NotDone { .. }) && !told.query;
+        told.undo || not_done || told.report == Report::Found(Finding::NotDone)
+    });
     assert!(
         !line.open || !line.sent || done || not_done,
         "effects: {effect} may have been done and is said to have failed"

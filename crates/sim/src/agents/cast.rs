@@ -9,7 +9,7 @@ use seawall_kernel::agents::progress::GuardRule;
 use seawall_kernel::agents::rules::{Kind, Rules, Schedule};
 use seawall_kernel::agents::supervise::{Strategy, Supervision};
 use seawall_model::durable::Restart;
-use seawall_model::effect::{Allowance, Approval, Verdict};
+use seawall_model::effect::{Allowance, Approval, Deputy, Verdict};
 use seawall_model::{EffectClass, MicroUsd, Millis, Payload, Tenant, Tokens};
 
 use super::plan::Plan;
@@ -17,13 +17,16 @@ use super::plan::Plan;
 /// Types that are started from outside.
 pub const STARTED: &[&str] = &[
     "loop", "mapper", "worker", "ping", "chat", "sleeper", "asker", "lessee", "counter", "news", "reader",
-    "watcher", "faulty", "shaky", "poison", "spender", "hasty", "boss",
+    "watcher", "faulty", "shaky", "poison", "spender", "hasty", "boss", "guard",
 ];
 /// Types that begin by mail, schedule or parent only.
 pub const LED: &[&str] = &["pong", "mate", "beat", "guarded", "thinker"];
 
 /// Types whose agents the progress guard or poison detection may take out of service.
 pub const DISHONEST: &[&str] = &["ping", "pong", "poison", "shaky", "hasty"];
+
+/// Types whose runs keep the version that they began with.
+pub const PINNED: &[&str] = &["worker", "loop", "sleeper", "counter", "mapper"];
 
 /// Items in an inbox, of every type.
 pub const INBOX_MAX: usize = 40;
@@ -32,9 +35,28 @@ pub const UNITS: u32 = 3;
 /// How many must say yes to what is asked.
 pub const QUORUM: u8 = 2;
 
-/// What one run of a type may use, as the world knows it.
+/// A version's name: its number, and the percentage of the first one's allowances.
 #[must_use]
-pub fn allowance(kind: &str) -> Allowance {
+pub fn version(number: u64, percent: u64) -> Arc<str> {
+    format!("{number}/{percent}").into()
+}
+
+/// What one run of a type may use that began with this version, as the world knows it.
+#[must_use]
+pub fn allowance_of(kind: &str, version: &str) -> Allowance {
+    let percent = version.split_once('/').and_then(|(_, percent)| percent.parse().ok()).unwrap_or(100);
+    let part = |most: u64| (most * percent / 100).max(1);
+    let whole = allowance(kind);
+    Allowance {
+        tokens: whole.tokens.map(|most| Tokens(part(most.0))),
+        money: whole.money.map(|most| MicroUsd(part(most.0))),
+        calls: whole.calls.map(part),
+        steps: whole.steps.map(part),
+        ..whole
+    }
+}
+
+fn allowance(kind: &str) -> Allowance {
     let wall = |secs| Some(Millis::from_secs(secs));
     match kind {
         // The tree of a spender is tight, so that it trips with several children at work.
@@ -69,8 +91,8 @@ fn supervision(name: &str) -> Supervision {
 fn kind(name: &str) -> Kind {
     Kind {
         name: name.into(),
-        version: "1".into(),
-        moves: true,
+        version: version(1, 100),
+        moves: !PINNED.contains(&name),
         allowance: allowance(name),
         supervision: supervision(name),
         guard: GuardRule::default(),
@@ -98,7 +120,12 @@ fn rule(id: &str, what: &str, on: &str, class: Option<EffectClass>, then: Verdic
 }
 
 fn asks() -> Verdict {
-    Verdict::Ask(Approval { quorum: QUORUM, approvers: Vec::new(), patience: Millis::from_secs(600) })
+    Verdict::Ask(Approval {
+        quorum: QUORUM,
+        approvers: Vec::new(),
+        patience: Millis::from_secs(600),
+        deputy: Some(Deputy { to: "dee".into(), after: Millis::from_secs(300) }),
+    })
 }
 
 /// The rules of a world as it begins.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use seawall_kernel::agents::{Batch, Shard};
 use seawall_model::durable::{AgentRow, Row, RunRow, Standing, ValueRow};
-use seawall_model::{Address, Payload, RunKey, Tenant};
+use seawall_model::{Address, At, Payload, RunKey, Tenant};
 
 use super::actor::State;
 
@@ -32,6 +32,13 @@ impl Disk {
     pub fn commit(&mut self, batch: &Batch) {
         self.commits += 1;
         for row in &batch.rows {
+            self.keep(row);
+        }
+    }
+
+    /// Half of a transaction, as no disk may ever have it.
+    pub fn tear(&mut self, batch: &Batch) {
+        for row in &batch.rows[..batch.rows.len() / 2] {
             self.keep(row);
         }
     }
@@ -68,6 +75,12 @@ impl Disk {
             Row::Topic(row) => {
                 self.of(&row.tenant).topics.insert((row.tenant.clone(), row.topic.clone()), row.clone());
             }
+            Row::NoLease { tenant, resource } => {
+                self.of(tenant).leases.remove(&(tenant.clone(), resource.clone()));
+            }
+            Row::NoTopic { tenant, topic } => {
+                self.of(tenant).topics.remove(&(tenant.clone(), topic.clone()));
+            }
             Row::Schedule(row) => {
                 self.of(&row.agent.tenant).schedules.insert(row.agent.clone(), row.clone());
             }
@@ -99,12 +112,31 @@ impl Disk {
         self.shards.iter().flat_map(|shard| shard.runs.values()).filter(|run| !run.state.over()).count()
     }
 
-    /// Agents that have work, with all that they need.
+    /// Agents that have work by now or kin, with all that they need.
     #[must_use]
-    pub fn at_work(&self) -> (Vec<AgentRow>, Vec<RunRow>) {
+    pub fn at_work(&self, now: At) -> (Vec<AgentRow>, Vec<RunRow>) {
+        let kin = |shard: &Shard, row: &AgentRow| {
+            let mut runs = row.run.iter().chain(&row.queue).map(|run| &shard.runs[run]);
+            runs.any(|run| run.parent.is_some() || !run.children.is_empty())
+        };
+        let all = self.shards.iter().flat_map(|shard| shard.agents.values().map(move |row| (shard, row)));
+        let work = all
+            .filter(|(_, row)| matches!(row.standing, Standing::Active | Standing::Quarantined))
+            .filter(|(shard, row)| row.due() <= now || kin(shard, row));
+        self.closure(work.map(|(_, row)| row.address.clone()))
+    }
+
+    /// Agents by when time alone wakes them, as [`seawall_kernel::agents::Effect::LoadDue`]
+    /// asks; a row's number is made of its name.
+    #[must_use]
+    pub fn due(&self, from: (At, u64), before: At, max: usize) -> (Vec<(Address, At)>, Option<(At, u64)>) {
         let all = self.shards.iter().flat_map(|shard| shard.agents.values());
-        let work = all.filter(|row| matches!(row.standing, Standing::Active | Standing::Quarantined));
-        self.closure(work.map(|row| row.address.clone()))
+        let mut due: Vec<(At, u64, &Address)> =
+            all.map(|row| (row.due(), number_of(&row.address), &row.address)).collect();
+        due.retain(|(at, number, _)| *at > At(0) && *at < before && (*at, *number) > from);
+        due.sort_unstable();
+        let next = due.get(max.wrapping_sub(1)).map(|(at, number, _)| (*at, *number));
+        (due.into_iter().take(max).map(|(at, _, address)| (address.clone(), at)).collect(), next)
     }
 
     /// One agent, those above it, and their runs.
@@ -152,4 +184,12 @@ impl Disk {
         let version = row.filter(|row| row.value.is_some()).map_or(0, |row| row.version);
         Payload::text(&format!("{version} {}", String::from_utf8_lossy(value)))
     }
+}
+
+/// FNV-1a (Fowler, Noll, Vo).
+fn number_of(address: &Address) -> u64 {
+    address
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

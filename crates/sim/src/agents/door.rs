@@ -6,7 +6,7 @@ use seawall_kernel::agents::input::Ticket;
 use seawall_kernel::agents::{Agents, Effect};
 use seawall_model::durable::{Item, Rung, Scope};
 use seawall_model::effect::{EffectId, Work};
-use seawall_model::{Address, RunKey};
+use seawall_model::{Address, Code, Payload, RunKey};
 
 use super::actor::{self, State};
 use super::books::is_gated;
@@ -18,9 +18,17 @@ use super::world::{Happening, Turning, World};
 /// What somebody waits to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    Start,
+    /// A run; while the disk was full, or the process was about to end.
+    Start {
+        full: Option<u64>,
+        draining: bool,
+    },
+    /// A run that goes on from this.
+    Fork(Box<State>),
     Send(Address, u64),
     Cancel(RunKey),
+    /// A yes to other arguments.
+    Edit(EffectId, Payload),
     Resolve(EffectId),
     Other,
 }
@@ -40,6 +48,14 @@ impl World {
                 }
                 let latency = self.read_latency();
                 self.later_us(latency, Happening::Loaded(address, agents, runs));
+            }
+            Effect::LoadDue { from, before, max } => {
+                let (mut found, next) = self.disk.due(from, before, max);
+                if self.plan.lie == Some(Lie::LoseDue) {
+                    found.clear();
+                }
+                let latency = self.read_latency();
+                self.later_us(latency, Happening::DueLoaded(found, next));
             }
             Effect::LoadValue(tenant, key) => {
                 let row = self.disk.value(&tenant, &key).cloned().map(Box::new);
@@ -68,6 +84,9 @@ impl World {
 
     fn read_latency(&mut self) -> u64 {
         let slow = !self.calm && self.rng.below(100) < self.plan.faults.slow_reads;
+        if slow {
+            self.tally.happen("slow reads");
+        }
         if slow { self.rng.below(5_000_000) } else { 100 + self.rng.below(2_000) }
     }
 
@@ -92,6 +111,7 @@ impl World {
         assert!(self.books.is_allowed(run), "gate: {run} has a turn and nobody said yes");
         let halted = self.halted(address, run);
         assert!(halted.is_none(), "halt: {address} has a turn under {halted:?}");
+        self.check_grant(&grant);
         self.tally.turns += 1;
         let turning = Turning { token: grant.token, run, restarts: grant.run.restarts.len() };
         self.turns.insert(address.clone(), turning);
@@ -140,12 +160,14 @@ impl World {
     }
 
     /// Holds an effect that is to be performed against everything that must be true then.
-    pub(super) fn check_perform(&self, perform: &Perform) {
+    pub(super) fn check_perform(&mut self, perform: &Perform) {
+        self.check_promises(perform);
         let effect = perform.effect;
         let line = self.books.lines.get(&effect);
         let line = line.unwrap_or_else(|| panic!("I3: {effect} is performed and not on disk"));
         let once = !perform.class.repeats() && !perform.undo;
         assert!(line.open || !once, "I3: {effect} must not be sent twice, and its attempt is not on disk");
+        assert!(!perform.undo || !self.books.is_known(effect), "effects: {effect} is undone without need");
         let gated = is_gated(&perform.address, &line.work);
         assert!(!gated || line.yes.len() >= usize::from(QUORUM), "gate: {effect} is performed without a yes");
         let row = self.live().row(&perform.address);
@@ -153,6 +175,7 @@ impl World {
         assert!(known, "effects: {effect} is performed and no longer under way");
         if let Work::Model { .. } | Work::Tool { .. } = &perform.work
             && !perform.undo
+            && !perform.query
         {
             let halted = self.halted(&perform.address, effect.run);
             assert!(halted.is_none(), "halt: {effect} is performed under {halted:?}");
@@ -163,8 +186,22 @@ impl World {
         let asked =
             self.tickets.remove(&ticket).unwrap_or_else(|| panic!("I6: ticket {ticket} is answered again"));
         match (asked, reply) {
-            (_, Reply::Refused { .. }) => self.tally.refused += 1,
-            (Asked::Start, Reply::Started { run, .. }) => {
+            (_, Reply::Refused { code, .. }) => {
+                self.tally.refused += 1;
+                match code {
+                    Code::DiskFull => self.tally.happen("refused, disk full"),
+                    Code::Draining => self.tally.happen("refused, draining"),
+                    Code::MailboxFull => self.tally.happen("refused, mailbox full"),
+                    _ => {}
+                }
+            }
+            (Asked::Fork(state), Reply::Started { run, .. }) => {
+                self.trouble.forks.insert(*run, *state);
+            }
+            (Asked::Start { full, draining }, Reply::Started { run, .. }) => {
+                assert!(!draining, "drain: {run} was started by a process that was to end");
+                let still = full.is_some() && full == self.trouble.full();
+                assert!(!still, "room: {run} was started while the disk was full");
                 assert!(
                     self.books.runs.contains_key(run),
                     "I3: {run} is said to be started and is not on disk"
@@ -177,6 +214,10 @@ impl World {
                     row.is_some_and(|row| row.seen.contains(&id)),
                     "I3: {to} is said to have {id} and has not"
                 );
+            }
+            (Asked::Edit(effect, args), _) => {
+                let taken = self.books.edits.get(&effect).is_some_and(|edits| edits.contains(&args));
+                assert!(taken, "edit: other arguments of {effect} are said to be taken and are on no record");
             }
             (Asked::Cancel(run), _) => {
                 let over = self.books.runs.get(&run).is_some_and(|line| line.over.is_some());

@@ -1,12 +1,14 @@
 //! Lies to the machine, to doubt the doubter: with each of these a law must be seen to
 //! break, or the watch over it is asleep.
 
-use seawall_kernel::agents::input::Input;
+use seawall_kernel::agents::input::{Input, Report};
 use seawall_kernel::agents::progress::GuardRule;
 use seawall_kernel::agents::rules::Rules;
 use seawall_model::durable::{AgentRow, Item, Stage};
-use seawall_model::effect::{Allowance, Verdict, Work};
-use seawall_model::{At, Millis};
+use seawall_model::effect::{Allowance, Answer, Spend, Verdict, Work};
+use seawall_model::{At, Millis, Payload};
+
+use super::cast;
 
 /// What the machine is told falsely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +21,30 @@ pub enum Lie {
     ForgetAttempts,
     /// Messages are missing when an agent is read back (mail).
     LoseMail,
+    /// Half of a transaction is on disk after a crash (I4).
+    HalfWrites,
+    /// A full disk is not told of (room).
+    HideFull,
+    /// Nobody says when it may be tried again (retry).
+    HideRetryAfter,
+    /// What tools say is cut (effects).
+    CutAnswers,
+    /// Runs that move stay, and those that stay move (version).
+    SwapMoves,
+    /// Definitions allow what they did at first (I12).
+    HideCuts,
+    /// The order to end is not heard (drain).
+    HideDrain,
+    /// Forks begin with nothing (fork).
+    BareForks,
+    /// Approvals lose their arguments (edit).
+    LoseEdits,
     /// Nothing asks people (gate).
     NoApprovals,
     /// Runs may use what they like (I12).
     Unbudget,
+    /// What failed is said to have cost nothing (I12).
+    HideCosts,
     /// Its clock is ahead, now and then (timers).
     SkewClock,
     /// There are twice as many units of everything (I13).
@@ -31,6 +53,8 @@ pub enum Lie {
     HideReports,
     /// Time never passes by itself (progress).
     HideTicks,
+    /// Nobody is found whose time comes (progress).
+    LoseDue,
     /// Nothing is no progress (guard).
     NoGuard,
     /// Each start is heard twice (I6).
@@ -67,6 +91,16 @@ impl Lie {
                     kind.allowance = Allowance { wall: kind.allowance.wall, ..Allowance::default() };
                 }
             }
+            Self::SwapMoves => {
+                for kind in &mut rules.kinds {
+                    kind.moves = !kind.moves;
+                }
+            }
+            Self::HideCuts => {
+                for kind in &mut rules.kinds {
+                    kind.allowance = cast::allowance_of(&kind.name, "");
+                }
+            }
             Self::NoGuard => {
                 for kind in &mut rules.kinds {
                     kind.guard = GuardRule { repeats: 0, polls: 0, cycles: 0, hops: 0, still: 0 };
@@ -90,8 +124,22 @@ impl Lie {
     #[must_use]
     pub fn input(self, input: Input) -> Input {
         match (self, input) {
-            (Self::HideReports, Input::Report { .. }) | (Self::HideHalts, Input::Halt { ticket: 0, .. }) => {
-                Input::Room(true)
+            (Self::HideReports, Input::Report { .. })
+            | (Self::HideHalts, Input::Halt { ticket: 0, .. })
+            | (Self::HideFull, Input::Room(false))
+            | (Self::HideDrain, Input::Drain) => Input::Room(true),
+            (Self::BareForks, Input::Start { ticket, mut start }) => {
+                start.state.clear();
+                Input::Start { ticket, start }
+            }
+            (Self::LoseEdits, Input::Vote { ticket, effect, address, who, yes: true, .. }) => {
+                Input::Vote { ticket, effect, address, who, yes: true, args: None, facts: Vec::new() }
+            }
+            (Self::HideCosts, Input::Report { effect, address, mut report }) => {
+                if let Report::NotDone { used, .. } | Report::Lost { used, .. } = &mut report {
+                    *used = Spend::default();
+                }
+                Input::Report { effect, address, report }
             }
             (Self::FatLease, Input::Commit { address, token, mut commit }) => {
                 for ask in &mut commit.asks {
@@ -101,8 +149,24 @@ impl Lie {
                 }
                 Input::Commit { address, token, commit }
             }
+            (_, Input::Report { effect, address, report }) => {
+                Input::Report { effect, address, report: self.report(report) }
+            }
             (_, Input::Configure(rules)) => Input::Configure(Box::new(self.rules(*rules))),
             (_, input) => input,
+        }
+    }
+
+    /// What came of an effect, as the machine hears it.
+    fn report(self, report: Report) -> Report {
+        match (self, report) {
+            (Self::HideRetryAfter, Report::NotDone { code, why, counts, used, .. }) => {
+                Report::NotDone { code, why, retry_after: None, counts, used }
+            }
+            (Self::CutAnswers, Report::Done { answer: Answer::Done(body), used }) if body.len() > 10_000 => {
+                Report::Done { answer: Answer::Done(Payload::text("and so on")), used }
+            }
+            (_, report) => report,
         }
     }
 

@@ -11,8 +11,10 @@
 //! | I12 no budget is overspent | [`purse`] |
 //! | I13 units and fencing tokens of leases | [`lent`] |
 //! | effects: executed as often as their class allows, the in-doubt list exact | [`books`], [`tools`] |
+//! | ties: each monitor is answered once and truly, nobody linked to a failure ends well | [`bonds`] |
 //! | mail: each message once, timers never early, nothing gated without a yes | [`books`], [`door`] |
 //! | progress: everything that can end ends; nobody honest is stopped | [`world`], [`tally`] |
+//! | disk full, drain, 429, versions, forks, edits: what they promise | [`trouble`], [`door`] |
 
 // What a world is made of.
 pub mod actor;
@@ -24,11 +26,15 @@ pub mod tools;
 pub mod disk;
 pub mod people;
 pub mod perform;
+pub mod process;
 pub mod run;
+pub mod trouble;
 pub mod world;
 
 // What it is held to.
+pub mod bonds;
 pub mod books;
+pub mod coverage;
 pub mod door;
 pub mod lent;
 pub mod lie;

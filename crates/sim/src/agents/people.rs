@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use seawall_kernel::agents::input::Input;
 use seawall_model::durable::{AgentRow, Message, Pending, Rung, Scope, Stage, Standing};
-use seawall_model::effect::{Answer, EffectClass, Work};
+use seawall_model::effect::{Answer, EffectClass, Person, Work};
 use seawall_model::{Address, Agent, At, Millis, Payload, RunKey, Tenant};
 
 use super::cast;
@@ -70,10 +70,21 @@ impl World {
         let (effect, address) = (pending.id, row.address.clone());
         match (&pending.stage, &pending.work) {
             (Stage::Approving { yes, .. }, _) => {
-                let ticket = self.ticket(Asked::Other);
-                let by: Arc<str> = VOTERS[self.rng.below(3) as usize].into();
-                let yes = yes.contains(&by) || self.calm || self.rng.chance(0.85);
-                self.step(Input::Vote { ticket, effect, address, by, yes, args: None });
+                let who = self.voter();
+                if !self.calm && self.rng.chance(0.1) {
+                    let to = self.voter().name;
+                    let ticket = self.ticket(Asked::Other);
+                    return self.step(Input::Delegate { ticket, effect, address, who, to });
+                }
+                let yes = yes.contains(&who.name) || self.calm || self.rng.chance(0.85);
+                let edits = yes && !self.calm && self.rng.below(100) < self.plan.faults.edits;
+                let tool = matches!(pending.work, Work::Tool { .. });
+                let args = (edits && tool).then(|| {
+                    Payload::text(&format!("{{\"n\":{},\"by\":\"{}\"}}", self.rng.next_u64(), who.name))
+                });
+                let asked = args.clone().map_or(Asked::Other, |args| Asked::Edit(effect, args));
+                let ticket = self.ticket(asked);
+                self.step(Input::Vote { ticket, effect, address, who, yes, args, facts: Vec::new() });
             }
             (Stage::Waiting, Work::Promise { .. }) => {
                 let answer = Answer::Done(Payload::text("yes, we shall"));
@@ -107,7 +118,15 @@ impl World {
         let wanted = self.rng.chance(0.6);
         let ticket = self.ticket(Asked::Other);
         let (effect, address) = (pending.id, row.address.clone());
-        self.step(Input::Vote { ticket, effect, address, by: "cy".into(), yes: wanted, args: None });
+        let who = Box::new(Person { name: "cy".into(), ..*self.voter() });
+        let facts = Vec::new();
+        self.step(Input::Vote { ticket, effect, address, who, yes: wanted, args: None, facts });
+    }
+
+    /// Somebody who may say yes where nobody is named.
+    fn voter(&mut self) -> Box<Person> {
+        let name = VOTERS[self.rng.below(3) as usize].into();
+        Box::new(Person { name, tenant: cast::tenant(0), admin: true, alone: false })
     }
 
     fn cancel_run(&mut self, run: RunKey, address: &Address) {
@@ -181,14 +200,10 @@ impl World {
     }
 
     fn reload(&mut self) {
-        let version: Arc<str> = (1 + self.rng.below(5)).to_string().into();
-        for kind in &mut self.rules.kinds {
-            kind.version = version.clone();
-        }
         self.rules.turns_max = 1 + self.rng.below(8) as u32;
         self.rules.models_max = 1 + self.rng.below(8) as u32;
         self.rules.tool_max = 1 + self.rng.below(4) as u32;
-        self.step(Input::Configure(Box::new(self.rules.clone())));
+        self.redefine(100);
     }
 
     /// A message from outside, or a storm of them.
@@ -198,7 +213,13 @@ impl World {
         let name = format!("{kind}/{}", self.rng.below(3));
         let to = Address { tenant, agent: Agent::parse(&name).expect("the cast's names are valid") };
         let storm = if self.rng.chance(0.2) { 2 * cast::INBOX_MAX } else { 1 };
-        for _ in 0..storm {
+        self.mails(to.tenant, to.agent, storm);
+    }
+
+    /// So many messages from outside.
+    pub(super) fn mails(&mut self, tenant: Tenant, agent: Agent, count: usize) {
+        let to = Address { tenant, agent };
+        for _ in 0..count {
             let ticket = self.ticket + 1;
             let id = 0xffff_0000_0000 + ticket;
             self.ticket(Asked::Send(to.clone(), id));

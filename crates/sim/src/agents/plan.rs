@@ -16,7 +16,48 @@ pub const NAMES: &[&str] = &[
     "agents-people",
     "agents-disk",
     "agents-storm",
+    "agents-torn",
+    "agents-full",
+    "agents-slow",
+    "agents-clock",
+    "agents-hang",
+    "agents-refusals",
+    "agents-bomb",
+    "agents-mail",
+    "agents-reload",
+    "agents-cut",
+    "agents-drain",
+    "agents-kill",
+    "agents-fork",
+    "agents-edit",
+    "agents-ties",
+    "agents-query",
 ];
+
+/// What happens to a world at a time of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// The process dies with the next write under way.
+    Tear,
+    /// The disk is full for a while.
+    Full,
+    /// The clock is set forward.
+    Ahead,
+    /// The clock is set back.
+    Back,
+    /// Models refuse everybody for a while.
+    Refusals,
+    /// Hundreds of messages at once.
+    Mails,
+    /// Definitions change.
+    Reload,
+    /// Definitions change, and allow less.
+    Cut,
+    /// The process is told to end, and does.
+    Drain,
+    /// Somebody goes on from what a run was after a turn.
+    Fork,
+}
 
 /// What goes wrong, in percent of all occasions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +72,12 @@ pub struct Faults {
     pub slow_disk: u64,
     /// Reads that take a thousand times as long.
     pub slow_reads: u64,
+    /// Model calls that hang until somebody gives them up.
+    pub hangs: u64,
+    /// Tool calls that answer at length, with rubbish, or never.
+    pub bombs: u64,
+    /// Approvals that are given with other arguments.
+    pub edits: u64,
 }
 
 /// One world.
@@ -64,6 +111,8 @@ pub struct Plan {
     pub jumps: u64,
     /// Times at which the disk is full.
     pub full: u64,
+    /// What else happens, and how often.
+    pub blows: Vec<(Blow, u64)>,
     /// Do operators stop, cancel, release, redrive and reload?
     pub meddling: bool,
     /// A schedule of every minute.
@@ -102,6 +151,7 @@ pub fn calm(name: &str, seed: u64) -> Plan {
         crash_at: None,
         jumps: 0,
         full: 0,
+        blows: Vec::new(),
         meddling: false,
         cron: false,
         runs_max: 10_000,
@@ -114,7 +164,7 @@ pub fn calm(name: &str, seed: u64) -> Plan {
     }
 }
 
-/// The world of this name and seed; `None` when there is no such name. `length` replaces
+/// The world of this name and seed; `agents` is each of the others in its turn. `None` when there is no such name. `length` replaces
 /// the time in which runs are started.
 #[must_use]
 pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Plan> {
@@ -122,7 +172,7 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Plan> {
         return None;
     }
     let mut rng = Rng::branch(seed, 1);
-    let name = if name == "agents" { NAMES[1 + rng.below(NAMES.len() as u64 - 1) as usize] } else { name };
+    let name = if name == "agents" { NAMES[1 + (seed % (NAMES.len() as u64 - 1)) as usize] } else { name };
     let large = rng.chance(0.15);
     let mut plan = calm(name, seed);
     plan.starts = if large { 100 + rng.below(150) } else { 5 + rng.below(40) };
@@ -160,5 +210,55 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Plan> {
         plan.full = rng.below(3);
     }
     plan.meddling = people;
+    trouble(&mut plan, &mut rng);
     Some(plan)
+}
+
+/// The one thing that goes wrong in worlds that are named for it, and all of them in a storm.
+fn trouble(plan: &mut Plan, rng: &mut Rng) {
+    let mut blow = |blow, most: u64| (blow, 2 + rng.below(most));
+    let blows = match plan.name.as_str() {
+        "agents-torn" => vec![blow(Blow::Tear, 8)],
+        "agents-full" => vec![blow(Blow::Full, 4)],
+        "agents-clock" => vec![blow(Blow::Ahead, 4), blow(Blow::Back, 4), (Blow::Tear, 1)],
+        "agents-refusals" => vec![blow(Blow::Refusals, 3)],
+        "agents-mail" => vec![blow(Blow::Mails, 4)],
+        "agents-reload" => vec![blow(Blow::Reload, 12)],
+        "agents-cut" => vec![blow(Blow::Cut, 3)],
+        "agents-drain" => vec![blow(Blow::Drain, 4)],
+        "agents-fork" => vec![blow(Blow::Fork, 12)],
+        "agents-storm" => vec![
+            blow(Blow::Tear, 2),
+            blow(Blow::Back, 2),
+            blow(Blow::Refusals, 1),
+            blow(Blow::Reload, 2),
+            blow(Blow::Cut, 1),
+            blow(Blow::Drain, 1),
+            blow(Blow::Fork, 3),
+        ],
+        _ => Vec::new(),
+    };
+    plan.blows = blows;
+    match plan.name.as_str() {
+        "agents-slow" => (plan.faults.slow_disk, plan.faults.slow_reads) = (60, 60),
+        "agents-hang" => plan.faults.hangs = 40,
+        "agents-bomb" => plan.faults.bombs = 60,
+        // Who asks is seldom among all the others.
+        "agents-edit" => (plan.faults.edits, plan.only) = (70, Some("asker")),
+        "agents-storm" => {
+            (plan.faults.hangs, plan.faults.bombs, plan.faults.edits) = (5, 5, 20);
+        }
+        "agents-mail" => plan.starts = plan.starts.min(40),
+        // Those who watch others, and those whose tools can be asked whether it was done.
+        "agents-ties" => plan.only = Some("guard"),
+        "agents-query" => (plan.faults.tools, plan.only) = (60, Some("worker")),
+        // Whoever spends what there is notices that it is less.
+        "agents-cut" => plan.only = Some("spender"),
+        "agents-kill" => {
+            (plan.starts, plan.length, plan.tenants, plan.thorough) = (8, Millis(6_000), 1, true);
+            plan.faults = Faults { tools: 30, models: 20, ..Faults::default() };
+            plan.crash_at = Some((1 + rng.below(60), rng.chance(0.5)));
+        }
+        _ => {}
+    }
 }

@@ -1,5 +1,6 @@
 //! The world's own book of budgets: what each run and all below it used, added up from
-//! answers alone, against what the world itself says that each may use (I12).
+//! records alone, against what the world itself says that each may use, and what it is to
+//! pay for (I12).
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ struct Account {
     above: Option<RunKey>,
     allowance: Allowance,
     used: Spend,
+    billed: Spend,
 }
 
 /// All accounts.
@@ -24,7 +26,7 @@ pub struct Purse {
 impl Purse {
     /// A run begins.
     pub fn open(&mut self, run: RunKey, above: Option<RunKey>, allowance: Allowance) {
-        self.accounts.insert(run, Account { above, allowance, used: Spend::default() });
+        self.accounts.insert(run, Account { above, allowance, ..Account::default() });
     }
 
     /// Something was used by a run, and so by all above it.
@@ -44,6 +46,21 @@ impl Purse {
             self.tight += u64::from(most.calls == Some(used.calls) || most.steps == Some(used.steps));
             next = account.above;
         }
+    }
+
+    /// Somebody wants this for what a run had done, and so of all above it.
+    pub fn bill(&mut self, run: RunKey, price: Spend) {
+        let mut next = Some(run);
+        while let Some(account) = next.and_then(|key| self.accounts.get_mut(&key)) {
+            account.billed = account.billed.plus(price);
+            next = account.above;
+        }
+    }
+
+    /// What a run and all below it are to pay.
+    #[must_use]
+    pub fn billed(&self, run: RunKey) -> Spend {
+        self.accounts.get(&run).map_or(Spend::default(), |account| account.billed)
     }
 
     /// What a run used.

@@ -45,11 +45,18 @@ pub struct Tally {
     pub shares: Vec<u64>,
     /// Dead letters that people dealt with.
     pub unlettered: u64,
+    /// What happened to the world, and how often.
+    pub happened: BTreeMap<&'static str, u64>,
     /// Hash of the trace.
     pub hash: u64,
 }
 
 impl Tally {
+    /// Something happened to the world.
+    pub(super) fn happen(&mut self, what: &'static str) {
+        *self.happened.entry(what).or_default() += 1;
+    }
+
     /// Takes the figures of a world that is over.
     pub(super) fn finish(&mut self, books: &Books, tools: &Tools, trace: &Trace) {
         for line in books.runs.values() {
@@ -62,6 +69,12 @@ impl Tally {
             self.executed.insert(class.as_str(), tools.count(class));
         }
         self.unlettered = books.unlettered;
+        let moved = books.records.get("moved").copied().unwrap_or_default();
+        self.happened.insert("ends told", books.bonds.told);
+        self.happened.insert("felled", books.bonds.felled);
+        for (what, count) in [("edited", books.edits.len() as u64), ("moved", moved), ("tight", books.purse.tight)] {
+            self.happened.insert(what, count);
+        }
         self.hash = trace.hash();
     }
 
@@ -79,6 +92,9 @@ impl Tally {
         self.tight += other.tight;
         self.granted += other.granted;
         self.unlettered += other.unlettered;
+        for (what, count) in &other.happened {
+            *self.happened.entry(what).or_default() += count;
+        }
         for (name, count) in &other.ends {
             *self.ends.entry(name).or_default() += count;
         }

@@ -9,7 +9,7 @@ use seawall_kernel::agents::rules::Rules;
 use seawall_kernel::agents::{Agents, Batch, Effect, Shard};
 use seawall_load::rng::Rng;
 use seawall_model::durable::{AgentRow, RunRow, Scope, ValueRow};
-use seawall_model::effect::{Allowance, EffectClass, EffectId};
+use seawall_model::effect::{Allowance, EffectClass, EffectId, Spend};
 use seawall_model::journal::Commit;
 use seawall_model::{Address, Agent, At, Millis, Payload, RunKey, Tenant};
 
@@ -18,9 +18,10 @@ use super::cast;
 use super::disk::Disk;
 use super::door::Asked;
 use super::lie::Lie;
-use super::plan::Plan;
+use super::plan::{Blow, Plan};
 use super::tally::Tally;
 use super::tools::Tools;
+use super::trouble::Trouble;
 use crate::trace::Trace;
 
 /// Events in one world: far more than any needs. Beyond it something goes round in circles.
@@ -34,12 +35,15 @@ pub(super) enum Happening {
     Took(Address, u64, Result<Box<Commit>, Arc<str>>),
     Written,
     Loaded(Address, Vec<AgentRow>, Vec<RunRow>),
+    DueLoaded(Vec<(Address, At)>, Option<(At, u64)>),
     ValueLoaded(Tenant, Arc<str>, Option<Box<ValueRow>>),
     Tick,
     Client,
     Flood,
     People,
+    Blow(Blow),
     Crash,
+    Die,
     Reopen,
     Jump,
     Room(bool),
@@ -53,6 +57,7 @@ impl Happening {
             self,
             Self::Client
                 | Self::People
+                | Self::Blow(_)
                 | Self::Crash
                 | Self::Reopen
                 | Self::Jump
@@ -69,12 +74,15 @@ pub(super) struct Flying {
     pub(super) address: Address,
     pub(super) class: EffectClass,
     pub(super) undo: bool,
+    pub(super) query: bool,
     /// The pool that it has a place in: `model`, or a tool's server.
     pub(super) pool: Option<Arc<str>>,
     /// It will be executed, and has not been.
     pub(super) to_execute: bool,
     /// Nobody waits for it any longer.
     pub(super) aborted: bool,
+    /// What it is to be paid when it is over.
+    pub(super) price: Spend,
 }
 
 /// A handler that has a turn.
@@ -97,15 +105,15 @@ pub struct World {
     pub(super) disk: Disk,
     pub(super) books: Books,
     /// The fold of all records, those included that are not on disk yet.
-    ahead: Vec<Shard>,
+    pub(super) ahead: Vec<Shard>,
     pub(super) tools: Tools,
     pub(super) trace: Trace,
     events: BTreeMap<(At, u64), (u64, Happening)>,
     number: u64,
     /// Counts the lives of the process.
     pub(super) life: u64,
-    writing: Option<Batch>,
-    tick: Option<(At, u64)>,
+    pub(super) writing: Option<Batch>,
+    pub(super) tick: Option<(At, u64)>,
     pub(super) flights: BTreeMap<u64, Flying>,
     pub(super) turns: BTreeMap<Address, Turning>,
     pub(super) tickets: BTreeMap<Ticket, Asked>,
@@ -115,6 +123,7 @@ pub struct World {
     pub(super) released: BTreeMap<Address, u32>,
     /// What people stopped.
     pub(super) halts: Vec<Scope>,
+    pub(super) trouble: Trouble,
     /// Faults, operators and clients have stopped.
     pub(super) calm: bool,
     pub(super) tally: Tally,
@@ -146,6 +155,7 @@ impl World {
             told_over: BTreeSet::new(),
             released: BTreeMap::new(),
             halts: Vec::new(),
+            trouble: Trouble::new(plan.begin),
             calm: false,
             tally: Tally::default(),
             rules,
@@ -176,6 +186,11 @@ impl World {
         }
         for _ in 0..self.plan.full {
             at(self, Happening::Room(false));
+        }
+        for (blow, times) in self.plan.blows.clone() {
+            for _ in 0..times {
+                at(self, Happening::Blow(blow));
+            }
         }
         self.later(Millis(1_000), Happening::People);
         self.later(Millis(length), Happening::Calm);
@@ -260,6 +275,7 @@ impl World {
             Happening::Took(address, token, commit) => self.took(address, token, commit),
             Happening::Written => self.written(),
             Happening::Loaded(address, agents, runs) => self.step(Input::Loaded { address, agents, runs }),
+            Happening::DueLoaded(found, next) => self.step(Input::DueLoaded { found, next }),
             Happening::ValueLoaded(tenant, key, row) => self.step(Input::ValueLoaded { tenant, key, row }),
             Happening::Tick => {
                 self.tick = None;
@@ -270,7 +286,9 @@ impl World {
             Happening::Client => self.client(),
             Happening::Flood => self.flood(),
             Happening::People => self.people(),
+            Happening::Blow(blow) => self.blow(blow),
             Happening::Crash => self.crash(),
+            Happening::Die => self.die(),
             Happening::Reopen => self.open(),
             Happening::Jump => {
                 let jump = 1_000_000 * (1 + self.rng.below(1_200));
@@ -282,7 +300,7 @@ impl World {
                     let length = Millis(self.rng.below(20_000));
                     self.later(length, Happening::Room(true));
                 }
-                self.step(Input::Room(room || self.calm));
+                self.tell_room(room || self.calm);
             }
             Happening::Calm => self.calm_down(),
         }
@@ -296,7 +314,8 @@ impl World {
         };
         let Some(mut agents) = self.agents.take() else { return };
         self.tally.steps += 1;
-        let now = self.plan.lie.map_or(self.now, |lie| lie.now(self.now, self.tally.steps));
+        self.trouble.heard = self.trouble.heard.max(self.clock());
+        let now = self.plan.lie.map_or(self.clock(), |lie| lie.now(self.clock(), self.tally.steps));
         self.trace.add(self.now, '>', &input);
         let mut out = Vec::new();
         agents.step(now, input, &mut out);
@@ -304,7 +323,7 @@ impl World {
         self.after(out);
     }
 
-    fn after(&mut self, out: Vec<Effect>) {
+    pub(super) fn after(&mut self, out: Vec<Effect>) {
         if self.tally.steps.is_multiple_of(self.plan.check_every) {
             self.check_live();
         }
@@ -314,7 +333,7 @@ impl World {
             self.effect(effect);
         }
         let Some(wake) = self.agents.as_ref().and_then(|agents| agents.wake_at()) else { return };
-        let wake = wake.max(self.now);
+        let wake = if wake == At::MAX { wake } else { self.when(wake) };
         if wake < At::MAX && self.tick.is_none_or(|(at, _)| wake < at) {
             if let Some(old) = self.tick.take() {
                 self.events.remove(&old);
@@ -338,9 +357,16 @@ impl World {
             self.compare_live();
         }
         let slow = !self.calm && self.rng.below(100) < self.plan.faults.slow_disk;
+        if slow {
+            self.tally.happen("slow writes");
+        }
         let latency = if slow { 50_000 + self.rng.below(900_000) } else { 500 + self.rng.below(4_000) };
         let early = (self.plan.lie == Some(Lie::EarlyDurable)).then(|| newest(&batch));
         self.writing = Some(batch);
+        if self.trouble.tears() {
+            let dies = self.rng.below(latency);
+            self.later_us(dies, Happening::Crash);
+        }
         self.later_us(latency, Happening::Written);
         for (shard, seq) in early.into_iter().flatten() {
             self.step(Input::Durable { shard, seq });
@@ -367,10 +393,10 @@ impl World {
         self.write();
     }
 
-    fn commit(&mut self, batch: &Batch) {
+    pub(super) fn commit(&mut self, batch: &Batch) {
         self.disk.commit(batch);
         for entry in &batch.entries {
-            self.books.read(self.now, entry);
+            self.books.read(self.trouble.heard, entry);
         }
         self.tally.records += batch.entries.len() as u64;
         if self.plan.thorough || self.disk.commits.is_multiple_of(97) {
@@ -389,69 +415,6 @@ impl World {
                 && (&live.leases, &live.topics) == (&ahead.leases, &ahead.topics)
                 && (&live.schedules, &live.letters) == (&ahead.schedules, &ahead.letters);
             assert!(same, "I4: live {}", first_difference(live, ahead));
-        }
-    }
-
-    /// The process begins.
-    fn open(&mut self) {
-        if self.agents.is_some() {
-            return;
-        }
-        self.ahead.clone_from(&self.books.fold);
-        let mut rules = self.rules.clone();
-        if let Some(lie) = self.plan.lie {
-            rules = lie.rules(rules);
-            if let Lie::Reseed(seed) = lie {
-                rules.seed ^= seed;
-            }
-        }
-        self.trace.add(self.now, '-', &("open", self.life));
-        let mut agents = Agents::open(self.now, rules, self.disk.opened(), self.disk.runs_live());
-        let (mut rows, runs) = self.disk.at_work();
-        if let Some(lie) = self.plan.lie {
-            lie.rows(&mut rows);
-        }
-        let mut out = Vec::new();
-        agents.restore(self.now, rows, runs, &mut out);
-        self.agents = Some(Box::new(agents));
-        self.after(out);
-    }
-
-    /// The process dies: what was not on disk is gone, what was on its way to a tool may
-    /// have arrived.
-    fn crash(&mut self) {
-        if self.agents.is_none() || (self.calm && self.plan.crash_at.is_none()) {
-            return;
-        }
-        self.trace.add(self.now, '-', &"crash");
-        self.tally.crashes += 1;
-        self.agents = None;
-        // A transaction under way is whole or not there.
-        if let Some(batch) = self.writing.take()
-            && self.rng.chance(0.3)
-        {
-            self.commit(&batch);
-        }
-        for (_, flight) in std::mem::take(&mut self.flights) {
-            self.drop_flight(&flight);
-        }
-        self.life += 1;
-        self.tick = None;
-        self.turns.clear();
-        self.tickets.clear();
-        // Nobody was told that a stop holds which is not on disk.
-        self.halts.clone_from(&self.books.fold[0].row.halts);
-        // Whoever heard nothing reads it from the rows.
-        let over = self.books.runs.iter().filter(|(_, line)| line.over.is_some());
-        self.told_over.extend(over.map(|(run, _)| *run));
-        let down = Millis(self.rng.below(3_000));
-        self.later(down, Happening::Reopen);
-    }
-
-    /// What is on its way arrives or does not.
-    pub(super) fn drop_flight(&mut self, flight: &Flying) {
-        if flight.to_execute && self.rng.chance(0.5) {
-            self.tools.execute(flight.effect, flight.class, flight.undo);
         }
     }
 
@@ -495,10 +458,13 @@ impl World {
             task: Payload::text("do it"),
             allowance: Allowance::default(),
             by: "client".into(),
+            caller: None,
+            fork: None,
             version: None,
             state: Vec::new(),
         };
-        let ticket = self.ticket(Asked::Start);
+        let (full, draining) = (self.trouble.full(), self.trouble.draining.is_some());
+        let ticket = self.ticket(Asked::Start { full, draining });
         let input = Input::Start { ticket, start: Box::new(start) };
         if self.plan.lie == Some(Lie::EchoStarts) {
             self.step(input.clone());
@@ -522,7 +488,7 @@ impl World {
             self.open();
         }
         self.step(Input::Configure(Box::new(self.rules.clone())));
-        self.step(Input::Room(true));
+        self.tell_room(true);
     }
 
     /// Is every run over, and nothing under way?

@@ -22,6 +22,7 @@ pub(crate) fn spec(slots: u32) -> Spec {
         queue_len_max: 1_000,
         block_tokens: Tokens(64),
         pace: pace::Pace { step_ns: 20_000_000, sequence_ns: 200_000, prefill_token_ns: 20_000 },
+        reserves: false,
         jitter_percent: 0,
         seed: 1,
     }

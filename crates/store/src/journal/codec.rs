@@ -352,7 +352,7 @@ impl Noun for Arc<str> {
         source.text().map(Self::from)
     }
     fn show(&self, json: &mut Json) {
-        json.text(self);
+        json.words(self);
     }
     #[cfg(test)]
     fn invent(dice: &mut Dice) -> Self {

@@ -7,16 +7,21 @@ use seawall_model::Payload;
 
 use super::blobs::{digest, hex};
 
+/// Fields whose text may quote what a model or a tool said: content like any payload.
+const PROSE: [&str; 3] = ["why", "note", "refused"];
+
 /// JSON being written.
 #[derive(Debug)]
 pub(super) struct Json {
     pub(super) out: String,
     content: bool,
+    /// Is the field one of [`PROSE`]?
+    prose: bool,
 }
 
 impl Json {
     pub(super) fn new(content: bool) -> Self {
-        Self { out: String::new(), content }
+        Self { out: String::new(), content, prose: false }
     }
 
     pub(super) fn open(&mut self) {
@@ -49,6 +54,18 @@ impl Json {
         }
         self.text(name);
         self.out.push(':');
+        self.prose = PROSE.contains(&name);
+    }
+
+    /// A text of a noun: of prose only its size, unless content was asked for.
+    pub(super) fn words(&mut self, text: &str) {
+        if !self.prose || self.content {
+            return self.text(text);
+        }
+        self.open();
+        self.key("bytes");
+        self.number(text.len() as u64);
+        self.close();
     }
 
     pub(super) fn raw(&mut self, text: &str) {
@@ -156,6 +173,27 @@ pub(super) mod tests {
                     text = &text[1..];
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_says_why_may_quote_content_and_is_left_out_with_it() {
+        use seawall_model::effect::{Answer, EffectId, Spend};
+        use seawall_model::journal::Event;
+        use seawall_model::{Code, RunKey};
+
+        use super::super::codec::Noun;
+
+        let effect = EffectId { run: RunKey(0x1f03), number: 7 };
+        let answer = Answer::Failed { code: Code::ToolFailed, why: "no \"Ada\" here".into() };
+        let event = Event::Answered { effect, answer, used: Spend::default(), by: Some("ann".into()) };
+        for content in [false, true] {
+            let mut json = Json::new(content);
+            event.show(&mut json);
+            check(&json.out);
+            assert_eq!(json.out.contains("Ada"), content, "{}", json.out);
+            assert_eq!(json.out.contains("\"why\":{\"bytes\":13}"), !content, "{}", json.out);
+            assert!(json.out.contains("tool_failed") && json.out.contains("\"by\":\"ann\""));
         }
     }
 

@@ -2,10 +2,10 @@
 //! here is a new format version (see `codec`), unless nothing of it was ever released.
 
 use seawall_model::durable::{
-    AgentRow, DeadLetter, Holder, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState, Rung,
-    ScheduleRow, Scope, ShardRow, Stage, Standing, TopicRow, Twin, ValueRow, Wake,
+    AgentRow, DeadLetter, Fate, Forked, Holder, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState,
+    Rung, ScheduleRow, Scope, ShardRow, Stage, Standing, Tie, TopicRow, Twin, ValueRow, Wake,
 };
-use seawall_model::effect::{Allowance, Answer, Approval, Ask, Ruling, Spend, Verdict, Work};
+use seawall_model::effect::{Allowance, Answer, Approval, Ask, Deputy, Handed, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Ending, Event, Next, Planned, Record, Turn};
 use seawall_model::{EffectClass, EffectId};
 
@@ -42,7 +42,7 @@ fields!(Allowance { tokens, money, calls, steps, wall, children, depth });
 
 variants!(Work {
     0 Model { model, recipe },
-    1 Tool { tool, args, undo },
+    1 Tool { tool, args, undo, query },
     2 Child { agent, task, allowance },
     3 Message { to, body },
     4 Timer { at },
@@ -54,6 +54,8 @@ variants!(Work {
     10 Release { resource, token },
     11 Publish { topic, body },
     12 Subscribe { topic, on },
+    13 Monitor { agent },
+    14 Link { agent, on },
 });
 
 // Facts serve the gate alone, which has ruled by the time that anything is written.
@@ -61,7 +63,9 @@ fields!(Ask { tag, work, class, cost_max, patience, twin } without facts);
 
 variants!(Answer { 0 Done(payload), 1 Error(payload), 2 Failed { code, why }, });
 variants!(Verdict { 0 Allow, 1 Redact(paths), 2 Ask(approval), 3 Deny, });
-fields!(Approval { quorum, approvers, patience });
+fields!(Approval { quorum, approvers, patience, deputy });
+fields!(Deputy { to, after });
+fields!(Handed { by, to, at });
 fields!(Ruling { rule, verdict });
 
 variants!(Item {
@@ -79,7 +83,21 @@ variants!(Stage {
     3 Waiting,
     4 Doubtful { why },
 });
-fields!(Pending { id, tag, work, class, ruling, reserved, twin, stage, attempts, asked, until, child });
+fields!(Pending {
+    id,
+    tag,
+    work,
+    class,
+    ruling,
+    reserved,
+    twin,
+    stage,
+    attempts,
+    asked,
+    until,
+    child,
+    handed,
+});
 fields!(Twin { work, answer, count, quick });
 fields!(Progress { twins, still, letters, rung, rests, touched });
 fields!(AgentRow {
@@ -94,11 +112,16 @@ fields!(AgentRow {
     pending,
     wake,
     rests_until,
+    expires,
     strikes,
     progress,
     seen,
+    topics,
     why,
+    ties,
 });
+fields!(Tie { run, effect, peer, linked, fate });
+variants!(Fate { 0 Done, 1 Failed { code, why }, 2 Cancelled { by }, 3 Quarantined { why }, });
 variants!(RunState {
     0 Queued,
     1 Active,
@@ -106,6 +129,7 @@ variants!(RunState {
     3 Failed { code, why },
     4 Cancelled { by },
 });
+fields!(Forked { run, turn });
 fields!(RunRow {
     key,
     agent,
@@ -126,6 +150,8 @@ fields!(RunRow {
     restarts,
     hop,
     by,
+    caller,
+    fork,
     seq
 });
 
@@ -135,7 +161,7 @@ fields!(LeaseRow { tenant, resource, token, of, holders });
 fields!(TopicRow { tenant, topic, agents });
 fields!(ScheduleRow { agent, fired });
 variants!(Scope { 0 All, 1 Tenant(path), 2 Type(name), 3 Agent(address), 4 Tree(run), 5 Tool(name), });
-fields!(ShardRow { shard, epoch, seq, runs, letters, halts });
+fields!(ShardRow { shard, epoch, seq, runs, letters, tokens, halts });
 
 variants!(Change { 0 Set { key, value }, 1 Keep { key, effect }, 2 Drop { key }, });
 variants!(Ending { 0 Done(output), 1 Failed { code, why }, 2 Cancelled { by }, });
@@ -148,10 +174,10 @@ variants!(Event {
     2 Turned(turn),
     3 Stumbled { run, why, rests_until },
     4 Attempted { effect },
-    5 Postponed { effect, until, why, counts },
+    5 Postponed { effect, until, why, counts, used },
     6 Answered { effect, answer, used, by },
     7 Doubted { effect, why },
-    8 Voted { effect, by, yes, args, stage },
+    8 Voted { effect, by, yes, args, stage, ruling },
     9 Mailed { message },
     10 Lettered { message, why },
     11 Unlettered { number },
@@ -165,6 +191,9 @@ variants!(Event {
     19 Granted { tenant, resource, of, holder },
     20 Freed { tenant, resource, token },
     21 Subscribed { tenant, topic, agent, on },
+    22 Tied { tie },
+    23 Untied { run, effect },
+    24 Delegated { effect, by, to },
 });
 fields!(Record { at, agent, event });
 

@@ -157,7 +157,7 @@ mod tests {
         let pending = Pending {
             id: EffectId { run, number: 1 },
             tag: "t".into(),
-            work: Work::Tool { tool: "mail.send".into(), args: Payload::empty(), undo: None },
+            work: Work::Tool { tool: "mail.send".into(), args: Payload::empty(), undo: None, query: None },
             class: EffectClass::Irreversible,
             ruling: Ruling { rule: "default".into(), verdict: Verdict::Allow },
             reserved: Spend::default(),
@@ -167,6 +167,7 @@ mod tests {
             asked: At(1),
             until: At::MAX,
             child: None,
+            handed: Vec::new(),
         };
         AgentRow {
             address: Address::parse("acme/a/1").expect("valid"),
@@ -180,10 +181,13 @@ mod tests {
             pending: vec![pending],
             wake: Wake::Any,
             rests_until: At(0),
+            expires: At::MAX,
             strikes: 0,
             progress: Progress::default(),
             seen: Vec::new(),
+            topics: Vec::new(),
             why: None,
+            ties: Vec::new(),
         }
     }
 

@@ -6,14 +6,12 @@ use std::collections::BTreeSet;
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Params, params};
 use seawall_model::durable::{
-    AgentRow, DeadLetter, LeaseRow, Pending, RunRow, ScheduleRow, ShardRow, Stage, Standing, TopicRow,
-    ValueRow,
+    AgentRow, DeadLetter, LeaseRow, RunRow, ScheduleRow, ShardRow, Standing, TopicRow, ValueRow,
 };
-use seawall_model::effect::Work;
 use seawall_model::{Address, At, Payload, RunKey, Tenant, limits};
 
 use super::codec::{Noun, decode};
-use super::rows::{needs, run_key, standing_of, tenant_word};
+use super::rows::{run_key, standing_of, tenant_word};
 use super::{Blobs, State, Usage, chain};
 use crate::{Error, column};
 
@@ -36,6 +34,15 @@ pub struct Live {
     pub next: Option<u64>,
 }
 
+/// Agents that time will wake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Due {
+    /// Who, and when: the next first.
+    pub found: Vec<(Address, At)>,
+    /// Where to go on, if there may be more.
+    pub next: Option<(At, u64)>,
+}
+
 /// Which runs to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFilter {
@@ -53,48 +60,8 @@ pub struct RunFilter {
     pub before: Option<(At, RunKey)>,
 }
 
-/// What people are wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// To say whether an effect was done: the in-doubt inbox.
-    Doubt,
-    /// To allow an effect.
-    Approval,
-    /// To answer a question.
-    Promise,
-}
-
-/// An effect that wants somebody.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Whose.
-    pub agent: Address,
-    /// The effect.
-    pub effect: Pending,
-}
-
-impl Need {
-    const fn bit(self) -> i64 {
-        match self {
-            Self::Doubt => needs::DOUBT,
-            Self::Approval => needs::APPROVAL,
-            Self::Promise => needs::PROMISE,
-        }
-    }
-
-    const fn is_of(self, effect: &Pending) -> bool {
-        match self {
-            Self::Doubt => matches!(effect.stage, Stage::Doubtful { .. }),
-            Self::Approval => matches!(effect.stage, Stage::Approving { .. }),
-            Self::Promise => {
-                matches!((&effect.stage, &effect.work), (Stage::Waiting, Work::Promise { .. }))
-            }
-        }
-    }
-}
-
 /// `tenant` is the path in parameter `?n`, or below it; every tenant, where that is null.
-fn under(n: usize) -> String {
+pub(super) fn under(n: usize) -> String {
     // `0` follows `/` in ASCII.
     format!("(?{n} IS NULL OR tenant = ?{n} OR (tenant > ?{n} || '/' AND tenant < ?{n} || '0'))")
 }
@@ -137,11 +104,12 @@ impl Reader {
     }
 
     /// Agents of a shard that have a run or are in quarantine, a page at a time: `after`
-    /// is 0 and then [`Live::next`].
+    /// is 0 and then [`Live::next`]. Without those for whom nothing is due by `now` and who
+    /// have no kin: they sleep on, whatever the crash came between.
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn live(&self, shard: u8, after: u64, limit: usize) -> Result<Live, Error> {
+    pub fn live(&self, shard: u8, after: u64, limit: usize, now: At) -> Result<Live, Error> {
         let mut statement = self.conn.prepare_cached(
             "SELECT id, body FROM agents
              WHERE shard = ?1 AND standing IN (1, 2) AND id > ?2 ORDER BY id LIMIT ?3",
@@ -149,15 +117,86 @@ impl Reader {
         let mut rows = statement.query(params![shard, column::amount(after), bounded(limit)])?;
         let mut live = Live::default();
         let mut known = BTreeSet::new();
-        let mut last = 0;
+        let (mut last, mut count) = (0, 0);
         while let Some(row) = rows.next()? {
             last = column::unsigned(row.get(0)?);
-            let agent = decode("an agent's row", row.get_ref(1)?.as_blob()?)?;
-            self.add_runs(&agent, &mut known, &mut live.runs)?;
-            live.agents.push(agent);
+            count += 1;
+            let agent: AgentRow = decode("an agent's row", row.get_ref(1)?.as_blob()?)?;
+            if agent.due() <= now || self.has_kin(&agent)? {
+                self.add_runs(&agent, &mut known, &mut live.runs)?;
+                live.agents.push(agent);
+            }
         }
-        live.next = (column::count(live.agents.len()) == bounded(limit)).then_some(last);
+        live.next = (count == bounded(limit)).then_some(last);
         Ok(live)
+    }
+
+    /// Is one of its runs another's child or parent?
+    fn has_kin(&self, agent: &AgentRow) -> Result<bool, Error> {
+        for key in agent.run.iter().chain(&agent.queue) {
+            if self.run(*key)?.is_none_or(|run| run.parent.is_some() || !run.children.is_empty()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Agents of all shards by when time alone makes something happen to them, from then on
+    /// (and where equal after that one of the last page) and before: the address, when, and
+    /// where to go on if there may be more.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn due(&self, from: (At, u64), before: At, limit: usize) -> Result<Due, Error> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, address, due FROM agents
+             WHERE due > 0 AND due < 9223372036854775807
+                 AND due >= ?1 AND (due > ?1 OR id > ?2) AND due < ?3
+             ORDER BY due, id LIMIT ?4",
+        )?;
+        let (at, id, limit) = (column::time(from.0), column::amount(from.1), bounded(limit));
+        let mut rows = statement.query(params![at, id, column::time(before), limit])?;
+        let mut due = Due::default();
+        let mut last = from;
+        while let Some(row) = rows.next()? {
+            let at = column::at(row.get(2)?);
+            last = (at, column::unsigned(row.get(0)?));
+            let address: String = row.get(1)?;
+            let address = Address::parse(&address)
+                .map_err(|why| Error::Corrupt { why: format!("an agent's address: {why}") })?;
+            due.found.push((address, at));
+        }
+        due.next = (column::count(due.found.len()) == limit).then_some(last);
+        Ok(due)
+    }
+
+    /// How many agents each tenant has that outlive their runs.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn lasting(&self) -> Result<Vec<(Tenant, usize)>, Error> {
+        let sql = "SELECT tenant, COUNT(*) FROM agents WHERE lasting = 1 GROUP BY tenant";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut lasting = Vec::new();
+        while let Some(row) = rows.next()? {
+            let tenant: String = row.get(0)?;
+            let tenant = Tenant::parse(&tenant)
+                .map_err(|why| Error::Corrupt { why: format!("an agent's tenant: {why}") })?;
+            let count: i64 = row.get(1)?;
+            lasting.push((tenant, usize::try_from(count).unwrap_or(0)));
+        }
+        Ok(lasting)
+    }
+
+    /// How many runs are not over.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn runs_alive(&self) -> Result<usize, Error> {
+        let sql = "SELECT COUNT(*) FROM runs WHERE ended IS NULL";
+        let count: i64 = self.conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     fn add_runs(
@@ -223,6 +262,17 @@ impl Reader {
     /// If the disk fails.
     pub fn run(&self, key: RunKey) -> Result<Option<RunRow>, Error> {
         self.one("a run's row", "SELECT body FROM runs WHERE key = ?1", [run_key(key)])
+    }
+
+    /// Runs of a shard on top of their trees that are not over, by key; the next page begins
+    /// after the last key.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn roots_alive(&self, shard: u8, after: RunKey, limit: usize) -> Result<Vec<RunRow>, Error> {
+        let sql = "SELECT body FROM runs
+                   WHERE ended IS NULL AND parent IS NULL AND shard = ?1 AND key > ?2 ORDER BY key LIMIT ?3";
+        self.many("a run's row", sql, params![shard, run_key(after), bounded(limit)])
     }
 
     /// Runs that match, the newest first.
@@ -376,25 +426,6 @@ impl Reader {
             letters.push((row.get(0)?, letter));
         }
         Ok(letters)
-    }
-
-    /// Effects that want somebody, of a tenant and all below it, the oldest agents' first.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn wanted(&self, need: Need, tenant: Option<&str>, limit: usize) -> Result<Vec<Wanted>, Error> {
-        let sql = format!(
-            "SELECT body FROM agents WHERE needs > 0 AND needs & ?2 <> 0 AND {} ORDER BY id LIMIT ?3",
-            under(1)
-        );
-        let limit = bounded(limit);
-        let agents: Vec<AgentRow> = self.many("an agent's row", &sql, params![tenant, need.bit(), limit])?;
-        let wanted = agents.into_iter().flat_map(|agent| {
-            let AgentRow { address, pending, .. } = agent;
-            let effects = pending.into_iter().filter(move |effect| need.is_of(effect));
-            effects.map(move |effect| Wanted { agent: address.clone(), effect })
-        });
-        Ok(wanted.take(usize::try_from(limit).unwrap_or(usize::MAX)).collect())
     }
 
     /// The bytes of a payload, wherever they are.

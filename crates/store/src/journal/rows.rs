@@ -7,6 +7,7 @@ use seawall_model::{Address, Payload, RunKey, limits};
 
 use super::blobs;
 use super::codec::{Digest, Sink};
+use super::wanted::keep_asked;
 use crate::{Error, column};
 
 /// A run's key as stored: bit for bit, though real keys are never so large.
@@ -86,6 +87,26 @@ pub(super) fn keep(
             transaction.prepare_cached("DELETE FROM state WHERE run = ?1")?.execute([run_key(*run)])?;
         }
         Row::Value(value) => keep_value(transaction, value, sink)?,
+        Row::Lease(_) | Row::NoLease { .. } | Row::Topic(_) | Row::NoTopic { .. } | Row::Schedule(_) => {
+            keep_shared(transaction, row, sink)?;
+        }
+        Row::Letter(letter) => {
+            let shard = of.expect("the rows of a shard stand together, its own among the first");
+            keep_letter(transaction, shard, letter, sink)?;
+        }
+        Row::NoLetter { shard, number } => {
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM letters WHERE shard = ?1 AND number = ?2")?;
+            delete.execute(params![shard, column::amount(*number)])?;
+        }
+    }
+    named.append(&mut sink.blobs);
+    Ok(())
+}
+
+/// What is a whole tenant's, and small.
+fn keep_shared(transaction: &Transaction<'_>, row: &Row, sink: &mut Sink) -> Result<(), Error> {
+    match row {
         Row::Lease(lease) => {
             let mut upsert = transaction.prepare_cached(
                 "INSERT INTO leases (tenant, resource, body) VALUES (?1, ?2, ?3)
@@ -100,6 +121,16 @@ pub(super) fn keep(
             )?;
             upsert.execute(params![topic.tenant.as_str(), topic.topic, sink.hold(topic)])?;
         }
+        Row::NoLease { tenant, resource } => {
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM leases WHERE tenant = ?1 AND resource = ?2")?;
+            delete.execute(params![tenant.as_str(), resource])?;
+        }
+        Row::NoTopic { tenant, topic } => {
+            let mut delete =
+                transaction.prepare_cached("DELETE FROM topics WHERE tenant = ?1 AND topic = ?2")?;
+            delete.execute(params![tenant.as_str(), topic])?;
+        }
         Row::Schedule(schedule) => {
             let mut upsert = transaction.prepare_cached(
                 "INSERT INTO schedules (agent, body) VALUES (?1, ?2)
@@ -107,17 +138,8 @@ pub(super) fn keep(
             )?;
             upsert.execute(params![schedule.agent.to_string(), sink.hold(schedule)])?;
         }
-        Row::Letter(letter) => {
-            let shard = of.expect("the rows of a shard stand together, its own among the first");
-            keep_letter(transaction, shard, letter, sink)?;
-        }
-        Row::NoLetter { shard, number } => {
-            let mut delete =
-                transaction.prepare_cached("DELETE FROM letters WHERE shard = ?1 AND number = ?2")?;
-            delete.execute(params![shard, column::amount(*number)])?;
-        }
+        _ => {}
     }
-    named.append(&mut sink.blobs);
     Ok(())
 }
 
@@ -134,22 +156,39 @@ fn keep_agent(transaction: &Transaction<'_>, agent: &AgentRow, sink: &mut Sink) 
     let address = agent.address.to_string();
     sink.hold(agent);
     let (standing, seq) = (standing(agent.standing), column::amount(agent.seq));
+    let due = column::time(agent.due());
     // The common case leaves every indexed column alone, and with them the indexes.
     let mut update = transaction.prepare_cached(
         "UPDATE agents SET seq = ?2, body = ?3
-         WHERE address = ?1 AND standing = ?4 AND needs = ?5 AND blobs = ?6",
+         WHERE address = ?1 AND standing = ?4 AND needs = ?5 AND blobs = ?6 AND due = ?7
+             AND lasting = ?8",
     )?;
-    let changed = update.execute(params![address, seq, sink.bytes, standing, wanted, sink.named()])?;
+    let changed = update.execute(params![
+        address,
+        seq,
+        sink.bytes,
+        standing,
+        wanted,
+        sink.named(),
+        due,
+        agent.lasting
+    ])?;
     if changed == 0 {
         let mut upsert = transaction.prepare_cached(
-            "INSERT INTO agents (address, tenant, shard, standing, needs, blobs, seq, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+            "INSERT INTO agents (address, tenant, shard, standing, needs, blobs, seq, body, due, lasting)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
              ON CONFLICT (address) DO UPDATE SET standing = excluded.standing, needs = excluded.needs,
-                 blobs = excluded.blobs, seq = excluded.seq, body = excluded.body",
+                 blobs = excluded.blobs, seq = excluded.seq, body = excluded.body, due = excluded.due,
+                 lasting = excluded.lasting",
         )?;
         let tenant = agent.address.tenant.as_str();
-        let (shard, blobs) = (agent.shard, sink.named());
-        upsert.execute(params![address, tenant, shard, standing, wanted, blobs, seq, sink.bytes])?;
+        let (shard, blobs, lasting) = (agent.shard, sink.named(), agent.lasting);
+        upsert.execute(params![
+            address, tenant, shard, standing, wanted, blobs, seq, sink.bytes, due, lasting
+        ])?;
+    }
+    if wanted & needs::APPROVAL != 0 {
+        keep_asked(transaction, agent)?;
     }
     Ok(())
 }

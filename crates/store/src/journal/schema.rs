@@ -10,6 +10,11 @@ pub(super) const STEPS: &[&str] = &[V1];
 // A row is updated at nearly every commit, so its indexes hold only what seldom changes:
 // an update that leaves the indexed columns alone touches one page.
 //
+// `agents.asks` is who may approve what an agent that asks for it wants: see `wanted`.
+//
+// `agents.due` is `AgentRow::due`: 0 while there is something to do, the largest number where
+// time alone changes nothing.
+//
 // `journal.hash` chains each shard: see `chain`. Of a shard, `seq` and `hash` are its
 // end, `cut_seq` and `cut_hash` what it was cut up to: the chain is whole from there.
 const V1: &str = "
@@ -47,12 +52,17 @@ CREATE TABLE agents (
     shard    INTEGER NOT NULL,
     standing INTEGER NOT NULL,
     needs    INTEGER NOT NULL,
+    asks     TEXT NOT NULL DEFAULT '',
+    due      INTEGER NOT NULL,
+    lasting  INTEGER NOT NULL,
     blobs    INTEGER NOT NULL,
     seq      INTEGER NOT NULL,
     body     BLOB NOT NULL
 ) STRICT;
 CREATE INDEX agents_at_work ON agents (shard) WHERE standing IN (1, 2);
 CREATE INDEX agents_done ON agents (shard) WHERE standing = 3;
+CREATE INDEX agents_by_due ON agents (due) WHERE due > 0 AND due < 9223372036854775807;
+CREATE INDEX agents_lasting ON agents (tenant) WHERE lasting = 1;
 CREATE INDEX agents_in_need ON agents (id) WHERE needs > 0;
 CREATE INDEX agents_with_blobs ON agents (id) WHERE blobs > 0;
 
@@ -74,6 +84,7 @@ CREATE INDEX runs_by_began ON runs (began);
 CREATE INDEX runs_by_agent ON runs (agent);
 CREATE INDEX runs_by_root ON runs (root);
 CREATE INDEX runs_by_parent ON runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX runs_alive ON runs (shard) WHERE ended IS NULL;
 CREATE INDEX runs_by_end ON runs (ended) WHERE ended IS NOT NULL;
 CREATE INDEX runs_with_blobs ON runs (key) WHERE blobs > 0;
 

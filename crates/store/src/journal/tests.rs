@@ -10,9 +10,9 @@ use seawall_model::durable::{
     DeadLetter, Item, LeaseRow, Message, Pending, Progress, RunState, ScheduleRow, Stage, Standing, TopicRow,
     ValueRow, Wake,
 };
-use seawall_model::effect::{Allowance, Answer, Ask, Ruling, Spend, Verdict, Work};
+use seawall_model::effect::{Allowance, Answer, Approval, Ask, Handed, Person, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Ending, Next, Planned, Turn};
-use seawall_model::{Address, At, Code, EffectClass, EffectId, Payload, Tenant, limits};
+use seawall_model::{Address, At, Code, EffectClass, EffectId, Millis, Payload, Tenant, limits};
 
 use super::*;
 
@@ -64,6 +64,7 @@ fn pending(id: EffectId, work: Work, stage: Stage) -> Pending {
         asked: At(5),
         until: At::MAX,
         child: None,
+        handed: Vec::new(),
     }
 }
 
@@ -85,10 +86,13 @@ fn agent(name: &str, seq: u64, run: Option<RunKey>) -> AgentRow {
         pending: run.map(|run| model_call(effect(run, 1))).into_iter().collect(),
         wake: Wake::All,
         rests_until: At(0),
+        expires: At::MAX,
         strikes: 0,
         progress: Progress::default(),
         seen: vec![1, 2],
+        topics: Vec::new(),
         why: None,
+        ties: Vec::new(),
     }
 }
 
@@ -114,6 +118,8 @@ fn run(key: RunKey, name: &str, parent: Option<EffectId>, root: RunKey, began: u
         hop: 0,
         seq: 0,
         by: "laptop".into(),
+        caller: parent.map(|_| "nightly".into()),
+        fork: parent.map(|effect| seawall_model::durable::Forked { run: effect.run, turn: 2 }),
     }
 }
 
@@ -232,9 +238,9 @@ fn what_is_appended_is_there_after_reopening() {
     assert_eq!(reader.load_agent(&address("nobody/1")).expect("read"), None);
     let (loaded, runs) = reader.load_agent(&address("helper/1")).expect("read").expect("known");
     assert_eq!((loaded, runs), (busy, vec![below.clone(), top.clone(), waits.clone()]));
-    let live = reader.live(0, 0, 1).expect("read");
+    let live = reader.live(0, 0, 1, At(1)).expect("read");
     assert_eq!((live.agents.len(), live.runs.len()), (1, 3));
-    let rest = reader.live(0, live.next.expect("there is more"), 10).expect("read");
+    let rest = reader.live(0, live.next.expect("there is more"), 10, At(1)).expect("read");
     assert_eq!(
         (rest.agents, rest.next),
         (vec![agent("lead/1", 1, Some(root))], None),
@@ -252,6 +258,67 @@ fn what_is_appended_is_there_after_reopening() {
     let beside = Reader::open(&folder.0).expect("a reader opens beside the owner");
     assert_eq!(beside.verify(0..=15).expect("read").records, 4);
     assert!(matches!(Journal::open(&folder.0, Durability::Sync), Err(Error::InUse { .. })));
+}
+
+#[test]
+fn who_only_waits_is_found_when_its_time_is_near() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let mut pen = Pen::open(&mut journal);
+    let sleeper = |name: &str, number: u64, at: u64| {
+        let key = RunKey::new(0, number);
+        let timer = pending(effect(key, 1), Work::Timer { at: At(at) }, Stage::Waiting);
+        let row = AgentRow { inbox: Vec::new(), pending: vec![timer], ..agent(name, number, Some(key)) };
+        (row, run(key, name, None, key, 10))
+    };
+    let mut rows = vec![pen.row()];
+    let mut entries = Vec::new();
+    for (name, number, at) in
+        [("a/1", 1, 300), ("a/2", 2, 100), ("a/3", 3, 300), ("a/4", 4, 200), ("a/5", 5, 0)]
+    {
+        let (row, run) = sleeper(name, number, at);
+        entries.push(pen.started(&run));
+        rows.extend([Row::Run(Box::new(run)), Row::Agent(Box::new(row))]);
+    }
+    // A parent that waits for its child until then.
+    let (mut lead, mut top) = sleeper("lead/1", 6, 300);
+    let below = run(RunKey::new(0, 7), "helper/1", Some(effect(top.key, 1)), top.key, 11);
+    top.children.push(below.key);
+    lead.pending[0].child = Some(below.key);
+    entries.extend([pen.started(&top), pen.started(&below)]);
+    rows[0] = pen.row();
+    rows.extend([Row::Run(Box::new(top)), Row::Agent(Box::new(lead)), Row::Run(Box::new(ended(below, 20)))]);
+    journal.append(&entries, &rows).expect("appended");
+
+    let reader = journal.reader();
+    assert_eq!(reader.runs_alive().expect("read"), 6);
+    let tenant = Tenant::parse("acme/search").expect("valid");
+    assert_eq!(reader.lasting().expect("read"), [(tenant, 6)]);
+    let names =
+        |due: &Due| due.found.iter().map(|(who, at)| (who.agent.to_string(), at.0)).collect::<Vec<_>>();
+    let first = reader.due((At(0), 0), At(301), 3).expect("read");
+    assert_eq!(names(&first), [("a/2".into(), 100), ("a/4".into(), 200), ("a/1".into(), 300)]);
+    let rest = reader.due(first.next.expect("there is more"), At(301), 3).expect("read");
+    assert_eq!(
+        names(&rest),
+        [("a/3".into(), 300), ("lead/1".into(), 300)],
+        "those of the same time are not lost"
+    );
+    assert_eq!(rest.next, None);
+    assert_eq!(names(&reader.due((At(101), 0), At(300), 3).expect("read")), [("a/4".into(), 200)]);
+    let live = |now| reader.live(0, 0, 10, At(now)).expect("read");
+    let who = |now| live(now).agents.iter().map(|row| row.address.agent.to_string()).collect::<Vec<_>>();
+    assert_eq!(who(99), ["a/5", "lead/1"], "who has something to do, and who has kin");
+    assert_eq!(who(200), ["a/2", "a/4", "a/5", "lead/1"]);
+    assert_eq!(live(99).runs.len(), 2);
+
+    // Woken, it has something to do, and is not among those who wait.
+    let (mut woken, _) = sleeper("a/2", 2, 100);
+    woken.inbox.push(Item::Note("up".into()));
+    woken.inbox.push(Item::Task { run: RunKey::new(0, 2) });
+    woken.pending.clear();
+    let entry = pen.started(&run(RunKey::new(0, 8), "a/2", None, RunKey::new(0, 8), 12));
+    journal.append(&[entry], &[pen.row(), Row::Agent(Box::new(woken))]).expect("appended");
+    assert_eq!(names(&journal.reader().due((At(0), 0), At(301), 1).expect("read")), [("a/4".into(), 200)]);
 }
 
 #[test]
@@ -326,9 +393,17 @@ fn rows_change_and_go() {
     assert_eq!(reader.state(key).expect("read"), [("b".into(), Payload::text("1"))]);
 
     row.turns = 3;
-    let rows =
-        [Row::Run(Box::new(row.clone())), Row::NoLetter { shard: 0, number: 4 }, Row::NoState { run: key }];
+    let acme = Tenant::parse("acme").expect("valid");
+    let rows = [
+        Row::Run(Box::new(row.clone())),
+        Row::NoLetter { shard: 0, number: 4 },
+        Row::NoState { run: key },
+        Row::NoLease { tenant: acme, resource: "printer".into() },
+        Row::NoTopic { tenant: Tenant::local(), topic: "news".into() },
+    ];
     journal.append(&[], &rows).expect("appended");
+    assert!(journal.reader().leases(None).expect("read").is_empty());
+    assert!(journal.reader().topics(None).expect("read").is_empty());
     assert_eq!(journal.reader().run(key).expect("read"), Some(row.clone()));
     assert!(journal.reader().letters(None).expect("read").is_empty());
     assert!(journal.reader().state(key).expect("read").is_empty());
@@ -427,7 +502,8 @@ fn who_is_wanted_is_found_without_looking_at_everybody() {
         Row::Agent(Box::new(row))
     };
     let tool = |number, stage| {
-        let work = Work::Tool { tool: "mail.send".into(), args: Payload::text("{}"), undo: None };
+        let work =
+            Work::Tool { tool: "mail.send".into(), args: Payload::text("{}"), undo: None, query: None };
         pending(effect(key, number), work, stage)
     };
     let question = Work::Promise { question: Payload::text("which?") };
@@ -442,13 +518,62 @@ fn who_is_wanted_is_found_without_looking_at_everybody() {
     ];
     journal.append(&[], &rows).expect("appended");
     let wanted = |need, tenant| -> Vec<Pending> {
-        let all = journal.reader().wanted(need, tenant, 10).expect("read");
-        all.into_iter().map(|wanted| wanted.effect).collect()
+        let whose = Whose { tenant, approver: None };
+        let all = journal.reader().wanted(need, whose, 0, 10).expect("read");
+        all.wanted.into_iter().map(|wanted| wanted.effect).collect()
     };
     assert_eq!(wanted(Need::Doubt, None), [doubtful]);
     assert_eq!(wanted(Need::Approval, Some("acme")), [asked]);
     assert_eq!(wanted(Need::Promise, Some("acme/search")), [promise]);
     assert!(wanted(Need::Promise, Some("acm")).is_empty());
+}
+
+#[test]
+fn who_approves_for_another_tenant_finds_what_is_theirs_page_by_page() {
+    let mut journal = Journal::in_memory().expect("opens");
+    let key = RunKey::new(0, 1);
+    let asking = |name: &str, approvers: &[&str]| {
+        let work =
+            Work::Tool { tool: "mail.send".into(), args: Payload::text("{}"), undo: None, query: None };
+        let mut asked = pending(effect(key, 2), work, Stage::Approving { yes: Vec::new(), until: At(9) });
+        let approvers = approvers.iter().map(|name| (*name).into()).collect();
+        let approval = Approval { quorum: 1, approvers, patience: Millis(1), deputy: None };
+        asked.ruling.verdict = Verdict::Ask(approval);
+        let mut row = agent(name, 1, Some(key));
+        row.pending = vec![asked];
+        row
+    };
+    let mut moved = asking("moved/1", &["ann"]);
+    moved.pending[0].handed = vec![Handed { by: Some("ann".into()), to: "ops-key".into(), at: At(3) }];
+    let mut rows = vec![
+        asking("theirs/1", &["ann", "ops"]),
+        asking("others/1", &["ann"]),
+        asking("named/1", &["ops-key"]),
+        moved,
+        asking("below/1", &["ops/night/x", "ops-key2"]),
+        asking("last/1", &["ops/night"]),
+    ];
+    // Who was asked once is not asked for ever.
+    let mut over = asking("over/1", &["ops"]);
+    rows.push(over.clone());
+    over.pending[0].stage = Stage::Waiting;
+    rows.push(over);
+    let rows: Vec<Row> = rows.into_iter().map(|row| Row::Agent(Box::new(row))).collect();
+    journal.append(&[], &rows).expect("appended");
+    let tenant = Tenant::parse("ops/night").expect("valid");
+    let person = Person { name: "ops-key".into(), tenant, admin: false, alone: false };
+    let whose = Whose { tenant: Some("ops/night"), approver: Some(&person) };
+    let (mut found, mut after) = (Vec::new(), 0);
+    loop {
+        let page = journal.reader().wanted(Need::Approval, whose, after, 1).expect("read");
+        assert!(page.wanted.len() <= 1);
+        found.extend(page.wanted.iter().map(|one| one.agent.agent.kind().to_owned()));
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert_eq!(found, ["theirs", "named", "moved", "last"]);
 }
 
 /// A run of three turns that keeps an answer and a child's output, and is begun again.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use seawall_kernel::agents::gate::{self, Condition, Op, Pattern, Rule, Who};
-use seawall_model::effect::{Approval, Verdict};
+use seawall_model::effect::{Approval, Deputy, Verdict};
 use seawall_model::{EffectClass, Millis, limits};
 
 use crate::agents::handler;
@@ -157,11 +157,41 @@ fn read_approval(r: &mut Reading<'_>, section: &mut Section<'_>) -> Approval {
     let quorum = section.whole_opt(r, "quorum", 1..=16).unwrap_or(1);
     let approvers = section.list_opt(r, "approvers", limits::PERMISSION_LIST_MAX).unwrap_or_default();
     let patience = section.millis_opt(r, "patience", 1_000..=PATIENCE_MAX).unwrap_or(PATIENCE);
+    let deputy = read_deputy(r, section, patience);
     Approval {
         quorum: u8::try_from(quorum).expect("the range is of u8"),
         approvers: approvers.into_iter().map(|(name, _)| name.into()).collect(),
         patience,
+        deputy,
     }
+}
+
+/// Who is asked as well where nobody decided by then.
+fn read_deputy(r: &mut Reading<'_>, section: &mut Section<'_>, patience: Millis) -> Option<Deputy> {
+    let path = section.path("delegate");
+    let to = section.text_opt(r, "delegate");
+    let after = section.millis_opt(r, "delegate_after", 1_000..=PATIENCE_MAX);
+    let line = section.line();
+    match (to, after) {
+        (Some(to), Some(after)) if (1..=limits::NAME_LEN_MAX).contains(&to.len()) && after < patience => {
+            return Some(Deputy { to: to.into(), after });
+        }
+        (Some(_), Some(after)) if after >= patience => {
+            let what = "would be asked when it is too late to answer";
+            r.problems.add(line, path, what, "make delegate_after shorter than patience");
+        }
+        (Some(_), Some(_)) => {
+            r.problems.add(line, path, "is no name of a key", "as `seawall key list` has it")
+        }
+        (Some(_), None) => {
+            r.problems.add(line, path, "does not say when it is asked", "write delegate_after = \"1h\"");
+        }
+        (None, Some(_)) => {
+            r.problems.add(line, path, "is missing beside delegate_after", "name the key that is asked then");
+        }
+        (None, None) => {}
+    }
+    None
 }
 
 /// Tells of a pattern that can match nothing.
@@ -176,6 +206,28 @@ pub(super) fn check_pattern(r: &mut Reading<'_>, key: &str, pattern: &str, line:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delegate_is_asked_before_it_is_too_late() {
+        use crate::agents::define::Definition;
+
+        let read = |more: &str| {
+            let rule = format!("[[permissions]]\nask = [\"crm.refund\"]\npatience = \"2h\"\n{more}");
+            Definition::from_toml("a", &format!("model = \"m\"\ninstructions = \"x\"\n{rule}"))
+        };
+        let (definition, _) = read("delegate = \"k7\"\ndelegate_after = \"1h\"").expect("it is sound");
+        let Verdict::Ask(approval) = &definition.permissions[0].then else { panic!("it asks") };
+        let deputy = Deputy { to: "k7".into(), after: Millis::from_secs(3_600) };
+        assert_eq!(approval.deputy, Some(deputy));
+        for wrong in [
+            "delegate = \"k7\"",
+            "delegate_after = \"1h\"",
+            "delegate = \"k7\"\ndelegate_after = \"2h\"",
+            "delegate = \"\"\ndelegate_after = \"1h\"",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn conditions_are_read() {

@@ -7,9 +7,10 @@ use serde_json::{Map, Value, json};
 
 use super::builtin::{self, Caller};
 use super::draft::Draft;
-use super::kit::{How, Offered};
+use super::kit::{How, Kit, Offered};
 use super::memo::Waiting;
 use super::{first_bytes, text};
+use crate::agents::define::Definition;
 
 /// Bytes of one fact, more than the longest answers of models. A call with a longer one is
 /// refused: of what were cut off, a rule could not see what it forbids.
@@ -72,8 +73,9 @@ impl Draft<'_> {
         nth: usize,
     ) -> Result<(Work, EffectClass), String> {
         match &tool.how {
-            How::Outside { class, undo } => {
-                let work = Work::Tool { tool: tool.name.clone(), args: written.into(), undo: undo.clone() };
+            How::Outside { class, undo, query } => {
+                let (undo, query) = (undo.clone(), query.clone());
+                let work = Work::Tool { tool: tool.name.clone(), args: written.into(), undo, query };
                 Ok((work, *class))
             }
             How::Agent { kind } => {
@@ -141,6 +143,36 @@ fn arguments(text: &str, cut: bool) -> Result<Map<String, Value>, String> {
         Err(_) if cut => Err("your answer was cut off in the middle of the arguments: write less".to_owned()),
         Err(error) => Err(format!("the arguments are no JSON: {error}")),
     }
+}
+
+/// A definition's labels as facts.
+pub(super) fn labels(definition: &Definition) -> Vec<Fact> {
+    let labels = definition.labels.iter();
+    labels.map(|(name, value)| Fact { name: format!("label.{name}").into(), value: value.clone() }).collect()
+}
+
+/// What rules see of a call of this tool with arguments that an approver wrote.
+///
+/// # Errors
+/// What is wrong with them: they must fit the tool's schema as the model's own must.
+pub fn facts_of_edit(
+    definition: &Definition,
+    kit: &Kit,
+    tool: &str,
+    args: &[u8],
+) -> Result<Vec<Fact>, String> {
+    let offered = kit.find(tool).filter(|offered| *offered.name == *tool);
+    let Some(offered) = offered else {
+        return Err("the tool is not on offer now, so nobody knows what it takes".to_owned());
+    };
+    let args = Value::Object(arguments(&String::from_utf8_lossy(args), false)?);
+    let mistakes = offered.schema.mistakes(&args);
+    if !mistakes.is_empty() {
+        return Err(mistakes.join("; "));
+    }
+    let mut facts = labels(definition);
+    flatten("args", &args, &mut facts)?;
+    Ok(facts)
 }
 
 /// Arguments as facts: a field by its path, the items of a list all under the list's own.

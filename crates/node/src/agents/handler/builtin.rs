@@ -59,9 +59,27 @@ builtins! {
     MessageSend "message.send" "message" "Leaves a message in another agent's mailbox and does not wait for an answer."
     TopicPublish "topic.publish" "publish" "Tells all agents that subscribed to a topic."
     TopicSubscribe "topic.subscribe" "subscribe" "Has messages of a topic sent to your own mailbox from now on, or no longer."
+    AgentMonitor "agent.monitor" "monitor" "Waits for the end of what another agent works on now, and tells how it ended. `idle`: it works on nothing."
+    AgentLink "agent.link" "link" "Ties your task to what another agent works on now: if one of them fails, is cancelled or put out of service, the other fails with it. With `on` false, no longer."
     LeaseAcquire "lease.acquire" "acquire" "Takes an exclusive right to a resource (or some of its units), waiting until it is free. Answers with a token."
     LeaseRelease "lease.release" "release" "Gives a lease back, by the token it was granted with."
     HumanAsk "human.ask" "promise" "Asks a person and waits for the answer. For decisions that are not yours."
+}
+
+/// The tool by whose call such work is asked for, as definitions name it: `store.put` for a
+/// `put`, `agent:finder` for a child. Notes are told by where they lie.
+#[must_use]
+pub fn tool_of(kind: &str, object: &str) -> String {
+    match kind {
+        "tool" => object.to_owned(),
+        "child" => format!("agent:{object}"),
+        "model" => format!("model:{object}"),
+        "put" if object.starts_with(notes::ROOT) => Builtin::NotesAdd.name().to_owned(),
+        _ => {
+            let found = Builtin::ALL.into_iter().find(|builtin| builtin.kind() == kind);
+            found.map_or_else(|| kind.to_owned(), |builtin| builtin.name().to_owned())
+        }
+    }
 }
 
 /// Gate rules are about kinds of work and what it is done to: what a definition's pattern of
@@ -139,6 +157,13 @@ impl Builtin {
             }
             Self::TopicPublish => (json!({"topic": name, "body": text}), vec!["topic", "body"]),
             Self::TopicSubscribe => (json!({"topic": name, "on": {"type": "boolean"}}), vec!["topic"]),
+            Self::AgentMonitor => {
+                (json!({"agent": {"type": "string", "description": "type/key"}}), vec!["agent"])
+            }
+            Self::AgentLink => {
+                let agent = json!({"type": "string", "description": "type/key"});
+                (json!({"agent": agent, "on": {"type": "boolean"}}), vec!["agent"])
+            }
             Self::LeaseAcquire => {
                 let units = json!({"type": "integer", "minimum": 1, "maximum": 1_000_000});
                 (json!({"resource": name, "units": units, "of": units, "seconds": seconds}), vec!["resource"])
@@ -189,6 +214,11 @@ impl Builtin {
                 let on = args.get("on").and_then(Value::as_bool).unwrap_or(true);
                 (Work::Subscribe { topic: name("topic")?, on }, idempotent)
             }
+            Self::AgentMonitor => (Work::Monitor { agent: peer(said("agent"))? }, idempotent),
+            Self::AgentLink => {
+                let on = args.get("on").and_then(Value::as_bool).unwrap_or(true);
+                (Work::Link { agent: peer(said("agent"))?, on }, idempotent)
+            }
             Self::LeaseAcquire => (lease(args, name("resource")?)?, idempotent),
             Self::LeaseRelease => {
                 let token = whole("token").unwrap_or_default();
@@ -202,7 +232,12 @@ impl Builtin {
 
     /// Looking through the store is performed like a tool, by whoever has the store.
     fn looking(self, args: Map<String, Value>) -> Work {
-        Work::Tool { tool: self.name().into(), args: Value::Object(args).to_string().into(), undo: None }
+        Work::Tool {
+            tool: self.name().into(),
+            args: Value::Object(args).to_string().into(),
+            undo: None,
+            query: None,
+        }
     }
 }
 
@@ -211,7 +246,12 @@ pub(super) fn recall(task: &str, namespace: &str) -> Work {
     // The words of a long task find no better notes than those of its beginning.
     let (query, _) = super::first_bytes(task, 4 << 10);
     let args = json!({"query": query, "prefix": notes::prefix(namespace)});
-    Work::Tool { tool: Builtin::NotesSearch.name().into(), args: args.to_string().into(), undo: None }
+    Work::Tool {
+        tool: Builtin::NotesSearch.name().into(),
+        args: args.to_string().into(),
+        undo: None,
+        query: None,
+    }
 }
 
 /// Schema of the arguments of `agent:TYPE`.
@@ -230,6 +270,10 @@ fn named(text: &str, field: &str) -> Result<Arc<str>, String> {
         return Err(format!("{field} must have 1 to {} bytes", limits::NAME_LEN_MAX));
     }
     Ok(text.into())
+}
+
+fn peer(name: &str) -> Result<Agent, String> {
+    Agent::parse(name).map_err(|error| format!("agent is no agent: {error}"))
 }
 
 /// A value as it is kept: a text as itself, all else as JSON.

@@ -8,7 +8,7 @@ use seawall_wire::talk::{self, Message, Role};
 
 use super::log::{Entry, FORK, FORK_RETOLD, Log, META, NOTES, SUMMARY};
 use super::memo::{Doing, Memo};
-use super::{Kit, Stop, View, builtin, first_bytes, text};
+use super::{Kit, Stop, View, act, builtin, first_bytes, text};
 use crate::agents::define::Definition;
 use crate::agents::notes;
 use crate::agents::template::{Filling, Template};
@@ -162,10 +162,7 @@ impl<'a> Draft<'a> {
 
     /// What rules see of every effect of this agent.
     pub(super) fn labels(&self) -> Vec<Fact> {
-        let labels = self.definition.labels.iter();
-        labels
-            .map(|(name, value)| Fact { name: format!("label.{name}").into(), value: value.clone() })
-            .collect()
+        act::labels(self.definition)
     }
 
     /// The number of the next message.

@@ -29,7 +29,7 @@ pub struct Catalogue {
 /// How a tool that is offered is performed.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum How {
-    Outside { class: EffectClass, undo: Option<Arc<str>> },
+    Outside { class: EffectClass, undo: Option<Arc<str>>, query: Option<Arc<str>> },
     Agent { kind: Arc<str> },
     Built(Builtin),
 }
@@ -143,7 +143,7 @@ fn outside(tool: &ToolCard) -> Offered {
         about: tool.about.clone(),
         told,
         schema,
-        how: How::Outside { class: tool.class, undo: tool.undo.clone() },
+        how: How::Outside { class: tool.class, undo: tool.undo.clone(), query: tool.query.clone() },
     }
 }
 

@@ -75,6 +75,35 @@ impl Entry {
     }
 }
 
+/// May a fork give this key of the state this value? What the loop keeps for itself is not
+/// to be set, nor what it would not find or could not read.
+///
+/// # Errors
+/// In words: why not.
+pub fn may_set(key: &str, value: Option<&[u8]>) -> Result<(), String> {
+    if matches!(key, META | FORK) {
+        return Err(format!("`{key}` is the loop's own: it says where the run stands"));
+    }
+    if matches!(key, SUMMARY | NOTES) {
+        return Ok(());
+    }
+    let name = key.strip_prefix(MESSAGES).unwrap_or_default();
+    let (number, call) = name.split_once(':').map_or((name, None), |(number, call)| (number, Some(call)));
+    if number.len() != 8 || !number.bytes().all(|byte| byte.is_ascii_digit()) || call == Some("") {
+        return Err(format!(
+            "`{key}` is no key that the loop knows: messages are `{MESSAGES}00000003`, the output of a call \
+             `{MESSAGES}00000004:CALL`, and there are `{SUMMARY}` and `{NOTES}`"
+        ));
+    }
+    match value {
+        // An output is taken as it is.
+        Some(value) if call.is_none() && talk::kept(value).is_err() => Err(format!(
+            "the value of `{key}` is no message, such as {{\"role\":\"user\",\"content\":\"...\"}}"
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn key(number: u32) -> Arc<str> {
     format!("{MESSAGES}{number:08}").into()
 }
@@ -193,5 +222,37 @@ impl Log {
             Change::Keep { .. } => true,
         };
         self.changes.into_values().filter(real).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_may_set_what_was_said_and_not_where_the_loop_stands() {
+        let said = br#"{"role":"user","content":"Hello."}"#.as_slice();
+        for (key, value) in [
+            ("m/00000001", Some(said)),
+            ("m/00000001", None),
+            ("m/00000004:call_1", Some(b"any output".as_slice())),
+            (SUMMARY, Some(b"x".as_slice())),
+            (NOTES, None),
+        ] {
+            assert_eq!(may_set(key, value), Ok(()), "{key}");
+        }
+        for (key, value) in [
+            (META, Some(said)),
+            (META, None),
+            (FORK, Some(said)),
+            ("m/1", Some(said)),
+            ("m/0000000x", Some(said)),
+            ("m/00000004:", Some(said)),
+            ("m/00000001", Some(b"no message".as_slice())),
+            ("nots", Some(said)),
+            ("", None),
+        ] {
+            assert!(may_set(key, value).is_err(), "{key}");
+        }
     }
 }

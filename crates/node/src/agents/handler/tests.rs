@@ -43,6 +43,7 @@ fn tool(name: &str, class: EffectClass) -> Tool {
         schema: schema.to_string().into(),
         class,
         undo: None,
+        query: None,
     }
 }
 
@@ -78,6 +79,8 @@ impl Play {
             restarts: Vec::new(),
             hop: 0,
             by: "test".into(),
+            caller: None,
+            fork: None,
         };
         Self {
             definition,
@@ -288,6 +291,18 @@ fn rules_see_the_whole_of_long_arguments_or_the_call_is_refused() {
     play.answer("t/a", Answer::Done(Payload::text("nothing")));
     play.turn();
     assert!(play.told.contains("args.q is longer than 262144 bytes"), "told to the model");
+}
+
+#[test]
+fn what_an_approver_writes_is_checked_and_seen_by_rules_like_a_call_of_the_models() {
+    let play = Play::new("instructions = \"x\"\ntools = [\"docs.search\"]\nlabels = { pii = \"yes\" }", "t");
+    let of = |tool, args: &str| facts_of_edit(&play.definition, &play.kit, tool, args.as_bytes());
+    let facts = of("docs.search", r#"{"q":"tide","more":[1,{"deep":2}]}"#).expect("they fit");
+    let facts: Vec<String> = facts.iter().map(|fact| format!("{}={}", fact.name, fact.value)).collect();
+    assert_eq!(facts, ["label.pii=yes", "args.more=1", "args.more.deep=2", "args.q=tide"]);
+    assert!(of("docs.search", r#"{"q":7}"#).expect_err("no text").contains('q'));
+    assert!(of("docs.search", "{}").is_err() && of("docs.search", "[]").is_err());
+    assert!(of("pay.out", r#"{"q":"x"}"#).is_err(), "it is not on offer");
 }
 
 #[test]

@@ -24,10 +24,14 @@ pub enum AgentsCommand {
     Approve(ApproveArgs),
     /// Say no to an effect that asks
     Deny(DenyArgs),
+    /// Hand your vote on an effect that asks to another key
+    Delegate(DelegateArgs),
     /// Answer a question, or say what became of an effect in doubt
     Answer(AnswerArgs),
     /// List messages that nobody could take; send them again or throw them away
     Letters(LettersArgs),
+    /// List, read, write and remove values of a tenant's store
+    Values(ValuesArgs),
     /// Stop agents, runs or tools, until `unhalt`
     Halt(HaltArgs),
     /// Let go on what was stopped
@@ -179,6 +183,9 @@ pub struct WhyArgs {
 /// Flags of `inbox`.
 #[derive(Args, Clone, Debug)]
 pub struct InboxArgs {
+    /// Go on where a page before ended
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<u64>,
     /// Whose.
     #[command(flatten)]
     pub of: TenantArgs,
@@ -208,6 +215,18 @@ pub struct DenyArgs {
     /// Why not, for the agent
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Flags of `delegate`.
+#[derive(Args, Clone, Debug)]
+pub struct DelegateArgs {
+    /// The effect, as `inbox` shows it
+    pub effect: String,
+    /// The key that decides in your place, by its id
+    pub to: String,
     /// Whom to ask.
     #[command(flatten)]
     pub ask: AskArgs,
@@ -263,6 +282,78 @@ pub struct LetterArgs {
     /// The letter, as `letters` shows it
     #[arg(value_name = "SHARD.NUMBER")]
     pub letter: String,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Flags of `values`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ValuesArgs {
+    /// What to do with one.
+    #[command(subcommand)]
+    pub command: Option<ValuesCommand>,
+    /// Only keys that begin with this
+    #[arg(long, short, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// Only values that hold these words, the best first
+    #[arg(long, short, value_name = "WORDS", conflicts_with = "after")]
+    pub find: Option<String>,
+    /// How many values
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    pub limit: usize,
+    /// Only keys after this one, for the next page
+    #[arg(long, value_name = "KEY")]
+    pub after: Option<String>,
+    /// Whose.
+    #[command(flatten)]
+    pub of: TenantArgs,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// What to do with a value.
+#[derive(Debug, Subcommand)]
+pub enum ValuesCommand {
+    /// Print one as it is
+    Get(ValueArgs),
+    /// Write one
+    Put(PutArgs),
+    /// Remove one
+    Remove(ValueArgs),
+}
+
+/// Flags of `values get` and `values remove`.
+#[derive(Args, Clone, Debug)]
+pub struct ValueArgs {
+    /// Its key
+    #[arg(value_name = "KEY")]
+    pub name: String,
+    /// Whose.
+    #[command(flatten)]
+    pub of: TenantArgs,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Flags of `values put`.
+#[derive(Args, Clone, Debug)]
+pub struct PutArgs {
+    /// Its key
+    #[arg(value_name = "KEY")]
+    pub name: String,
+    /// The value, or - to read it from standard input; a JSON object or list is taken as such
+    #[arg(allow_hyphen_values = true)]
+    pub value: String,
+    /// Only if it still has this version; 0 is none yet
+    #[arg(long, value_name = "VERSION")]
+    pub expect: Option<u64>,
+    /// Whose.
+    #[command(flatten)]
+    pub of: TenantArgs,
     /// Whom to ask.
     #[command(flatten)]
     pub ask: AskArgs,

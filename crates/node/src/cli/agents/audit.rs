@@ -8,7 +8,7 @@ use seawall_store::Error;
 use seawall_store::journal::{Reader, Report};
 use serde_json::{Value, json};
 
-use crate::cli::args::ConfigArgs;
+use crate::cli::args::{ConfigArgs, JsonArgs};
 use crate::cli::key::hex;
 use crate::cli::print::{self, BAD, Cell, DIM, GOOD, Table};
 use crate::cli::server::{Failed, failed};
@@ -20,8 +20,8 @@ use super::attempt;
 
 pub(super) fn run(command: &AuditCommand) -> i32 {
     match command {
-        AuditCommand::Verify(args) => attempt(|| verify(args)),
-        AuditCommand::Export(args) => attempt(|| export(args)),
+        AuditCommand::Verify(args) => attempt(args.json, || verify(args)),
+        AuditCommand::Export(args) => attempt(JsonArgs::default(), || export(args)),
     }
 }
 

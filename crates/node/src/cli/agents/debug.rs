@@ -16,7 +16,7 @@ use super::{attempt, orders, run_named, show, step};
 const LINE_BYTES_MAX: u64 = 4 << 20;
 
 pub(super) fn run(args: &DebugArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let run = run_named(&args.run)?.to_string();
         let server = Server::at(&args.ask.server)?;
         if let Some(turn) = args.fork {
@@ -139,7 +139,11 @@ impl<'a> Session<'a> {
     fn turn(&self, number: u64) -> Result<Value, Failed> {
         if number > self.last() {
             let what = format!("{} has no turn {number}: its last is {}", self.run, self.last());
-            return Err(failed(code::USAGE, what, ""));
+            return Err(failed(
+                code::NOT_WELL,
+                what,
+                format!("`seawall debug {}` lists them: `l`", self.run),
+            ));
         }
         self.server.get(&format!("/seawall/runs/{}/turns/{number}", self.run))
     }
@@ -218,7 +222,7 @@ impl<'a> Session<'a> {
     fn go(&mut self, number: u64) -> Result<String, Failed> {
         if number > self.last() {
             let what = format!("the last turn is {}", self.last());
-            return Err(failed(code::USAGE, what, "`r` reads the run anew"));
+            return Err(failed(code::NOT_WELL, what, "`r` reads the run anew"));
         }
         self.at = number;
         self.whole = None;

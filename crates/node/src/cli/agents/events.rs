@@ -22,7 +22,7 @@ const PAGE: usize = 1_000;
 const DETAIL_CHARS_MAX: usize = 200;
 
 pub(super) fn run(args: &EventsArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let run = run_named(&args.run)?.to_string();
         let server = Server::at(&args.ask.server)?;
         let path = format!("/seawall/runs/{run}/events");

@@ -7,18 +7,22 @@ use crate::cli::code;
 use crate::cli::print::{BOLD, DIM, WARN};
 use crate::cli::server::{Failed, failed};
 
-use super::args::{AnswerArgs, ApproveArgs, DenyArgs, InboxArgs};
+use super::args::{AnswerArgs, ApproveArgs, DelegateArgs, DenyArgs, InboxArgs};
 use super::{attempt, given, look, of, order, show, value_of};
 
 /// Longest text of arguments or a question in the list.
 const SHOWN_CHARS_MAX: usize = 400;
 
 pub(super) fn list(args: &InboxArgs) -> i32 {
-    look(&args.ask, &of(&args.of, "/seawall/inbox"), |answer| render(answer, show::now_ms()))
+    let mut path = of(&args.of, "/seawall/inbox");
+    if let Some(after) = args.after {
+        path.push_str(&format!("{}after={after}", if path.contains('?') { '&' } else { '?' }));
+    }
+    look(&args.ask, &path, |answer| render(answer, show::now_ms()))
 }
 
 pub(super) fn approve(args: &ApproveArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let effect = effect_named(&args.effect)?;
         let mut body = json!({});
         if let Some(edited) = &args.args {
@@ -32,7 +36,7 @@ pub(super) fn approve(args: &ApproveArgs) -> i32 {
 }
 
 pub(super) fn deny(args: &DenyArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let effect = effect_named(&args.effect)?;
         let mut body = json!({});
         if let Some(why) = &args.why {
@@ -43,8 +47,17 @@ pub(super) fn deny(args: &DenyArgs) -> i32 {
     })
 }
 
+pub(super) fn delegate(args: &DelegateArgs) -> i32 {
+    attempt(args.ask.json, || {
+        let effect = effect_named(&args.effect)?;
+        let told = |_: &Value| format!("{} decides on {effect} in your place.\n", args.to);
+        let path = format!("/seawall/effects/{effect}/delegate");
+        Ok(order(&args.ask, &path, &json!({ "to": args.to }), told))
+    })
+}
+
 pub(super) fn answer(args: &AnswerArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let effect = effect_named(&args.effect)?;
         if args.again {
             let told = |_: &Value| format!("{effect} is sent again.\n");
@@ -90,8 +103,9 @@ fn render(answer: &Value, now_ms: u64) -> String {
         }
     }
     let mut ways = Vec::new();
+    let more = answer["next"].as_u64().map(|next| format!("more: seawall inbox --after {next}"));
     if !approvals.is_empty() {
-        ways.push("seawall approve EFFECT | seawall deny EFFECT --why TEXT");
+        ways.push("seawall approve EFFECT | seawall deny EFFECT --why TEXT | seawall delegate EFFECT KEY");
     }
     if !questions.is_empty() {
         ways.push("seawall answer EFFECT TEXT");
@@ -99,6 +113,7 @@ fn render(answer: &Value, now_ms: u64) -> String {
     if !doubts.is_empty() {
         ways.push("seawall answer EFFECT RESULT | --error WHY | --again");
     }
+    ways.extend(more.as_deref());
     out.push_str(&format!("\n{DIM}{}{DIM:#}\n", ways.join("\n")));
     out
 }
@@ -108,6 +123,11 @@ fn one(item: &Value, now_ms: u64) -> String {
     let what = match (kind.as_str(), object.as_str()) {
         ("promise", _) => "question".to_owned(),
         ("tool", object) => object.to_owned(),
+        // Rules and definitions name tools, not kinds of work.
+        (_, object) if item["tool"].is_string() => match show::text(&item["tool"]) {
+            tool if object == "-" || tool.ends_with(object) => tool,
+            tool => format!("{tool} {object}"),
+        },
         (kind, "-") => kind.to_owned(),
         (kind, object) => format!("{kind} {object}"),
     };
@@ -123,6 +143,9 @@ fn one(item: &Value, now_ms: u64) -> String {
         until if kind == "promise" => out.push_str(&format!(", given up {until}")),
         until => out.push_str(&format!(", a no {until}")),
     }
+    if let Some(fork) = show::fork(&item["fork"]) {
+        out.push_str(&format!(", {fork}"));
+    }
     out.push('\n');
     // A question of the built-in tool is an object around its text.
     let question = [&item["question"]["question"], &item["question"]];
@@ -134,16 +157,44 @@ fn one(item: &Value, now_ms: u64) -> String {
         out.push_str(&format!("    {DIM}{}{DIM:#}\n", show::clean(why, false)));
     }
     if let Some(rule) = item["rule"].as_str().filter(|rule| *rule != "default") {
-        let yes: Vec<String> = show::list(&item["yes"]).iter().map(show::text).collect();
-        let yes = if yes.is_empty() { String::new() } else { format!("; yes of {}", yes.join(", ")) };
-        let wanted = match item["quorum"].as_u64() {
-            Some(quorum @ 2..) => format!("; {quorum} must say yes"),
-            _ => String::new(),
-        };
-        let others = if item["yours"] == false { "; not yours to decide" } else { "" };
-        out.push_str(&format!("    {DIM}by rule {}{wanted}{yes}{others}{DIM:#}\n", show::clean(rule, false)));
+        let rule = show::clean(rule, false);
+        out.push_str(&format!("    {DIM}by rule {rule}{}{DIM:#}\n", votes(item, now_ms)));
     }
     out
+}
+
+/// Who is asked, to whom votes were handed, and how they stand: `; asked: ops; delegated to
+/// alice by ops; 1 of 2 yes (alice)`.
+fn votes(item: &Value, now_ms: u64) -> String {
+    let Some(quorum) = item["quorum"].as_u64() else { return String::new() };
+    let names = |list: &Value| show::list(list).iter().map(show::text).collect::<Vec<_>>();
+    let mut said = String::new();
+    let asked = names(&item["approvers"]);
+    if !asked.is_empty() {
+        said.push_str(&format!("; asked: {}", asked.join(", ")));
+    }
+    for handed in show::list(&item["handed"]) {
+        let to = show::text(&handed["to"]);
+        match handed["by"].as_str() {
+            Some(by) => said.push_str(&format!("; delegated to {to} by {}", show::clean(by, false))),
+            None => said.push_str(&format!("; {to} as well, since nobody decided")),
+        }
+    }
+    if item["delegate_ms"].is_number() {
+        let ahead = show::ahead(&item["delegate_ms"], now_ms);
+        said.push_str(&format!("; {} as well {ahead}", show::text(&item["delegate"])));
+    }
+    let yes = names(&item["yes"]);
+    if yes.is_empty() {
+        let wanted = if quorum > 1 { format!("; {quorum} must say yes") } else { String::new() };
+        said.push_str(&wanted);
+    } else {
+        said.push_str(&format!("; {} of {quorum} yes ({})", yes.len(), yes.join(", ")));
+    }
+    if item["yours"] == false {
+        said.push_str("; not yours to decide");
+    }
+    said
 }
 
 #[cfg(test)]
@@ -157,11 +208,14 @@ mod tests {
             "approvals": [{
                 "effect": "run-1f03.2", "agent": "triage/7", "tenant": "acme", "run": "run-1f03", "kind": "tool",
                 "object": "crm.refund", "args": { "amount": 20 }, "asked_ms": 1_000, "until_ms": 601_000,
-                "rule": "small-refunds", "yes": ["ann"], "quorum": 2, "yours": true,
+                "rule": "small-refunds", "yes": ["alice"], "quorum": 2, "yours": true, "approvers": ["ops", "bob"],
+                "handed": [{ "by": "ops", "to": "alice", "at_ms": 2_000 }],
+                "delegate": "cfo", "delegate_ms": 301_000,
             }],
             "questions": [{
                 "effect": "run-1f03.3", "agent": "triage/7", "tenant": "acme", "kind": "promise", "object": "",
                 "question": { "question": "Which order?" }, "asked_ms": 1_000, "until_ms": null, "rule": "default",
+                "fork": { "run": "run-1e02", "turn": 4 },
             }],
             "doubts": [{
                 "effect": "run-2003.1", "agent": "payer/1", "tenant": "acme", "kind": "tool", "object": "bank.pay",
@@ -172,10 +226,10 @@ mod tests {
         to approve (1)
           run-1f03.2  crm.refund  triage/7 of acme, asked 60s ago, a no in 9m
             {"amount":20}
-            by rule small-refunds; 2 must say yes; yes of ann
+            by rule small-refunds; asked: ops, bob; delegated to alice by ops; cfo as well in 4m; 1 of 2 yes (alice)
 
         questions (1)
-          run-1f03.3  question  triage/7 of acme, asked 60s ago
+          run-1f03.3  question  triage/7 of acme, asked 60s ago, fork of run-1e02 at turn 4
             Which order?
 
         nobody knows whether it was done (1)
@@ -183,7 +237,7 @@ mod tests {
             {"sum":3}
             the connection broke after it was sent
 
-        seawall approve EFFECT | seawall deny EFFECT --why TEXT
+        seawall approve EFFECT | seawall deny EFFECT --why TEXT | seawall delegate EFFECT KEY
         seawall answer EFFECT TEXT
         seawall answer EFFECT RESULT | --error WHY | --again
         "#);

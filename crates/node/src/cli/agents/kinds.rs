@@ -18,7 +18,7 @@ pub(super) fn agents(args: &AgentsArgs) -> i32 {
         None => None,
         Some(text) => match agent_named(text, false) {
             Ok(agent) => Some(agent),
-            Err(failed) => return super::fail(&failed),
+            Err(failed) => return failed.tell(args.ask.json),
         },
     };
     let kind = only.as_ref().map(seawall_model::Agent::kind);
@@ -26,7 +26,7 @@ pub(super) fn agents(args: &AgentsArgs) -> i32 {
         return tell(&args.ask, listed(args, kind), render_list);
     }
     match only {
-        Some(agent) if agent.as_str().contains('/') => attempt(|| {
+        Some(agent) if agent.as_str().contains('/') => attempt(args.ask.json, || {
             let path = of(&args.of, &format!("/seawall/agents/{}", escaped(agent.as_str())));
             Ok(look(&args.ask, &path, |answer| render_one(answer, show::now_ms())))
         }),
@@ -41,7 +41,7 @@ fn kinds(args: &AgentsArgs, only: Option<&str>) -> Result<Value, Failed> {
         types.retain(|kind| kind["type"].as_str() == Some(only));
         if types.is_empty() {
             let what = format!("there is no type of agents called {only}");
-            return Err(failed(code::USAGE, what, "see `seawall agents`"));
+            return Err(failed(code::NOT_WELL, what, "see `seawall agents`"));
         }
     }
     Ok(answer)
@@ -98,7 +98,10 @@ fn render_kinds(answer: &Value, only: Option<&str>) -> String {
         table.row(vec![
             Cell::styled(show::text(&kind["type"]), BOLD),
             Cell::styled(show::text(&kind["version"]), DIM),
-            show::text(&kind["model"]).into(),
+            match kind["model_known"].as_bool() {
+                Some(false) => Cell::styled(format!("{}, unknown", show::text(&kind["model"])), WARN),
+                _ => show::text(&kind["model"]).into(),
+            },
             show::counts(&kind["agents"]).into(),
             tools,
             Cell::styled(show::line(&kind["about"]), DIM),
@@ -114,7 +117,7 @@ fn render_kinds(answer: &Value, only: Option<&str>) -> String {
             some => format!("{DIM}{word}:{DIM:#} {some}\n"),
         };
         out.push('\n');
-        out.push_str(&total("agents in memory", &answer["states"]));
+        out.push_str(&total("agents", &answer["states"]));
         out.push_str(&total("they wait for", &answer["waits"]));
     }
     out.trim_end().to_owned() + "\n"
@@ -281,7 +284,7 @@ mod tests {
         lead    1a2b     fast   idle 2, waiting 1  2, 1 missing  Plans.
         finder  3c4d     fast   -                  0
 
-        agents in memory: waiting 1
+        agents: waiting 1
         they wait for: model_call 1
         ");
         let lead = json!({ "types": [answer["types"][0]] });

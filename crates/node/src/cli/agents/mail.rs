@@ -10,7 +10,7 @@ use super::args::{LetterArgs, LettersArgs, LettersCommand, SendArgs};
 use super::{agent_named, attempt, given, in_tenant, look, of, order, show, task_of};
 
 pub(super) fn send(args: &SendArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let agent = agent_named(&args.agent, true)?;
         let mut body = json!({ "body": task_of(&given(&args.text)?) });
         if let Some(name) = &args.name {
@@ -34,7 +34,7 @@ pub(super) fn letters(args: &LettersArgs) -> i32 {
 }
 
 fn deal(args: &LetterArgs, what: &str, done: &str) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let letter = letter_named(&args.letter)?;
         let told = |_: &Value| format!("The letter {letter} {done}.\n");
         Ok(order(&args.ask, &format!("/seawall/letters/{letter}/{what}"), &json!({}), told))

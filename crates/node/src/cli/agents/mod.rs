@@ -12,6 +12,7 @@ pub(super) mod orders;
 pub(super) mod permits;
 pub(super) mod show;
 mod step;
+mod values;
 mod why;
 
 use http::Method;
@@ -21,6 +22,8 @@ use serde_json::Value;
 use super::code;
 use super::print;
 use super::server::{Failed, Server, failed, with_query};
+use crate::cli::args::JsonArgs;
+
 use args::{AgentCommand, AgentsCommand, AskArgs, TenantArgs};
 
 pub(super) fn run(command: &AgentsCommand) -> i32 {
@@ -33,8 +36,10 @@ pub(super) fn run(command: &AgentsCommand) -> i32 {
         AgentsCommand::Inbox(args) => inbox::list(args),
         AgentsCommand::Approve(args) => inbox::approve(args),
         AgentsCommand::Deny(args) => inbox::deny(args),
+        AgentsCommand::Delegate(args) => inbox::delegate(args),
         AgentsCommand::Answer(args) => inbox::answer(args),
         AgentsCommand::Letters(args) => mail::letters(args),
+        AgentsCommand::Values(args) => values::run(args),
         AgentsCommand::Halt(args) => orders::halt(args, true),
         AgentsCommand::Unhalt(args) => orders::halt(args, false),
         AgentsCommand::Halts(args) => orders::halts(args),
@@ -75,14 +80,9 @@ fn tell(args: &AskArgs, asked: Result<Value, Failed>, render: impl FnOnce(&Value
     match asked {
         Ok(answer) if args.json.json => print::json(&answer),
         Ok(answer) => print::text(&render(&answer)),
-        Err(failed) => return fail(&failed),
+        Err(failed) => return failed.tell(args.json),
     }
     code::OK
-}
-
-fn fail(failed: &Failed) -> i32 {
-    print::failure(&failed.what, &failed.hint);
-    failed.code
 }
 
 /// A durable run's name, checked before anybody is asked.
@@ -106,8 +106,8 @@ fn agent_named(text: &str, keyed: bool) -> Result<seawall_model::Agent, Failed> 
 }
 
 /// Runs a command whose arguments may turn out wrong.
-fn attempt(work: impl FnOnce() -> Result<i32, Failed>) -> i32 {
-    work().unwrap_or_else(|failed| fail(&failed))
+fn attempt(json: JsonArgs, work: impl FnOnce() -> Result<i32, Failed>) -> i32 {
+    work().unwrap_or_else(|failed| failed.tell(json))
 }
 
 /// Most that is read from standard input: more than any prompt that an engine takes.

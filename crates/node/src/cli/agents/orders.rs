@@ -6,18 +6,18 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::args::{RunForkArgs, RunOrderArgs};
 use crate::cli::code;
-use crate::cli::print::{self, BOLD, Table};
+use crate::cli::print::{self, BOLD, Table, WARN};
 use crate::cli::server::{Failed, Server, escaped, failed};
 use crate::config::amount;
 
 use super::args::{AskArgs, HaltArgs, ReleaseArgs, StartArgs};
-use super::{agent_named, attempt, fail, given, in_tenant, look, order, pairs, run_named, show, task_of};
+use super::{agent_named, attempt, given, in_tenant, look, order, pairs, run_named, show, task_of};
 
 /// The server holds a question about a run that is not over for so long.
 const HELD_MS: u64 = 20_000;
 
 pub(super) fn start(args: &StartArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let agent = agent_named(&args.agent, false)?;
         let mut body = json!({ "task": task_of(&given(&args.task)?) });
         if !args.allow.is_empty() {
@@ -130,7 +130,7 @@ pub(in crate::cli) fn ending(run: &Value) -> String {
 }
 
 pub(in crate::cli) fn cancel(args: &RunOrderArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let run = run_named(&args.run)?;
         let told = |answer: &Value| match answer["state"].as_str() {
             Some(state @ ("done" | "failed")) => format!("{run} was over before: it is {state}.\n"),
@@ -141,7 +141,7 @@ pub(in crate::cli) fn cancel(args: &RunOrderArgs) -> i32 {
 }
 
 pub(in crate::cli) fn again(args: &RunOrderArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let run = run_named(&args.run)?;
         let told = |answer: &Value| match answer["restarted"].as_bool() {
             Some(true) => format!("{run} begins again from its task.\n"),
@@ -153,7 +153,7 @@ pub(in crate::cli) fn again(args: &RunOrderArgs) -> i32 {
 }
 
 pub(in crate::cli) fn fork(args: &RunForkArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let run = run_named(&args.run)?;
         let body = forking(args.turn, args.task.as_deref(), &args.set, args.definition.as_deref())?;
         Ok(order(&args.ask, &format!("/seawall/runs/{run}/fork"), &body, started))
@@ -181,9 +181,12 @@ pub(super) fn forking(
 }
 
 pub(super) fn release(args: &ReleaseArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         let agent = agent_named(&args.agent, true)?;
-        let told = |_: &Value| format!("{agent} is back in service.\n");
+        let told = |answer: &Value| match answer["was_out"].as_bool() {
+            Some(false) => format!("{agent} was in service: nothing changes.\n"),
+            _ => format!("{agent} is back in service.\n"),
+        };
         let path = format!("/seawall/agents/{}/release", escaped(agent.as_str()));
         let mut body = json!({});
         in_tenant(&mut body, &args.of);
@@ -199,13 +202,33 @@ pub(super) fn halt(args: &HaltArgs, on: bool) -> i32 {
             .any(|prefix| scope.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty()));
     if !known {
         let hint = "all, tenant:PATH, type:NAME, agent:TENANT/TYPE/KEY, run:RUN or tool:NAME";
-        return fail(&failed(code::USAGE, format!("{scope:?} is nothing that can be stopped"), hint));
+        return failed(code::USAGE, format!("{scope:?} is nothing that can be stopped"), hint)
+            .tell(args.ask.json);
     }
-    let told = |_: &Value| match on {
-        true => format!("{scope} is stopped. It goes on with: seawall unhalt {scope}\n"),
-        false => format!("{scope} goes on.\n"),
-    };
+    let told = |answer: &Value| halted(scope, on, answer);
     order(&args.ask, "/seawall/halts", &json!({ "scope": scope, "on": on }), told)
+}
+
+/// What is said of a stop, or of its end. A stop of what is not there is taken all the same,
+/// since it may come; a name that was mistyped must not look as if it worked.
+fn halted(scope: &str, on: bool, answer: &Value) -> String {
+    let was = answer["was"].as_bool();
+    let mut out = match (on, was) {
+        (true, Some(true)) => {
+            format!("{scope} was stopped before, and is. It goes on with: seawall unhalt {scope}\n")
+        }
+        (true, _) => format!("{scope} is stopped. It goes on with: seawall unhalt {scope}\n"),
+        (false, Some(false)) => {
+            return format!("{scope} was not stopped, so nothing changes: `seawall halts` lists what is.\n");
+        }
+        (false, _) => format!("{scope} goes on.\n"),
+    };
+    if on && answer["matches"] == false {
+        out.push_str(&format!(
+            "{WARN}Nothing matches it now:{WARN:#} it holds for whatever comes by that name.\n"
+        ));
+    }
+    out
 }
 
 pub(super) fn halts(args: &AskArgs) -> i32 {
@@ -254,6 +277,16 @@ mod tests {
         assert_eq!(ending(&run), "run-1 failed: no\\nway (tool_failed)");
         assert_eq!(ending(&json!({ "run": "run-1", "state": "cancelled" })), "run-1 was cancelled");
         assert!(is_over(&run) && !is_over(&json!({ "state": "active" })) && !is_over(&Value::Null));
+    }
+
+    #[test]
+    fn a_stop_of_nothing_says_so() {
+        let none = halted("type:x", true, &json!({ "was": false, "matches": false }));
+        assert!(none.contains("Nothing matches it now"), "{none}");
+        let some = halted("type:x", true, &json!({ "was": false, "matches": true }));
+        assert!(some.contains("is stopped") && !some.contains("Nothing matches"), "{some}");
+        assert!(halted("type:x", false, &json!({ "was": false })).contains("was not stopped"));
+        assert!(halted("type:x", false, &Value::Null).contains("goes on"));
     }
 
     #[test]

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use seawall_kernel::agents::gate::{Condition, Op, Pattern, Rule};
+use seawall_model::EngineKind;
 use seawall_model::effect::{Allowance, Verdict};
 use serde_json::{Value, json};
 
 use crate::agents::define::{Definition, Reading};
-use crate::agents::handler::BUILTINS;
+use crate::agents::handler::{BUILTINS, tool_of};
 use crate::agents::library::Library;
 use crate::cli::print::{BAD, BOLD, DIM, GOOD, WARN};
+use crate::config::plan::{AGENT_PREFIX, Discovered, Ids, plan};
 use crate::config::tool::ToolsConfig;
-use crate::config::{Config, Problem};
+use crate::config::{Config, EngineConfig, Problem, Routes};
 
 use super::show;
 
@@ -58,17 +60,14 @@ pub(in crate::cli) fn read(config: &Config) -> Result<Option<Folder>, Problem> {
     })?;
     let all: Vec<_> = reading.definitions.values().cloned().collect();
     let known: Vec<&str> = all.iter().map(|one| &*one.kind).collect();
+    let models = Models::of(config);
     let mut kinds = Vec::new();
     for definition in &all {
         let fits = |pattern: &Arc<str>| is_met(pattern, &config.tools, &known);
         let unmet: Vec<_> = definition.tools.iter().filter(|one| !fits(one)).cloned().collect();
-        for pattern in unmet.iter().filter(|pattern| !pattern.starts_with("agent:")) {
-            let problem = Problem {
-                line: None,
-                key: "tools".to_owned(),
-                what: format!("nothing that is configured offers {pattern}"),
-                hint: "configure [[tool_server]] or [[tool]], or mend its name".to_owned(),
-            };
+        for problem in
+            unmet.iter().filter_map(|pattern| missing(pattern)).chain(models.missing(&definition.model))
+        {
             reading.warnings.push((format!("type {}", definition.kind), problem));
         }
         let lines = definition.permissions.iter().chain(&config.agents.permissions);
@@ -76,6 +75,68 @@ pub(in crate::cli) fn read(config: &Config) -> Result<Option<Folder>, Problem> {
         kinds.push(Permits { definition: definition.clone(), lines, unmet });
     }
     Ok(Some(Folder { reading, kinds }))
+}
+
+/// What is said of a pattern of tools that selects nothing. An agent that is not defined was
+/// told when the folder was read, unless its pattern stands for several.
+fn missing(pattern: &str) -> Option<Problem> {
+    let (what, hint) = match pattern.strip_prefix("agent:") {
+        Some(kind) if kind.contains('*') => {
+            (format!("no type of agents fits {pattern}"), "define one, or mend the pattern")
+        }
+        Some(_) => return None,
+        None => (
+            format!("nothing that is configured offers {pattern}"),
+            "configure [[tool_server]] or [[tool]], or mend its name",
+        ),
+    };
+    Some(Problem { line: None, key: "tools".to_owned(), what, hint: hint.to_owned() })
+}
+
+/// The models that the configuration alone lets one know of.
+struct Models {
+    routes: Routes,
+    /// Are there no others, since no engine is asked what it has?
+    all: bool,
+}
+
+impl Models {
+    fn of(config: &Config) -> Self {
+        // The built-in engine has what its options say; others tell once they run.
+        let built_in = |engine: &&EngineConfig| engine.kind == EngineKind::Sim && engine.urls.is_empty();
+        let names: Vec<Arc<str>> = config.sim.models.iter().map(|name| name.as_str().into()).collect();
+        let models = config
+            .engines
+            .iter()
+            .filter(built_in)
+            .map(|engine| (engine.name.clone(), names.clone()))
+            .collect();
+        let (_, routes) = plan(config, &mut Ids::default(), &Discovered { models });
+        let told = |engine: &EngineConfig| if built_in(&engine) { names.is_empty() } else { engine.discover };
+        Self { routes, all: !config.engines.is_empty() && !config.engines.iter().any(told) }
+    }
+
+    /// What is said of a model that there is not.
+    fn missing(&self, model: &str) -> Option<Problem> {
+        let problem =
+            |what: String, hint: String| Some(Problem { line: None, key: "model".to_owned(), what, hint });
+        if self.routes.resolve(model).is_some() {
+            return None;
+        }
+        if let Some(kind) = model.strip_prefix(AGENT_PREFIX) {
+            let what = format!("{model} is an agent, and no agent thinks with another");
+            return problem(what, format!("give it the tool agent:{kind}"));
+        }
+        if !self.all {
+            return None;
+        }
+        let near =
+            self.routes.nearest(model).map_or_else(String::new, |near| format!("did you mean {near}? "));
+        problem(
+            format!("there is no model {model}: its runs will fail"),
+            format!("{near}configure [[model]] or the engine's `models`, or mend its name"),
+        )
+    }
 }
 
 /// Is there anything that this pattern may select? What a server offers is only known once
@@ -112,12 +173,7 @@ fn line(rule: &Rule) -> Line {
             ("asks before", format!("{} yes of {who} within {patience}", approval.quorum))
         }
     };
-    let on = rule.on.as_str();
-    let what = match &*rule.what {
-        "tool" => on.to_owned(),
-        "*" if on == "*" => "everything".to_owned(),
-        kind => format!("{kind} {on}"),
-    };
+    let what = object(&rule.what, rule.on.as_str());
     let when: Vec<String> = rule.when.iter().map(condition).collect();
     Line {
         verdict,
@@ -127,6 +183,15 @@ fn line(rule: &Rule) -> Line {
         how,
         rule: rule.id.clone(),
     }
+}
+
+/// What a rule is about, as definitions name it: tools, not kinds of work.
+fn object(kind: &str, on: &str) -> String {
+    if kind == "*" {
+        return if on == "*" { "everything".to_owned() } else { format!("everything on {on}") };
+    }
+    let tool = tool_of(kind, on);
+    if on == "*" || tool.ends_with(on) || tool == "notes.add" { tool } else { format!("{tool} of {on}") }
 }
 
 /// A condition as it was written.
@@ -277,6 +342,7 @@ impl Line {
 mod tests {
     use super::*;
     use crate::cli::print::plain;
+    use crate::config::Flags;
 
     const TRIAGE: &str = r#"
 model = "fast"
@@ -320,6 +386,36 @@ fields = ["args.card_number"]
           may              everything else, but no irreversible tool
         ");
         assert_eq!(permits.json()["unmet"], json!(["crm.lookup", "crm.refund", "agent:finder"]));
+    }
+
+    #[test]
+    fn rules_are_told_by_tools() {
+        for (kind, on, told) in [
+            ("put", "*", "store.put"),
+            ("put", "notes/a/*", "notes.add"),
+            ("put", "money/*", "store.put of money/*"),
+            ("tool", "crm.*", "crm.*"),
+            ("child", "finder/*", "agent:finder/*"),
+            ("model", "fast", "model:fast"),
+            ("promise", "*", "human.ask"),
+            ("*", "*", "everything"),
+        ] {
+            assert_eq!(object(kind, on), told);
+        }
+    }
+
+    #[test]
+    fn a_model_that_is_nowhere_is_told_where_that_is_certain() {
+        let mut config = Config::bare("data".into());
+        assert!(Models::of(&config).missing("gpt-nine").is_none(), "an engine may be found that has it");
+        assert!(Models::of(&config).missing("agent/finder").is_some());
+        let text = "[[engine]]\nname = \"sim\"\nkind = \"sim\"\n";
+        let files = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
+        config.engines =
+            Config::read(None, text, &Flags::default(), &|_| None, &files).expect("good").0.engines;
+        let models = Models::of(&config);
+        let missing = models.missing("gpt-nine").expect("there is none");
+        assert!(missing.what.contains("gpt-nine") && models.missing("sim-small").is_none());
     }
 
     #[test]

@@ -85,6 +85,12 @@ fn blob(value: &Value) -> Option<String> {
     Some(format!("[{bytes} bytes, sha256 {}]", clean(&clipped(digest, 13), false)))
 }
 
+/// `fork of run-1f03 at turn 2`, where a run is one; else nothing.
+pub(crate) fn fork(value: &Value) -> Option<String> {
+    let run = value["run"].as_str()?;
+    Some(format!("fork of {} at turn {}", clean(run, false), number(&value["turn"])))
+}
+
 /// Why something failed, with its code.
 pub(crate) fn fault(error: &Value) -> String {
     match error["message"].as_str() {

@@ -10,7 +10,7 @@ use super::args::WhyArgs;
 use super::{agent_named, attempt, look, of, run_named, show};
 
 pub(super) fn run(args: &WhyArgs) -> i32 {
-    attempt(|| {
+    attempt(args.ask.json, || {
         // An effect is asked about by its run.
         let path = if args.what.starts_with("run-") {
             let run = args.what.split_once('.').map_or(&*args.what, |(run, _)| run);
@@ -54,7 +54,7 @@ pub(super) fn table(waits: &Value, now_ms: u64) -> String {
     for wait in show::list(waits) {
         table.row(vec![
             Cell::styled(show::text(&wait["cause"]), WARN),
-            show::text(&wait["on"]).into(),
+            on(wait).into(),
             show::ago(&wait["since_ms"], now_ms).into(),
             show::ahead(&wait["until_ms"], now_ms).into(),
             Cell::styled(show::text(&wait["effect"]), DIM),
@@ -63,13 +63,37 @@ pub(super) fn table(waits: &Value, now_ms: u64) -> String {
     if table.is_empty() { String::new() } else { table.render() }
 }
 
+/// What is waited for: the tool, what it is to be done to, and who said yes so far.
+fn on(wait: &Value) -> String {
+    let (on, tool) = (show::text(&wait["on"]), show::text(&wait["tool"]));
+    let named = match (tool.as_str(), on.as_str()) {
+        // Those of models and agents are named as they are.
+        ("-", _) => on,
+        (tool, _) if tool.starts_with("model:") || tool.starts_with("agent:") => on,
+        (tool, on) if on == "-" || on == tool => tool.to_owned(),
+        (tool, on) => format!("{tool} {on}"),
+    };
+    match wait["quorum"].as_u64() {
+        Some(quorum) => {
+            let yes: Vec<String> = show::list(&wait["yes"]).iter().map(show::text).collect();
+            let by = if yes.is_empty() { String::new() } else { format!(": {}", yes.join(", ")) };
+            format!("{named} ({} of {quorum} yes{by})", yes.len())
+        }
+        None => named,
+    }
+}
+
 /// What a person can do about a wait: the command, where there is one.
 fn advice(wait: &Value, agent: &Value) -> String {
     let on = show::text(&wait["on"]);
     let effect = show::text(&wait["effect"]);
     let agent = short(agent);
     match wait["cause"].as_str().unwrap_or_default() {
-        "approval" => format!("say yes or no: seawall approve {effect} | seawall deny {effect}"),
+        "approval" => {
+            let whom: Vec<String> = show::list(&wait["approvers"]).iter().map(show::text).collect();
+            let ask = if whom.is_empty() { String::new() } else { format!("ask {} to ", whom.join(" or ")) };
+            format!("{ask}say yes or no: seawall approve {effect} | seawall deny {effect}")
+        }
         "promise" => format!("answer it: seawall answer {effect} TEXT"),
         "in_doubt" => format!(
             "find out whether it was done, then: seawall answer {effect} RESULT | --error WHY | --again"
@@ -87,6 +111,10 @@ fn advice(wait: &Value, agent: &Value) -> String {
         "agent_busy" => format!("its agent works on another run first: seawall why {on}"),
         "model_call" => "the model is at work: seawall models shows its engines".to_owned(),
         "tool_call" => "the tool is at work: seawall tools shows whether its server is up".to_owned(),
+        "tool_server" => "it goes on when that is up: seawall tools shows how servers are".to_owned(),
+        "disk" => {
+            "it goes on when the disk can be written; free space on the disk of the data folder".to_owned()
+        }
         "turn_slot" => "it goes on when a turn is free; [agents] turns_max allows more at once".to_owned(),
         "model_slot" => {
             "it goes on when a call may begin; [agents] models_max allows more at once".to_owned()
@@ -122,19 +150,20 @@ mod tests {
             "agent": "acme/triage/7", "state": "waiting",
             "sentence": "triage/7 waits until somebody approves crm.refund.",
             "waits": [
-                { "cause": "approval", "on": "crm.refund", "since_ms": 1_000, "until_ms": 601_000, "effect": "run-1f03.2" },
+                { "cause": "approval", "on": "money/a", "tool": "store.put", "since_ms": 1_000, "until_ms": 601_000, "effect": "run-1f03.2",
+                  "yes": ["alice"], "quorum": 2, "approvers": ["acme/leads"] },
                 { "cause": "child", "on": "finder run-2003", "since_ms": 1_000, "until_ms": null, "effect": "run-1f03.3" },
             ],
         });
         insta::assert_snapshot!(plain(&render(&answer, 61_000)), @r"
         triage/7 waits until somebody approves crm.refund.
 
-        cause     on               for  until  effect
-        approval  crm.refund       60s  in 9m  run-1f03.2
-        child     finder run-2003  60s  -      run-1f03.3
+        cause     on                                     for  until  effect
+        approval  store.put money/a (1 of 2 yes: alice)  60s  in 9m  run-1f03.2
+        child     finder run-2003                        60s  -      run-1f03.3
 
         what to do
-          say yes or no: seawall approve run-1f03.2 | seawall deny run-1f03.2
+          ask acme/leads to say yes or no: seawall approve run-1f03.2 | seawall deny run-1f03.2
           ask about the run it waits for: seawall why run-2003
         ");
     }

@@ -11,7 +11,7 @@ use seawall_kernel::agents::effect::Reply;
 use seawall_kernel::agents::input::Start;
 use seawall_model::code::Retry;
 use seawall_model::durable::RunState;
-use seawall_model::{Address, At, Code, Fault, Millis, Payload, Protocol, RunKey, Tenant, Tokens};
+use seawall_model::{Address, At, Code, Fault, Millis, Payload, Protocol, RunId, RunKey, Tenant, Tokens};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -26,6 +26,9 @@ use super::telling::{Telling, note};
 /// How often a client is told that its run is at work: often enough for the shortest patience
 /// of proxies in use, which is half a minute.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
+
+/// Who ends a run whose asking run was stopped.
+const STOPPED: &str = "an operator, who stopped the run that asked for it";
 
 /// What came of a run.
 #[derive(Debug)]
@@ -59,6 +62,8 @@ pub(super) struct Attendance {
     pub(super) deadline: Option<At>,
     /// The run goes on without its client.
     pub(super) detached: bool,
+    /// The client's own run that asked for it.
+    pub(super) asking: Option<RunId>,
 }
 
 /// Why attending ends.
@@ -69,6 +74,8 @@ enum End {
     Left,
     /// The client waits no longer, or cannot be told more.
     Broken(Fault),
+    /// The client's own run was stopped, and this one with it.
+    Stopped,
     /// The process leaves; the run goes on in the next one.
     Leaving,
 }
@@ -94,14 +101,21 @@ impl Attendance {
         let _ = begun.send(Ok(run));
         let end = self.listen(run, &address, &mut sink, listener).await;
         let left = matches!(end, End::Left);
-        if matches!(end, End::Left | End::Broken(_)) && !self.detached {
-            let by = if left { "its client, which left" } else { "its client, which waits no longer" };
-            self.runtime.desk.tell(Input::Cancel { ticket: 0, run, address, by: by.into() });
+        let alone = self.detached && matches!(end, End::Left | End::Broken(_));
+        match end {
+            End::Stopped => self.cancel(run, &address, STOPPED),
+            End::Left if !alone => self.cancel(run, &address, "its client, which left"),
+            End::Broken(_) if !alone => self.cancel(run, &address, "its client, which waits no longer"),
+            _ => {}
         }
         let outcome = match end {
             End::Over(state) => self.outcome(run, state).await,
             End::Broken(fault) => Outcome { output: Err(fault), used: Tokens::ZERO },
             End::Left => Outcome { output: Err(Fault::plain(Code::RunCancelled)), used: Tokens::ZERO },
+            End::Stopped => {
+                let told = format!("{run} was ended: the run that asked for it was stopped.");
+                Outcome { output: Err(Fault::new(Code::RunStopped, told)), used: Tokens::ZERO }
+            }
             End::Leaving => {
                 let told = format!("Seawall is shutting down; {run} goes on when it is back.");
                 Outcome { output: Err(Fault::new(Code::Draining, told)), used: Tokens::ZERO }
@@ -112,6 +126,25 @@ impl Attendance {
             Sink::Whole(sender) => drop(sender.send(outcome)),
             Sink::Streamed(mut telling, sender) => drop(sender.send(telling.end(&outcome)).await),
         }
+        if alone && self.asking.is_some() {
+            self.stay(run, &address).await;
+        }
+    }
+
+    /// A run that goes on without its client still ends with the one that asked for it.
+    async fn stay(&self, run: RunKey, address: &Address) {
+        let mut phase = self.app.phase.clone();
+        tokio::select! {
+            biased;
+            _ = self.runtime.desk.over(run) => {}
+            () = leaves(&mut phase) => {}
+            () = self.stopped() => self.cancel(run, address, STOPPED),
+        }
+    }
+
+    fn cancel(&self, run: RunKey, address: &Address, by: &str) {
+        let address = address.clone();
+        self.runtime.desk.tell(Input::Cancel { ticket: 0, run, address, by: by.into() });
     }
 
     async fn listen(
@@ -124,6 +157,7 @@ impl Attendance {
         let mut over = self.runtime.desk.over(run);
         let mut phase = self.app.phase.clone();
         let mut late = std::pin::pin!(passed(self.deadline));
+        let mut stopped = std::pin::pin!(self.stopped());
         let mut notes = interval_at(Instant::now() + NOTE_EVERY, NOTE_EVERY);
         notes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         if let Err(end) = sink.begin(run).await {
@@ -135,6 +169,7 @@ impl Attendance {
                 state = &mut over => return state.map_or(End::Leaving, End::Over),
                 () = sink.closed() => return End::Left,
                 () = leaves(&mut phase) => return End::Leaving,
+                () = &mut stopped => return End::Stopped,
                 () = &mut late => {
                     let told = format!("{run} was not done by the deadline.");
                     return End::Broken(Fault::new(Code::DeadlinePassed, told));
@@ -148,6 +183,14 @@ impl Attendance {
             if let Err(end) = told {
                 return end;
             }
+        }
+    }
+
+    /// Comes when the client's own run was stopped; never where there is none.
+    async fn stopped(&self) {
+        match self.asking {
+            Some(asking) => self.app.seat.until_stopped(asking).await,
+            None => std::future::pending().await,
         }
     }
 

@@ -32,6 +32,7 @@ pub(super) async fn tools(request: Request<'_>) -> Answer {
                 "about": &*card.about,
                 "class": card.class.as_str(),
                 "undo": card.undo.as_deref(),
+                "query": card.query.as_deref(),
                 "schema": serde_json::from_str::<Value>(&card.schema).unwrap_or_default(),
             })
         })

@@ -21,11 +21,12 @@ pub(super) async fn one(mut request: Request<'_>, kind: String) -> Answer {
             version
         }
         (None, Some(newest)) => newest.version.to_string(),
-        _ => return Err(undefined(&kind)),
+        (Some(_), _) => return Err(unversioned(&kind)),
+        (None, None) => return Err(undefined(&kind)),
     };
     let (library, of, sought) = (request.runtime.library.clone(), kind.clone(), version.clone());
     let text = request.read(move |_| Ok(library.text(&of, &sought))).await?;
-    let text = text.ok_or_else(|| undefined(&kind))?;
+    let text = text.ok_or_else(|| unversioned(&kind))?;
     request.json(StatusCode::OK, &json!({"type": kind, "version": version, "toml": text}))
 }
 
@@ -86,7 +87,12 @@ pub(super) async fn remove(request: Request<'_>, kind: String) -> Answer {
 }
 
 fn undefined(kind: &str) -> Fault {
-    Fault::new(Code::AgentUnknown, format!("No agent of type `{kind}` is defined in this version."))
+    Fault::new(Code::AgentUnknown, format!("No agent of type `{kind}` is defined."))
+}
+
+fn unversioned(kind: &str) -> Fault {
+    Fault::new(Code::AgentUnknown, format!("The type `{kind}` has no such version."))
+        .advise("A version is 12 hex digits: `seawall agents` shows the one in force, `seawall run RUN` that of a run.")
 }
 
 fn problems(all: &[Problem]) -> Fault {

@@ -2,9 +2,11 @@
 //! is passed on as it came, without being taken apart.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use seawall_model::effect::Allowance;
 use seawall_model::{Code, Fault, MicroUsd, Millis, Tokens};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// A body's fields. What nobody took is told by [`Fields::finish`].
@@ -25,11 +27,12 @@ impl Fields {
         if body.trim_ascii().is_empty() {
             return Ok(Self { fields: BTreeMap::new(), place });
         }
-        let fields = serde_json::from_slice(body).map_err(|why| {
+        let Once(fields) = serde_json::from_slice(body).map_err(|why| {
             // The words tell the place, never the text.
             let (line, column) = (why.line(), why.column());
-            let message = format!("The body is not a JSON object (line {line}, column {column}).");
-            Fault::new(Code::BadJson, message)
+            let what =
+                if why.to_string().starts_with(TWICE) { TWICE } else { "The body is not a JSON object" };
+            Fault::new(Code::BadJson, format!("{what} (line {line}, column {column})."))
         })?;
         Ok(Self { fields, place })
     }
@@ -86,8 +89,8 @@ impl Fields {
 
     /// An object.
     pub(super) fn object(&mut self, name: &str) -> Result<Option<Self>, Fault> {
-        let fields = self.parsed(name, "an object")?;
-        Ok(fields.map(|fields| Self { fields, place: format!("{}{name}.", self.place) }))
+        let fields = self.parsed(name, "an object in which no name stands twice")?;
+        Ok(fields.map(|Once(fields)| Self { fields, place: format!("{}{name}.", self.place) }))
     }
 
     /// A JSON object, as it was written.
@@ -134,6 +137,39 @@ impl Fields {
     }
 }
 
+/// What is said of an object in which a name stands twice.
+const TWICE: &str = "A name stands twice in an object";
+
+/// The fields of an object, each of which stands there once: of two that say different
+/// things nobody knows which was meant, and another reader may take the other.
+struct Once(BTreeMap<String, Box<RawValue>>);
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(Pairs)
+    }
+}
+
+struct Pairs;
+
+impl<'de> Visitor<'de> for Pairs {
+    type Value = Once;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Once, A::Error> {
+        let mut fields = BTreeMap::new();
+        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            if fields.insert(name, value).is_some() {
+                return Err(A::Error::custom(TWICE));
+            }
+        }
+        Ok(Once(fields))
+    }
+}
+
 fn content(raw: &RawValue) -> Vec<u8> {
     match serde_json::from_str::<String>(raw.get()) {
         Ok(text) => text.into_bytes(),
@@ -176,7 +212,7 @@ mod tests {
             let fault = fields.allowance("allowance").expect_err(body);
             assert_eq!((fault.code, fault.param.as_deref()), (Code::BadField, Some(at)));
         }
-        for bad in ["[]", "{", "3", "nonsense"] {
+        for bad in ["[]", "{", "3", "nonsense", r#"{"task":1,"task":2}"#] {
             assert_eq!(Fields::read(bad.as_bytes()).expect_err("bad").code, Code::BadJson);
         }
     }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use http::StatusCode;
 use seawall_kernel::agents::effect::Reply as Said;
 use seawall_kernel::agents::{Input, Start};
+use seawall_model::durable::Forked;
 use seawall_model::journal::Change;
 use seawall_model::{Agent, Code, Fault, Payload, RunKey, limits};
 use serde_json::json;
 
-use crate::agents::handler::{FORK, FORK_RETOLD};
+use crate::agents::handler::{FORK, FORK_RETOLD, may_set};
 
 use super::types::known_version;
-use super::{Answer, Request};
+use super::{Answer, Request, sentence};
 
 /// `POST runs/RUN/fork`
 pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
@@ -31,7 +32,9 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
         None => row.turns,
         Some(turn) => u32::try_from(turn).ok().filter(|turn| *turn <= row.turns).ok_or_else(|| {
             let message = format!("`{run}` has taken {} turns: `turn` is from 0 to that.", row.turns);
-            Fault::new(Code::BadField, message).at("turn")
+            Fault::new(Code::BadField, message)
+                .at("turn")
+                .advise(format!("`seawall debug {run}` steps through its turns."))
         })?,
     };
     let agent = Agent::parse(row.agent.agent.kind()).map_err(|_| Fault::plain(Code::Internal))?;
@@ -48,6 +51,8 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
         task,
         allowance: row.allowance,
         by: request.who.by.clone(),
+        caller: None,
+        fork: Some(Forked { run, turn }),
         version: Some(version.unwrap_or_else(|| row.version.clone())),
         state,
     };
@@ -82,15 +87,21 @@ async fn state(
     let found = request.read(move |reader| reader.state_at(run, turn)).await?;
     let found = found.ok_or_else(|| {
         let message = format!("What `{run}` was after turn {turn} is not kept any more.");
-        Fault::new(Code::RunUnknown, message).at("turn")
+        let advice =
+            format!("`seawall debug {run}` steps through the turns that are kept; `turn` 0 is always there.");
+        Fault::new(Code::RunUnknown, message).at("turn").advise(advice)
     })?;
     let mut state: BTreeMap<Arc<str>, Payload> =
         found.into_iter().map(|(key, value)| (Arc::from(&*key), value)).collect();
     for (key, value) in set {
-        if key.is_empty() || key.len() > limits::NAME_LEN_MAX || key == FORK {
+        if key.is_empty() || key.len() > limits::NAME_LEN_MAX {
             let message = format!("A key of a state has 1 to {} bytes.", limits::NAME_LEN_MAX);
             return Err(Fault::new(Code::BadField, message).at("set"));
         }
+        may_set(&key, value.as_deref()).map_err(|why| {
+            let advice = format!("`seawall debug {run} --turn {turn}` shows the state with its keys.");
+            Fault::new(Code::BadField, sentence(&why)).at("set").advise(advice)
+        })?;
         match value {
             Some(value) => drop(state.insert(key.into(), request.keep(value).await?)),
             None => drop(state.remove(&*key)),

@@ -86,6 +86,8 @@ pub(super) enum Act {
     Answer,
     /// It was in doubt: it is to be sent again.
     Again,
+    /// Somebody else has the vote on it.
+    Delegate,
 }
 
 /// What is asked for.
@@ -192,7 +194,7 @@ fn letter(id: &str, act: &str) -> Result<Option<Order>, Fault> {
     let (shard, number) = id.split_once('.').unwrap_or_default();
     match (shard.parse(), number.parse()) {
         (Ok(shard), Ok(number)) => Ok(Some(Order::Letter(shard, number, send))),
-        _ => Err(Fault::new(Code::EffectUnknown, "A dead letter is called SHARD.NUMBER, such as `3.17`.")),
+        _ => Err(Fault::new(Code::LetterUnknown, "A dead letter is called SHARD.NUMBER, such as `3.17`.")),
     }
 }
 
@@ -216,6 +218,7 @@ fn act_of(act: &str) -> Option<Act> {
         "deny" => Act::Deny,
         "answer" => Act::Answer,
         "again" => Act::Again,
+        "delegate" => Act::Delegate,
         _ => return None,
     })
 }

@@ -1,16 +1,20 @@
-//! What people decide: approvals, questions, effects in doubt, dead letters, and stops.
+//! What people decide: approvals, questions, effects in doubt, and dead letters.
+
+use std::sync::Arc;
 
 use http::StatusCode;
 use seawall_kernel::agents::Input;
-use seawall_model::durable::{Pending, Scope, Stage};
-use seawall_model::effect::{Answer as Outcome, Approval, Verdict, Work};
-use seawall_model::{Address, Code, EffectId, Fault, Payload, limits};
-use seawall_store::journal::{Need, Wanted};
+use seawall_model::durable::{Pending, Stage};
+use seawall_model::effect::{Answer as Outcome, Approval, Fact, Person, Verdict, Work};
+use seawall_model::{Address, Code, EffectId, Fault, Payload};
+use seawall_store::journal::{Need, Reader, Wanted, Whose};
 use serde_json::{Value, json};
+
+use crate::agents::handler;
+use crate::clock;
 
 use super::path::Act;
 use super::show::{self, Show, moment};
-use super::visitor::Visitor;
 use super::{Answer, Request, unknown_effect};
 
 /// Effects of each kind in one answer.
@@ -21,34 +25,34 @@ const WHY_BYTES_MAX: usize = 4 << 10;
 /// `GET inbox`
 pub(super) async fn inbox(mut request: Request<'_>) -> Answer {
     let tenant = request.who.lists(request.query.take("tenant").as_deref())?;
+    let after = after(request.query.take("after").as_deref())?;
     request.query.finish()?;
     let who = request.who.clone();
     let body = request
         .read(move |reader| {
             let show = Show::whole(reader);
-            let listed = |found: &[Wanted]| -> Value {
-                found.iter().take(COUNT_MAX).map(|one| wanted(&show, &who, one)).collect()
-            };
-            let tenant = tenant.as_deref();
-            // Whose it is the journal itself knows: what others wait for takes no place.
-            let of = |need| reader.wanted(need, tenant, COUNT_MAX);
-            let mut approvals = of(Need::Approval)?;
-            if let Some(path) = tenant.filter(|_| approvals.len() < COUNT_MAX) {
-                // Approvers may be of another tenant than those whom they approve.
-                let foreign = reader.wanted(Need::Approval, None, limits::ROWS_MAX)?;
-                approvals.extend(foreign.into_iter().filter(|one| {
-                    let asked = asked(&one.effect).is_some_and(|approval| who.approves(approval));
-                    asked && !one.agent.tenant.is_under(path)
-                }));
-            }
-            Ok(json!({
-                "approvals": listed(&approvals),
-                "questions": listed(&of(Need::Promise)?),
-                "doubts": listed(&of(Need::Doubt)?),
-            }))
+            let person = who.person();
+            // Approvers may be of another tenant than those whom they approve.
+            let whose = Whose { tenant: tenant.as_deref(), approver: Some(&person) };
+            let of = |need| reader.wanted(need, whose, after, COUNT_MAX);
+            let pages = [of(Need::Approval)?, of(Need::Promise)?, of(Need::Doubt)?];
+            // All three end at the same agent, so that one number says where to go on.
+            let next = pages.iter().filter_map(|page| page.next).min();
+            let [approvals, questions, doubts] = pages.map(|page| -> Value {
+                let here = page.wanted.iter().filter(|one| next.is_none_or(|next| one.row <= next));
+                here.map(|one| wanted(&show, &person, one)).collect()
+            });
+            Ok(json!({ "approvals": approvals, "questions": questions, "doubts": doubts, "next": next }))
         })
         .await?;
     request.json(StatusCode::OK, &body)
+}
+
+/// Where a page before ended; 0 is the first.
+fn after(given: Option<&str>) -> Result<u64, Fault> {
+    given.map_or(Ok(0), str::parse).map_err(|_| {
+        Fault::new(Code::BadField, "`after` is what `next` of the page before said.").at("after")
+    })
 }
 
 /// The approval that an effect asks for.
@@ -59,7 +63,7 @@ fn asked(effect: &Pending) -> Option<&Approval> {
     }
 }
 
-fn wanted(show: &Show<'_>, who: &Visitor, wanted: &Wanted) -> Value {
+fn wanted(show: &Show<'_>, who: &Person, wanted: &Wanted) -> Value {
     let effect = &wanted.effect;
     let mut shown = show.pending(effect);
     if !matches!(effect.work, Work::Tool { .. } | Work::Promise { .. }) {
@@ -69,6 +73,7 @@ fn wanted(show: &Show<'_>, who: &Visitor, wanted: &Wanted) -> Value {
     shown["agent"] = wanted.agent.agent.as_str().into();
     shown["tenant"] = wanted.agent.tenant.as_str().into();
     shown["run"] = effect.id.run.to_string().into();
+    shown["fork"] = show.fork_of(effect.id.run);
     match &effect.stage {
         Stage::Approving { yes, until } => {
             shown["until_ms"] = json!(moment(*until));
@@ -80,7 +85,14 @@ fn wanted(show: &Show<'_>, who: &Visitor, wanted: &Wanted) -> Value {
     if let Some(approval) = asked(effect) {
         shown["quorum"] = approval.quorum.into();
         shown["approvers"] = approval.approvers.iter().map(|name| &**name).collect::<Vec<_>>().into();
-        shown["yours"] = who.approves(approval).into();
+        shown["yours"] = effect.has_vote(who).into();
+        let handed = effect.handed.iter();
+        shown["handed"] = handed
+            .map(|handed| json!({"by": handed.by.as_deref(), "to": &*handed.to, "at_ms": moment(handed.at)}))
+            .collect();
+        let deputy = approval.deputy.as_ref();
+        shown["delegate"] = json!(deputy.map(|deputy| &*deputy.to));
+        shown["delegate_ms"] = json!(effect.asks_deputy().map(moment));
     }
     shown
 }
@@ -88,10 +100,12 @@ fn wanted(show: &Show<'_>, who: &Visitor, wanted: &Wanted) -> Value {
 /// `POST effects/EFFECT/ACT`
 pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> Answer {
     request.query.finish()?;
-    let (address, row) = under_way(&request, effect).await?;
+    let (address, version, row) = under_way(&request, effect).await?;
     let seen = request.who.sees(&address.tenant);
-    let may = asked(&row).is_some_and(|approval| request.who.approves(approval));
-    if !seen && !may {
+    let who = Box::new(request.who.person());
+    let may = row.has_vote(&who);
+    let named = asked(&row).is_some_and(|approval| approval.names(&who));
+    if !seen && !may && !named {
         return Err(unknown_effect(effect));
     }
     let mut fields = request.fields()?;
@@ -99,32 +113,59 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
     match (act, &row.stage) {
         (Act::Approve, Stage::Approving { .. }) => {
             if !may {
-                return Err(not_yours());
+                return Err(not_yours(&row));
             }
             let args = fields.object_text("args")?;
             fields.finish()?;
-            let args = edited(&request, &row, args).await?;
-            request.tell(|ticket| Input::Vote { ticket, effect, address, by, yes: true, args }).await?;
+            let (args, facts) = edited(&request, &address, version, &row, args).await?;
+            request
+                .tell(|ticket| Input::Vote { ticket, effect, address, who, yes: true, args, facts })
+                .await?;
+        }
+        (Act::Delegate, Stage::Approving { .. }) => {
+            if !may {
+                return Err(not_yours(&row));
+            }
+            let to = fields.text("to")?.unwrap_or_default();
+            fields.finish()?;
+            if !request.app.keys.load().works(&to, clock::wall(clock::now())) {
+                let message = format!("`to` names a key that works, and `{to}` is none.");
+                return Err(Fault::new(Code::BadField, message).at("to"));
+            }
+            let to = to.into();
+            request.tell(|ticket| Input::Delegate { ticket, effect, address, who, to }).await?;
         }
         (Act::Deny, Stage::Approving { .. }) => {
             // Who may say yes may say no, and so may whoever runs all of it.
             if !may && !request.who.admin {
-                return Err(not_yours());
+                return Err(not_yours(&row));
             }
             let why = words(fields.text("why")?, "why")?.map(|why| Payload::text(&why));
             fields.finish()?;
-            request.tell(|ticket| Input::Vote { ticket, effect, address, by, yes: false, args: why }).await?;
+            let vote = |ticket| Input::Vote {
+                ticket,
+                effect,
+                address,
+                who,
+                yes: false,
+                args: why,
+                facts: Vec::new(),
+            };
+            request.tell(vote).await?;
         }
         (Act::Again, Stage::Doubtful { .. }) => {
             request.who.only_admin()?;
             fields.finish()?;
-            request.tell(|ticket| Input::Vote { ticket, effect, address, by, yes: true, args: None }).await?;
+            let (args, facts) = (None, Vec::new());
+            request
+                .tell(|ticket| Input::Vote { ticket, effect, address, who, yes: true, args, facts })
+                .await?;
         }
         (Act::Answer, stage) => {
             if matches!(stage, Stage::Doubtful { .. }) {
                 request.who.only_admin()?;
             } else if !seen {
-                return Err(not_yours());
+                return Err(not_yours(&row));
             }
             let error = words(fields.text("error")?, "error")?;
             let output = fields.content("output");
@@ -137,30 +178,43 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
     request.json(StatusCode::OK, &json!({"effect": effect.to_string(), "done": true}))
 }
 
-/// An effect under way, and its agent.
-async fn under_way(request: &Request<'_>, effect: EffectId) -> Result<(Address, Pending), Fault> {
+/// An effect under way, its agent, and the version that its run is on.
+async fn under_way(request: &Request<'_>, effect: EffectId) -> Result<(Address, Arc<str>, Pending), Fault> {
     let desk = request.runtime.desk.clone();
     let found = request.read(move |reader| {
         let Some(run) = reader.run(effect.run)? else { return Ok(None) };
         let agent = show::standing(reader, &desk, &run.agent)?;
         let pending = agent.and_then(|(row, _)| row.pending.into_iter().find(|pending| pending.id == effect));
-        Ok(pending.map(|pending| (run.agent, pending)))
+        Ok(pending.map(|pending| (run.agent, run.version, pending)))
     });
     found.await?.ok_or_else(|| unknown_effect(effect))
 }
 
-/// Arguments that an approver changed.
+/// Arguments that an approver changed, with what the gate is to know of them. They must fit
+/// the tool as the model's own must.
 async fn edited(
     request: &Request<'_>,
+    address: &Address,
+    version: Arc<str>,
     row: &Pending,
     args: Option<Vec<u8>>,
-) -> Result<Option<Payload>, Fault> {
-    let Some(args) = args else { return Ok(None) };
-    if !matches!(row.work, Work::Tool { .. }) {
-        let message = format!("A {} has no arguments to edit: approve or deny it.", row.work.kind());
-        return Err(Fault::new(Code::BadField, message).at("args"));
-    }
-    request.keep(args).await.map(Some)
+) -> Result<(Option<Payload>, Vec<Fact>), Fault> {
+    let Some(args) = args else { return Ok((None, Vec::new())) };
+    let wrong = |message: String| Fault::new(Code::BadField, message).at("args");
+    let Work::Tool { tool, .. } = &row.work else {
+        return Err(wrong(format!("A {} has no arguments to edit: approve or deny it.", row.work.kind())));
+    };
+    let (library, kind, name) = (request.runtime.library.clone(), address.agent.clone(), tool.clone());
+    let read = move |_: &Reader| {
+        let facts = match library.version(kind.kind(), &version) {
+            Some(definition) => handler::facts_of_edit(&definition, &library.kit(&definition), &name, &args),
+            None => Err("the version of its definition is not known any more".to_owned()),
+        };
+        Ok((args, facts))
+    };
+    let (args, facts) = request.read(read).await?;
+    let facts = facts.map_err(|why| wrong(format!("`args` do not do for `{tool}`: {why}.")))?;
+    Ok((Some(request.keep(args).await?), facts))
 }
 
 /// What a human says came of an effect.
@@ -188,14 +242,24 @@ fn words(text: Option<String>, field: &'static str) -> Result<Option<String>, Fa
     }
 }
 
-fn not_yours() -> Fault {
-    let message = "This API key is not among those that may decide this: see `approvers` in the inbox.";
-    Fault::new(Code::AdminOnly, message).at("authorization")
+/// This key may not decide: who may, by name where the rule names them.
+fn not_yours(effect: &Pending) -> Fault {
+    let fault = Fault::new(Code::ApproverOnly, format!("This API key may not decide `{}`.", effect.id));
+    let advice = match asked(effect) {
+        Some(approval) if !approval.approvers.is_empty() => format!(
+            "The rule `{}` names who may: {}. An admin's key is not among them by itself, but may say no.",
+            effect.ruling.rule,
+            approval.approvers.join(", ")
+        ),
+        Some(_) => format!("The rule `{}` names nobody, so any admin's key may.", effect.ruling.rule),
+        None => "Keys of its tenant and of those above it may answer it, and any admin's key.".to_owned(),
+    };
+    fault.at("authorization").advise(advice)
 }
 
 fn not_so(effect: EffectId, act: Act, stage: &Stage) -> Fault {
     let wants = match stage {
-        Stage::Approving { .. } => "asks to be approved or denied",
+        Stage::Approving { .. } => "asks to be approved or denied (or `delegate` hands the vote on)",
         Stage::Doubtful { .. } => "is in doubt: `answer` says what came of it, `again` sends it again",
         Stage::Waiting => "waits to be answered",
         Stage::Ready { .. } | Stage::Attempted => "is under way and wants nobody",
@@ -205,6 +269,7 @@ fn not_so(effect: EffectId, act: Act, stage: &Stage) -> Fault {
         Act::Deny => "deny",
         Act::Answer => "answer",
         Act::Again => "again",
+        Act::Delegate => "delegate",
     };
     Fault::new(Code::EffectUnknown, format!("There is nothing to {act}: `{effect}` {wants}."))
 }
@@ -242,7 +307,7 @@ pub(super) async fn letter(request: Request<'_>, shard: u8, number: u64, send: b
     request.query.finish()?;
     request.fields()?.finish()?;
     let name = format!("{shard}.{number}");
-    let unknown = || Fault::new(Code::EffectUnknown, format!("There is no dead letter `{name}`."));
+    let unknown = || Fault::new(Code::LetterUnknown, format!("There is no dead letter `{name}`."));
     let tenant = request.who.lists(None)?;
     let found = request
         .read(move |reader| {
@@ -256,30 +321,4 @@ pub(super) async fn letter(request: Request<'_>, shard: u8, number: u64, send: b
     request.tell(|ticket| Input::Redrive { ticket, shard, number, send }).await?;
     let what = if send { "redriven" } else { "discarded" };
     request.json(StatusCode::OK, &json!({"letter": name, what: true}))
-}
-
-/// `GET halts`
-pub(super) fn halts(request: &Request<'_>) -> Answer {
-    request.who.only_admin()?;
-    request.query.finish()?;
-    let halts: Vec<String> = request.runtime.desk.halts().iter().map(ToString::to_string).collect();
-    request.json(StatusCode::OK, &json!({ "halts": halts }))
-}
-
-/// `POST halts`
-pub(super) async fn set_halt(request: Request<'_>) -> Answer {
-    request.who.only_admin()?;
-    request.query.finish()?;
-    let mut fields = request.fields()?;
-    let scope = fields.text("scope")?.unwrap_or_default();
-    let on = fields.flag("on")?.unwrap_or(true);
-    fields.finish()?;
-    let scope = Scope::parse(&scope).ok_or_else(|| {
-        let message = "`scope` is all, tenant:PATH, type:NAME, agent:TENANT/TYPE/KEY, run:RUN or tool:NAME (perhaps with * at its end).";
-        Fault::new(Code::BadField, message).at("scope")
-    })?;
-    let (by, told) = (request.who.by.clone(), scope.clone());
-    request.tell(|ticket| Input::Halt { ticket, scope: told, on, by }).await?;
-    tracing::warn!(%scope, on, by = %request.who.by, "the kill switch of agents");
-    request.json(StatusCode::OK, &json!({"scope": scope.to_string(), "on": on}))
 }

@@ -32,8 +32,9 @@ fn event(show: &Show<'_>, event: &Event) -> Value {
             json!({"run": run.to_string(), "why": &**why, "rests_until_ms": moment(*rests_until)})
         }
         Event::Attempted { effect } => json!({"effect": effect.to_string()}),
-        Event::Postponed { effect, until, why, counts } => json!({
+        Event::Postponed { effect, until, why, counts, used } => json!({
             "effect": effect.to_string(), "until_ms": moment(*until), "why": &**why, "counts": counts,
+            "used": spend(used),
         }),
         Event::Answered { effect, answer, used, by } => {
             let mut shown = Value::Object(show.answer(answer));
@@ -43,11 +44,16 @@ fn event(show: &Show<'_>, event: &Event) -> Value {
             shown
         }
         Event::Doubted { effect, why } => json!({"effect": effect.to_string(), "why": &**why}),
-        Event::Voted { effect, by, yes, args, stage } => json!({
+        Event::Delegated { effect, by, to } => {
+            json!({"effect": effect.to_string(), "by": by.as_deref(), "to": &**to})
+        }
+        Event::Voted { effect, by, yes, args, stage, ruling } => json!({
             "effect": effect.to_string(),
             "by": &**by,
             "yes": yes,
             "args": args.as_ref().map(|args| show.content(args)),
+            "rule": ruling.as_ref().map(|ruling| &*ruling.rule),
+            "verdict": ruling.as_ref().map(|ruling| verdict(&ruling.verdict)),
             "decided": !matches!(stage, Some(seawall_model::durable::Stage::Approving { .. })),
         }),
         Event::Mailed { message } => json!({"message": show.message(message)}),
@@ -86,6 +92,13 @@ fn shared(event: &Event) -> Value {
             "until_ms": moment(holder.until),
             "effect": holder.effect.to_string(),
         }),
+        Event::Tied { tie } => json!({
+            "run": tie.run.to_string(),
+            "peer": tie.peer.to_string(),
+            "effect": tie.effect.to_string(),
+            "linked": tie.linked,
+        }),
+        Event::Untied { run, effect } => json!({"run": run.to_string(), "effect": effect.to_string()}),
         Event::Freed { resource, token, .. } => json!({"resource": &**resource, "token": token}),
         Event::Subscribed { topic, agent, on, .. } => {
             json!({"topic": &**topic, "subscriber": agent.to_string(), "on": on})

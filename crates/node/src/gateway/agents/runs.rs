@@ -5,15 +5,17 @@ use http::StatusCode;
 use http::request::Parts;
 use seawall_kernel::agents::{Input, Start};
 use seawall_model::durable::{RunRow, RunState, Scope};
+use seawall_model::effect::Allowance;
 use seawall_model::{Code, Fault, RunKey, limits};
 use seawall_store::journal::{Reader, RunFilter};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::clock;
 use crate::gateway::runs as door;
 
 use super::query::Query;
-use super::show::Show;
+use super::show::{Show, allowance, least, left};
 use super::types::{begin, wait_ms, wait_over, waited};
 use super::visitor::Visitor;
 use super::{Answer, Request, path, unread};
@@ -86,8 +88,11 @@ fn listing(query: &mut Query, who: &Visitor) -> Result<Listing, Fault> {
     {
         return Err(bad("`state` is one of queued, active, done, failed, cancelled."));
     }
-    let parent = query.take("parent").map(|run| path::run_key(&run)).transpose()?;
-    let before = query.take("before").map(|run| path::run_key(&run)).transpose()?;
+    let run = |name: &str, run: &str| {
+        path::run_key(run).map_err(|_| bad(&format!("`{name}` is a durable run, such as `run-1f03`.")))
+    };
+    let parent = query.take("parent").map(|text| run("parent", &text)).transpose()?;
+    let before = query.take("before").map(|text| run("before", &text)).transpose()?;
     let kind = query.take("type");
     // What comes through the door has neither types nor these states, and no pages.
     let narrow = state.is_some() || parent.is_some() || before.is_some() || kind.is_some();
@@ -132,7 +137,11 @@ pub(super) async fn one(mut request: Request<'_>, run: RunKey) -> Answer {
             let Some(row) = reader.run(run)? else { return Ok(None) };
             let show = Show::whole(reader);
             let mut shown = show.run_live(&desk, &row)?;
-            let below = below(run, reader.tree(row.root)?);
+            let tree = reader.tree(row.root)?;
+            if !row.state.over() {
+                shown["left"] = allowance(&left_on_path(&row, &tree));
+            }
+            let below = below(run, tree);
             shown["tree_cut"] = (below.len() > TREE_MAX).into();
             let tree: Result<Vec<Value>, _> =
                 below.iter().take(TREE_MAX).map(|row| show.run_live(&desk, row)).collect();
@@ -141,6 +150,22 @@ pub(super) async fn one(mut request: Request<'_>, run: RunKey) -> Answer {
         })
         .await?;
     request.json(StatusCode::OK, &shown.ok_or_else(|| super::unknown_run(run))?)
+}
+
+/// What is left for a run: it draws on all above it, so what they have left bounds it too.
+fn left_on_path(row: &RunRow, tree: &[RunRow]) -> Allowance {
+    let now = clock::wall(clock::now());
+    let mut whole = left(row, now);
+    let mut parent = row.parent;
+    // A path is no longer than the tree has runs.
+    for _ in 0..tree.len() {
+        let Some(above) = parent.and_then(|effect| tree.iter().find(|row| row.key == effect.run)) else {
+            break;
+        };
+        whole = least(&whole, &left(above, now));
+        parent = above.parent;
+    }
+    whole
 }
 
 /// Of a whole tree, oldest first, the runs below one.
@@ -194,7 +219,9 @@ pub(super) async fn again(request: Request<'_>, run: RunKey) -> Answer {
     }
     if row.state == RunState::Queued {
         let message = format!("`{run}` has not begun yet: it waits for its agent.");
-        return Err(Fault::new(Code::RunUnknown, message));
+        let advice =
+            format!("`seawall why {run}` says what its agent is at; `seawall run cancel {run}` ends it.");
+        return Err(Fault::new(Code::RunUnknown, message).advise(advice));
     }
     let start = Start {
         tenant: row.agent.tenant,
@@ -202,6 +229,8 @@ pub(super) async fn again(request: Request<'_>, run: RunKey) -> Answer {
         task: row.task,
         allowance: row.allowance,
         by: request.who.by.clone(),
+        caller: row.caller,
+        fork: None,
         version: None,
         state: Vec::new(),
     };

@@ -1,16 +1,19 @@
 //! Rows as JSON: runs, agents, effects under way, and content, which is shown within a bound.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use seawall_kernel::agents::Need;
 use seawall_model::durable::{AgentRow, Item, Message, Pending, RunRow, RunState, Stage};
-use seawall_model::effect::{Allowance, Answer, Spend, Verdict, Work};
-use seawall_model::{Address, At, Payload, RunKey, limits};
+use seawall_model::effect::{Allowance, Answer, Approval, Spend, Verdict, Work};
+use seawall_model::{Address, At, MicroUsd, Millis, Payload, RunKey, Tokens, limits};
 use seawall_store::Error;
 use seawall_store::journal::Reader;
 use serde_json::{Map, Value, json};
 
 use crate::agents::desk::{Desk, Standing};
+use crate::agents::handler::tool_of;
+use crate::clock;
 
 /// Shows rows whose content may lie in blobs.
 pub(super) struct Show<'a> {
@@ -64,9 +67,16 @@ impl<'a> Show<'a> {
             "allowance": allowance(&row.allowance),
             "task": self.content(&row.task),
             "by": &*row.by,
+            "caller": row.caller.as_deref(),
             "waits": waits,
+            "fork": forked(row),
             "children": row.children.iter().map(RunKey::to_string).collect::<Vec<_>>(),
         });
+        if !row.state.over() {
+            let now = clock::wall(clock::now());
+            shown["left"] = allowance(&left(row, now));
+            shown["deadline_ms"] = json!(row.allowance.wall.map(|wall| ms(row.began.plus(wall))));
+        }
         match &row.state {
             RunState::Done { output } => shown["output"] = self.content(output),
             RunState::Failed { code, why } => {
@@ -82,6 +92,12 @@ impl<'a> Show<'a> {
         shown
     }
 
+    /// The run that this one goes on from, where it is a fork.
+    pub(super) fn fork_of(&self, run: RunKey) -> Value {
+        let row = self.reader.run(run).ok().flatten();
+        row.as_ref().map_or(Value::Null, forked)
+    }
+
     /// A run with what it waits for, by its agent's word.
     ///
     /// # Errors
@@ -94,7 +110,7 @@ impl<'a> Show<'a> {
     fn run_waits(&self, desk: &Desk, row: &RunRow) -> Result<Value, Error> {
         let Some((agent, standing)) = standing(self.reader, desk, &row.agent)? else { return Ok(json!([])) };
         if agent.run == Some(row.key) {
-            return Ok(needs(&standing.needs));
+            return Ok(needs(&agent, &standing.needs));
         }
         let on = agent.run.map_or_else(String::new, |run| run.to_string());
         let since = ms(row.began);
@@ -113,7 +129,7 @@ impl<'a> Show<'a> {
             "queue": row.queue.iter().take(limits::ROWS_MAX).map(RunKey::to_string).collect::<Vec<_>>(),
             "inbox": row.inbox.iter().map(|item| self.item(item)).collect::<Vec<_>>(),
             "pending": row.pending.iter().map(|pending| self.pending(pending)).collect::<Vec<_>>(),
-            "waits": needs(&standing.needs),
+            "waits": needs(row, &standing.needs),
             "rung": row.progress.rung.as_str(),
             "strikes": row.strikes,
             "rests_until_ms": moment(row.rests_until),
@@ -177,6 +193,8 @@ impl<'a> Show<'a> {
     pub(super) fn pending(&self, pending: &Pending) -> Value {
         let mut shown = self.work(&pending.work);
         let (stage, until) = stage(&pending.stage);
+        let tool = tool_of(pending.work.kind(), pending.work.object());
+        shown.insert("tool".into(), tool.into());
         shown.insert("effect".into(), pending.id.to_string().into());
         shown.insert("tag".into(), (*pending.tag).into());
         shown.insert("class".into(), pending.class.as_str().into());
@@ -198,9 +216,10 @@ impl<'a> Show<'a> {
         put("kind", work.kind().into());
         put("object", work.object().into());
         match work {
-            Work::Tool { args, undo, .. } => {
+            Work::Tool { args, undo, query, .. } => {
                 put("args", self.content(args));
                 put("undo", json!(undo.as_deref()));
+                put("query", json!(query.as_deref()));
             }
             Work::Child { task, allowance: allowed, .. } => {
                 put("task", self.content(task));
@@ -220,8 +239,8 @@ impl<'a> Show<'a> {
                 put("ttl_ms", ttl.0.into());
             }
             Work::Release { token, .. } => put("token", (*token).into()),
-            Work::Subscribe { on, .. } => put("on", (*on).into()),
-            Work::Model { .. } | Work::Get { .. } => {}
+            Work::Subscribe { on, .. } | Work::Link { on, .. } => put("on", (*on).into()),
+            Work::Monitor { .. } | Work::Model { .. } | Work::Get { .. } => {}
         }
         shown
     }
@@ -243,18 +262,76 @@ pub(super) fn standing(
     Ok(row.and_then(|row| desk.look(address, Some(row))))
 }
 
-/// What an agent waits for.
-pub(super) fn needs(needs: &[Need]) -> Value {
+/// What an agent waits for; of an effect by which tool it was asked for, and of an approval
+/// who said yes so far.
+pub(super) fn needs(row: &AgentRow, needs: &[Need]) -> Value {
     let shown = |need: &Need| {
-        json!({
+        let pending = effect_of(row, need);
+        let mut shown = json!({
             "cause": need.cause,
             "on": &*need.on,
+            "tool": pending.map(|pending| tool_of(pending.work.kind(), pending.work.object())),
             "since_ms": moment(need.since),
             "until_ms": need.until.and_then(moment),
             "effect": need.effect.map(|effect| effect.to_string()),
-        })
+        });
+        if let Some((yes, approval)) = pending.and_then(votes) {
+            shown["yes"] = yes.iter().map(|name| &**name).collect();
+            shown["quorum"] = approval.quorum.into();
+            shown["approvers"] = approval.approvers.iter().map(|name| &**name).collect();
+        }
+        shown
     };
     needs.iter().map(shown).collect()
+}
+
+/// The effect that is waited for.
+pub(super) fn effect_of<'a>(row: &'a AgentRow, need: &Need) -> Option<&'a Pending> {
+    row.pending.iter().find(|pending| Some(pending.id) == need.effect)
+}
+
+/// Who said yes so far to what waits for people, and what it takes.
+pub(super) fn votes(pending: &Pending) -> Option<(&[Arc<str>], &Approval)> {
+    match (&pending.stage, &pending.ruling.verdict) {
+        (Stage::Approving { yes, .. }, Verdict::Ask(approval)) => Some((yes, approval)),
+        _ => None,
+    }
+}
+
+/// What is left of what a run may use, where it is bounded; what is reserved is as good as
+/// used. Time runs from the run's start, whatever it waits for.
+pub(super) fn left(row: &RunRow, now: At) -> Allowance {
+    let allowed = row.allowance;
+    let taken = row.used.plus(row.reserved);
+    let count = |allowed: Option<u64>, taken: u64| allowed.map(|allowed| allowed.saturating_sub(taken));
+    Allowance {
+        tokens: count(allowed.tokens.map(|tokens| tokens.0), taken.tokens.0).map(Tokens),
+        money: count(allowed.money.map(|money| money.0), taken.money.0).map(MicroUsd),
+        calls: count(allowed.calls, taken.calls),
+        steps: count(allowed.steps, taken.steps),
+        wall: allowed.wall.map(|wall| Millis(wall.0.saturating_sub(now.since(row.began).0))),
+        children: None,
+        depth: None,
+    }
+}
+
+/// What both leave: the less of each.
+pub(super) fn least(one: &Allowance, other: &Allowance) -> Allowance {
+    fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+    Allowance {
+        tokens: least(one.tokens, other.tokens),
+        money: least(one.money, other.money),
+        calls: least(one.calls, other.calls),
+        steps: least(one.steps, other.steps),
+        wall: least(one.wall, other.wall),
+        children: least(one.children, other.children),
+        depth: least(one.depth, other.depth),
+    }
 }
 
 /// A name for a stage, and until when it lasts.
@@ -278,6 +355,11 @@ pub(super) const fn verdict(verdict: &Verdict) -> &'static str {
     }
 }
 
+/// The run that a fork goes on from, and the turn.
+pub(super) fn forked(row: &RunRow) -> Value {
+    row.fork.map_or(Value::Null, |fork| json!({"run": fork.run.to_string(), "turn": fork.turn}))
+}
+
 /// An amount.
 pub(super) fn spend(spend: &Spend) -> Value {
     json!({
@@ -288,7 +370,7 @@ pub(super) fn spend(spend: &Spend) -> Value {
     })
 }
 
-fn allowance(allowed: &Allowance) -> Value {
+pub(super) fn allowance(allowed: &Allowance) -> Value {
     json!({
         "tokens": allowed.tokens.map(|tokens| tokens.0),
         "money_usd": allowed.money.map(|money| dollars(money.0)),
@@ -323,4 +405,21 @@ pub(super) const fn ms(at: At) -> u64 {
 /// Epoch milliseconds of a point in time that is known and not for ever away.
 pub(super) fn moment(at: At) -> Option<u64> {
     (at.0 != 0 && at != At::MAX).then(|| ms(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_less_of_each_is_left_and_no_bound_is_no_bound() {
+        let of = |tokens: Option<u64>, calls| Allowance {
+            tokens: tokens.map(Tokens),
+            calls,
+            ..Allowance::default()
+        };
+        let both = least(&of(Some(5), None), &of(Some(3), Some(7)));
+        assert_eq!((both.tokens, both.calls, both.wall), (Some(Tokens(3)), Some(7), None));
+        assert_eq!(least(&both, &Allowance::default()), both);
+    }
 }

@@ -50,6 +50,7 @@ pub(super) async fn one(request: Request<'_>, run: RunKey, number: u32) -> Answe
         .await?;
     let shown = shown.ok_or_else(|| {
         Fault::new(Code::RunUnknown, format!("`{run}` has no turn {number}, or it is not kept any more."))
+            .advise(format!("`seawall debug {run}` steps through the turns that there are."))
     })?;
     request.json(StatusCode::OK, &shown)
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use http::StatusCode;
 use seawall_kernel::agents::effect::Reply as Said;
 use seawall_kernel::agents::mail::from_outside;
-use seawall_kernel::agents::{Input, Start};
+use seawall_kernel::agents::{Input, Need, Start};
 use seawall_model::durable::Standing;
 use seawall_model::{Address, Agent, Code, Fault, RunKey, limits};
-use seawall_store::journal::Durability;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::app::App;
+use crate::agents::durability_word;
+use crate::config::problem::nearest;
 
 use super::show::{self, Show, needs};
 use super::{Answer, Request, leaving};
@@ -57,6 +57,7 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
     for (state, count) in counts.values().flatten() {
         *states.entry(state).or_default() += count;
     }
+    let live = request.app.live.load_full();
     let mut types = Vec::new();
     for definition in request.runtime.library.newest() {
         let kit = request.runtime.library.kit(&definition);
@@ -65,6 +66,7 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
             "version": &*definition.version,
             "about": &*definition.about,
             "model": &*definition.model,
+            "model_known": live.routes.resolve(&definition.model).is_some(),
             "tools": kit.names().map(|name| &**name).collect::<Vec<_>>(),
             "unmet": kit.unmet().iter().map(|name| &**name).collect::<Vec<_>>(),
             "agents": counts.remove(&definition.kind).unwrap_or_default(),
@@ -76,7 +78,7 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
             "tools": [], "unmet": [], "agents": counts}));
     }
     let body = json!({
-        "types": types, "states": states, "waits": tally.needs, "durability": durability(request.app),
+        "types": types, "states": states, "waits": tally.needs, "durability": durability(&request),
     });
     request.json(StatusCode::OK, &body)
 }
@@ -111,7 +113,7 @@ async fn one_by_one(request: &mut Request<'_>, tenant: Option<String>) -> Answer
                 "tenant": row.address.tenant.as_str(),
                 "state": standing.state.as_str(),
                 "run": row.run.map(|run| run.to_string()),
-                "waits": needs(&standing.needs),
+                "waits": needs(row, &standing.needs),
                 "inbox": row.inbox.len(),
                 "queue": row.queue.len(),
             })
@@ -121,11 +123,8 @@ async fn one_by_one(request: &mut Request<'_>, tenant: Option<String>) -> Answer
 }
 
 /// When a record counts as durable.
-fn durability(app: &App) -> &'static str {
-    match app.live.load().config.agents.durability {
-        Durability::Sync => "sync",
-        Durability::Relaxed => "relaxed",
-    }
+fn durability(request: &Request<'_>) -> &'static str {
+    durability_word(request.runtime.durability)
 }
 
 /// The agent of a path, for the tenant that the query names.
@@ -153,7 +152,13 @@ pub(super) async fn one(mut request: Request<'_>, agent: Agent) -> Answer {
 pub(super) fn unknown(address: &Address) -> Fault {
     let message =
         format!("`{}` has no agent `{}` that ever ran or was written to.", address.tenant, address.agent);
-    Fault::new(Code::AgentUnknown, message)
+    let agent = &address.agent;
+    let advice = format!(
+        "`seawall agents --list {kind} --tenant {tenant}` lists those there are; `seawall start {agent} TASK` makes this one.",
+        kind = agent.kind(),
+        tenant = address.tenant,
+    );
+    Fault::new(Code::AgentUnknown, message).advise(advice)
 }
 
 /// `POST agents/TYPE[/KEY]/runs`
@@ -167,11 +172,31 @@ pub(super) async fn start(request: Request<'_>, agent: Agent) -> Answer {
     let wait = wait_ms(fields.whole("wait_ms")?)?;
     fields.finish()?;
     request.may_use(&tenant, &agent)?;
+    defined(&request, agent.kind())?;
     known_version(&request, agent.kind(), version.as_ref()).await?;
     let task = request.keep(task).await?;
     let by = request.who.by.clone();
-    let start = Start { tenant, agent, task, allowance, by, version, state: Vec::new() };
+    let start =
+        Start { tenant, agent, task, allowance, by, caller: None, fork: None, version, state: Vec::new() };
     begin(&request, start, wait).await
+}
+
+/// Is there such a type?
+///
+/// # Errors
+/// `AgentUnknown` with the name that is nearest: names are told apart by case.
+fn defined(request: &Request<'_>, kind: &str) -> Result<(), Fault> {
+    if request.runtime.library.of(kind).is_some() {
+        return Ok(());
+    }
+    let fault = Fault::new(Code::AgentUnknown, format!("No agent of type `{kind}` is defined."));
+    let all = request.runtime.library.newest();
+    let names: Vec<&str> = all.iter().map(|definition| &*definition.kind).collect();
+    let alike = names.iter().copied().find(|name| name.eq_ignore_ascii_case(kind));
+    Err(match alike.or_else(|| nearest(kind, &names)) {
+        Some(near) => fault.advise(format!("Did you mean `{near}`? `seawall agents` lists the types.")),
+        None => fault,
+    })
 }
 
 /// Is this a version of the type?
@@ -186,12 +211,15 @@ pub(super) async fn known_version(
     let Some(version) = version.cloned() else { return Ok(()) };
     // Versions become part of a file's name.
     let plain = version.len() == 12 && version.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let of = kind;
     let (library, kind, sought) = (request.runtime.library.clone(), kind.to_owned(), version.clone());
     // A version that is not in force is read from the disk.
     if plain && request.read(move |_| Ok(library.version(&kind, &sought).is_some())).await? {
         return Ok(());
     }
-    Err(Fault::new(Code::BadField, "There is no such version of this type.").at("version"))
+    let message = format!("The type `{of}` has no such version.");
+    let advice = "`seawall agents` shows the version in force; older ones are kept while runs are on them.";
+    Err(Fault::new(Code::BadField, message).at("version").advise(advice))
 }
 
 /// Starts a run, and waits for its end for so long.
@@ -204,7 +232,7 @@ pub(super) async fn begin(request: &Request<'_>, start: Start, wait_ms: u64) -> 
             "run": run.to_string(),
             "agent": address.agent.as_str(),
             "tenant": tenant.as_str(),
-            "durability": durability(request.app),
+            "durability": durability(request),
         });
         return request.json(StatusCode::CREATED, &body);
     }
@@ -275,6 +303,7 @@ pub(super) async fn send(request: Request<'_>, agent: Agent) -> Answer {
         }
     }
     request.may_use(&tenant, &agent)?;
+    defined(&request, agent.kind())?;
     let to = Address { tenant, agent };
     let body = request.keep(body).await?;
     let message = Box::new(from_outside(digest(&id), name.map(Into::into), body));
@@ -300,8 +329,15 @@ pub(super) async fn release(request: Request<'_>, agent: Agent) -> Answer {
     let tenant = request.who.acts_for(fields.text("tenant")?.as_deref())?;
     fields.finish()?;
     let (address, by) = (Address { tenant, agent }, request.who.by.clone());
+    let (desk, of) = (request.runtime.desk.clone(), address.clone());
+    let found = request.read(move |reader| show::standing(reader, &desk, &of)).await?;
+    // Out of service, or before a human: anything else goes on by itself.
+    let held = |need: &Need| matches!(need.cause, "quarantine" | "guard");
+    let was_out = found.is_some_and(|(_, standing)| standing.needs.iter().any(held));
     let of = address.clone();
-    request.tell(|ticket| Input::Release { ticket, address: of, by }).await?;
+    let released = request.tell(|ticket| Input::Release { ticket, address: of, by }).await;
+    released.map_err(|fault| if fault.code == Code::AgentUnknown { unknown(&address) } else { fault })?;
     tracing::info!(agent = %address, "an agent was put back into service");
-    request.json(StatusCode::OK, &json!({"agent": address.agent.as_str(), "released": true}))
+    request
+        .json(StatusCode::OK, &json!({"agent": address.agent.as_str(), "released": true, "was_out": was_out}))
 }

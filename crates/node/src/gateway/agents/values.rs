@@ -64,13 +64,14 @@ fn shown(show: &Show<'_>, row: &ValueRow) -> Value {
 pub(super) async fn one(mut request: Request<'_>, key: String) -> Answer {
     let tenant = tenant(&mut request)?;
     request.query.finish()?;
+    let wanted = (tenant.clone(), key.clone());
     let shown = request
         .read(move |reader| {
             let row = reader.value(&tenant, &key)?.filter(|row| row.value.is_some());
             Ok(row.map(|row| shown(&Show::whole(reader), &row)))
         })
         .await?;
-    let shown = shown.ok_or_else(|| Fault::new(Code::PathUnknown, "There is no value by this key."))?;
+    let shown = shown.ok_or_else(|| unknown(&wanted))?;
     let mut response = request.json(StatusCode::OK, &shown)?;
     if let Ok(tag) = format!("\"{}\"", shown["version"]).parse() {
         response.headers_mut().insert(header::ETAG, tag);
@@ -94,11 +95,22 @@ pub(super) async fn set(mut request: Request<'_>, key: String) -> Answer {
     put(&request, tenant, &key, Some(value), expect).await
 }
 
-/// `DELETE values/KEY`
+/// There is no such value.
+fn unknown((tenant, key): &(Tenant, String)) -> Fault {
+    Fault::new(Code::ValueUnknown, format!("`{tenant}` has no value by the key `{key}`."))
+}
+
+/// `DELETE values/KEY`: of one that is there.
 pub(super) async fn remove(mut request: Request<'_>, key: String) -> Answer {
     let tenant = tenant(&mut request)?;
     let expect = expected(&request)?.or(request.query.whole("expect")?);
     request.query.finish()?;
+    let wanted = (tenant.clone(), key.clone());
+    let there = request
+        .read(move |reader| Ok(reader.value(&wanted.0, &wanted.1)?.is_some_and(|row| row.value.is_some())));
+    if !there.await? {
+        return Err(unknown(&(tenant, key)));
+    }
     put(&request, tenant, &key, None, expect).await
 }
 

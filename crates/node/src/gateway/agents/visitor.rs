@@ -4,11 +4,10 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use seawall_model::effect::Approval;
+use seawall_model::effect::Person;
 use seawall_model::{Agent, At, Code, Fault, Tenant};
 
 use crate::app::{App, Live};
-use crate::config::plan::{AGENT_PREFIX, names_agent};
 use crate::gateway::ask;
 
 /// Goes by when there are no keys.
@@ -60,15 +59,7 @@ impl Visitor {
     /// # Errors
     /// `ModelForbidden`.
     pub(super) fn may_use(&self, live: &Live, tenant: &Tenant, agent: &Agent) -> Result<(), Fault> {
-        if self.names(agent) && live.routes.allows_agent(tenant, agent) {
-            return Ok(());
-        }
-        let message = format!("`{tenant}` may not use the model `{AGENT_PREFIX}{agent}`.");
-        Err(Fault::new(Code::ModelForbidden, message).at("agent"))
-    }
-
-    fn names(&self, agent: &Agent) -> bool {
-        self.models.is_empty() || names_agent(&self.models, agent)
+        ask::agent_allowed(live, &self.models, tenant, agent).map_err(|fault| fault.at("agent"))
     }
 
     /// Whose it lists: of the tenant named and all below it; without a name its own, or
@@ -91,12 +82,14 @@ impl Visitor {
         if self.admin { Ok(()) } else { Err(Fault::plain(Code::AdminOnly).at("authorization")) }
     }
 
-    /// May it say yes to what asks for this approval? Where approvers are named an admin is
-    /// none by itself: two pairs of eyes are worth nothing if one may stand for both.
-    pub(super) fn approves(&self, approval: &Approval) -> bool {
-        let named = |name: &Arc<str>| **name == *self.by || self.own.is_under(name);
-        let open = self.admin && *self.by == *OPERATOR;
-        open || if approval.approvers.is_empty() { self.admin } else { approval.approvers.iter().any(named) }
+    /// Who decides, where people are asked.
+    pub(super) fn person(&self) -> Person {
+        Person {
+            name: self.by.clone(),
+            tenant: self.own.clone(),
+            admin: self.admin,
+            alone: self.admin && *self.by == *OPERATOR,
+        }
     }
 }
 
@@ -108,6 +101,7 @@ fn foreign() -> Fault {
 #[cfg(test)]
 mod tests {
     use seawall_model::Millis;
+    use seawall_model::effect::Approval;
 
     use super::*;
 
@@ -133,10 +127,13 @@ mod tests {
     #[test]
     fn a_key_with_a_list_of_models_uses_the_agents_on_it() {
         let agent = |name| Agent::parse(name).expect("good");
+        let names = |key: &Visitor, agent: &Agent| ask::key_allows(&key.models, agent);
         let mut key = visitor(false, "acme", "k1");
-        assert!(key.names(&agent("clerk")));
+        assert!(names(&key, &agent("clerk")));
         key.models = ["fast".to_owned(), "agent/clerk".to_owned()].into();
-        assert!(key.names(&agent("clerk")) && key.names(&agent("clerk/7")) && !key.names(&agent("payer")));
+        assert!(
+            names(&key, &agent("clerk")) && names(&key, &agent("clerk/7")) && !names(&key, &agent("payer"))
+        );
     }
 
     #[test]
@@ -145,11 +142,13 @@ mod tests {
             quorum: 1,
             approvers: names.iter().map(|name| (*name).into()).collect(),
             patience: Millis(1),
+            deputy: None,
         };
         let (key, admin) = (visitor(false, "acme/x", "k1"), visitor(true, "ops", "k2"));
-        assert!(!key.approves(&approval(&[])) && admin.approves(&approval(&[])));
-        assert!(key.approves(&approval(&["k1"])) && key.approves(&approval(&["acme"])));
-        assert!(!admin.approves(&approval(&["k1"])));
-        assert!(visitor(true, "local", OPERATOR).approves(&approval(&["k1"])));
+        let names = |names: &[&str], who: &Visitor| approval(names).names(&who.person());
+        assert!(!names(&[], &key) && names(&[], &admin));
+        assert!(names(&["k1"], &key) && names(&["acme"], &key));
+        assert!(!names(&["k1"], &admin));
+        assert!(names(&["k1"], &visitor(true, "local", OPERATOR)));
     }
 }

@@ -1,12 +1,16 @@
 //! Why an agent does not run: what it waits for, and one sentence for a human.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use seawall_kernel::agents::Need;
-use seawall_model::durable::{AgentRow, AgentState, RunRow, RunState};
+use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState};
+use seawall_model::effect::{Approval, Work};
 use seawall_model::{Agent, RunKey};
 use serde_json::{Value, json};
 
 use crate::agents::desk::Standing;
+use crate::agents::handler::tool_of;
 
 use super::show::{self, needs};
 use super::types::{address, unknown};
@@ -43,7 +47,7 @@ fn shown(row: &AgentRow, standing: &Standing, sentence: &str) -> Value {
         "tenant": row.address.tenant.as_str(),
         "state": standing.state.as_str(),
         "run": row.run.map(|run| run.to_string()),
-        "waits": needs(&standing.needs),
+        "waits": needs(row, &standing.needs),
         "sentence": sentence,
     })
 }
@@ -75,15 +79,22 @@ fn agent_sentence(row: &AgentRow, standing: &Standing) -> String {
                 1 => String::new(),
                 count => format!(" (and for {} more)", count - 1),
             };
-            format!("{agent} {}{more}.", clause(need))
+            format!("{agent} {}{more}.", clause(need, show::effect_of(row, need)))
         }
         (AgentState::Waiting | AgentState::Quarantined, None) => format!("{agent} is about to go on."),
     }
 }
 
 /// What it waits for, in words.
-fn clause(need: &Need) -> String {
-    let on = &*need.on;
+fn clause(need: &Need, pending: Option<&Pending>) -> String {
+    // A rule is about a tool: that is named, and what it is to be done to beside it.
+    let named =
+        pending.map(|pending| match (tool_of(pending.work.kind(), pending.work.object()), &*need.on) {
+            (tool, "") => tool,
+            (tool, on) if tool.ends_with(on) || matches!(pending.work, Work::Child { .. }) => tool,
+            (tool, on) => format!("{tool} of {on}"),
+        });
+    let on = named.as_deref().unwrap_or(&need.on);
     let effect = need.effect.map(|effect| format!(" (`{effect}`)")).unwrap_or_default();
     match need.cause {
         "quarantine" => {
@@ -93,31 +104,84 @@ fn clause(need: &Need) -> String {
         "guard" => "made no progress and waits for a human: `seawall agent release`".to_owned(),
         "rest" => "rests for a while before its next turn".to_owned(),
         "turn_slot" => "waits for a free place to take its turn".to_owned(),
-        "approval" => format!("waits until somebody approves {on}{effect}: `seawall inbox`"),
+        "tool_server" => format!("waits for the tool server {}, which is starting", need.on),
+        "disk" => format!(
+            "waits for the journal's disk, which {}",
+            if &*need.on == "full" { "is full" } else { "fails" }
+        ),
+        "approval" => {
+            let votes = pending.and_then(show::votes).map(votes_of).unwrap_or_default();
+            format!("waits until somebody approves {on}{effect}{votes}: `seawall inbox`")
+        }
         "in_doubt" => {
             format!("waits until somebody says whether {on}{effect} was done: `seawall inbox`")
         }
         "retry" => format!("will try {on}{effect} again"),
-        "model_call" => format!("waits for the model {on}"),
+        "model_call" => format!("waits for the model {}", need.on),
         "tool_call" => format!("waits for the tool {on}{effect}"),
-        "model_slot" => format!("waits for a free place to ask the model {on}"),
+        "model_slot" => format!("waits for a free place to ask the model {}", need.on),
         "tool_slot" => format!("waits for a free place to call {on}{effect}"),
         "timer" => "waits for its timer".to_owned(),
-        "lease" => format!("waits for a lease on {on}{effect}"),
+        "lease" => format!("waits for a lease on {}{effect}", need.on),
         "promise" => format!("waits for an answer to its question{effect}: `seawall inbox`"),
-        "child" => format!("waits for {on}, which works for it"),
+        "child" => format!("waits for {}, which works for it", need.on),
         "message" if need.effect.is_none() => "waits for a message".to_owned(),
-        "message" => format!("waits until {on} takes its message"),
-        "watch" => format!("waits until the value {on} changes"),
+        "message" => format!("waits until {} takes its message", need.on),
+        "watch" => format!("waits until the value {} changes", need.on),
         other => format!("waits for {other} {on}"),
     }
 }
 
+/// Who said yes so far: `, 1 of 2 yes: alice`.
+fn votes_of((yes, approval): (&[Arc<str>], &Approval)) -> String {
+    let quorum = approval.quorum.max(1);
+    if yes.is_empty() {
+        return if quorum > 1 { format!(", 0 of {quorum} yes") } else { String::new() };
+    }
+    format!(", {} of {quorum} yes: {}", yes.len(), yes.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
-    use seawall_model::At;
+    use seawall_model::durable::Stage;
+    use seawall_model::effect::{EffectClass, Ruling, Spend, Verdict};
+    use seawall_model::{At, EffectId, Millis, Payload};
 
     use super::*;
+
+    /// A `store.put` to `money/a` that two of `acme/leads` must say yes to.
+    fn asking(yes: &[&str]) -> Pending {
+        let run = RunKey::parse("run-1f03").expect("good");
+        let approval =
+            Approval { quorum: 2, approvers: vec!["acme/leads".into()], patience: Millis(1), deputy: None };
+        Pending {
+            id: EffectId { run, number: 7 },
+            tag: "t".into(),
+            work: Work::Put { key: "money/a".into(), value: Some(Payload::text("1")), expect: None },
+            class: EffectClass::Idempotent,
+            ruling: Ruling { rule: "money".into(), verdict: Verdict::Ask(approval) },
+            stage: Stage::Approving { yes: yes.iter().map(|name| (*name).into()).collect(), until: At::MAX },
+            attempts: 0,
+            asked: At(1),
+            until: At::MAX,
+            reserved: Spend::default(),
+            twin: 0,
+            handed: Vec::new(),
+            child: None,
+        }
+    }
+
+    #[test]
+    fn an_approval_names_the_tool_and_who_said_yes() {
+        let need = Need { cause: "approval", on: "money/a".into(), since: At(1), until: None, effect: None };
+        let told = |yes: &[&str]| clause(&need, Some(&asking(yes)));
+        assert!(
+            told(&["alice"]).contains("approves store.put of money/a, 1 of 2 yes: alice: "),
+            "{}",
+            told(&["alice"])
+        );
+        assert!(told(&[]).contains(", 0 of 2 yes:"), "{}", told(&[]));
+    }
 
     #[test]
     fn every_cause_has_a_clause() {
@@ -127,6 +191,8 @@ mod tests {
             "guard",
             "rest",
             "turn_slot",
+            "tool_server",
+            "disk",
             "approval",
             "in_doubt",
             "retry",
@@ -142,7 +208,7 @@ mod tests {
             "watch",
         ] {
             let need = Need { cause, on: "pay".into(), since: At(1), until: None, effect: None };
-            let clause = clause(&need);
+            let clause = clause(&need, None);
             assert!(!clause.starts_with(&format!("waits for {cause} ")), "{clause}");
         }
     }

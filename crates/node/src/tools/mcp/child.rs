@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use seawall_model::limits::TOOL_WORDS_BYTES_KEPT;
+use seawall_model::limits::{TOOL_WORDS_BYTES_KEPT, TOOL_WORDS_BYTES_PER_SECOND};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 
+use super::pace::Pace;
 use crate::config::load::env;
 use crate::config::tool::ChildConfig;
 use crate::tasks::{Kind, Tasks};
@@ -132,9 +133,12 @@ fn describe(status: ExitStatus) -> String {
 
 /// Empties the pipe, or the server would stop at a full one.
 async fn listen(mut stderr: ChildStderr, words: Words) {
-    let mut piece = [0; 1_024];
+    let mut piece = vec![0; TOOL_WORDS_BYTES_KEPT];
+    let mut pace = Pace::new(u64::MAX, TOOL_WORDS_BYTES_PER_SECOND);
     while let Ok(len @ 1..) = stderr.read(&mut piece).await {
         words.add(&piece[..len]);
+        pace.heard(0, len);
+        pace.free().await;
         tracing::debug!(bytes = len, "a tool server wrote to its standard error");
     }
 }

@@ -22,6 +22,7 @@ use crate::upstream;
 
 mod child;
 mod lines;
+mod pace;
 mod session;
 mod web;
 
@@ -30,6 +31,9 @@ use session::{Caller, Event, Session};
 
 /// A server that was up for so long begins with the shortest pause again when it ends.
 const SOUND: Millis = Millis(10_000);
+
+/// A list of tools is asked for once in so long, however often it is said to have changed.
+const LIST_AGAIN: Duration = Duration::from_secs(1);
 
 /// One MCP server, for as long as it is configured. Dropped, it ends.
 #[derive(Debug)]
@@ -248,7 +252,13 @@ impl Keeper {
                 }
             };
             match event {
-                Event::Changed => self.list(&session.caller()).await,
+                Event::Changed => {
+                    self.list(&session.caller()).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(LIST_AGAIN) => {}
+                        () = stopped(&mut self.stopped) => {}
+                    }
+                }
                 Event::Ended(why) => {
                     // Callers must not meet the closed connection while its process ends.
                     self.down(&why, Millis(TOOL_PAUSE_MS));

@@ -33,7 +33,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use super::child::{Child, Words};
-use super::lines::{Lines, Oversized};
+use super::lines::{Lines, Nonsense, Oversized};
 use super::web::{Fault, Web};
 use crate::config::tool::{ServerConfig, Way};
 use crate::tasks::Tasks;
@@ -54,6 +54,7 @@ const CLOSE: Duration = Duration::from_millis(2_000);
 pub(super) struct Session {
     caller: Caller,
     child: Option<Child>,
+    nonsense: Nonsense,
     /// Ends when the connection does.
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     stop: Option<RunningServiceCancellationToken>,
@@ -126,13 +127,13 @@ impl Session {
     ) -> Result<Self, String> {
         let changed = Arc::new(Notify::new());
         let ear = Ear(changed.clone());
-        let (mut child, oversized) = (None, Oversized::default());
+        let (mut child, oversized, nonsense) = (None, Oversized::default(), Nonsense::default());
         let greeted = match &config.way {
             Way::Child(way) => {
                 let (started, stdout, stdin) = Child::start(way, words.clone(), tasks)
                     .map_err(|why| format!("it cannot be started: {why}"))?;
                 child = Some(started);
-                let stdout = Lines { inner: stdout, oversized: oversized.clone(), len: 0 };
+                let stdout = Lines::new(stdout, oversized.clone(), nonsense.clone());
                 let transport =
                     AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(TOOL_MESSAGE_BYTES_MAX);
                 serve_client_with_lifecycle(ear, transport, lifecycle()).await
@@ -159,7 +160,12 @@ impl Session {
                     ClientInitializeError::ConnectionClosed(_) | ClientInitializeError::TransportError { .. },
                 ),
                 Some(child),
-            ) => return Err(child.why().await),
+            ) => {
+                return Err(match nonsense.why() {
+                    Some(why) => why.to_owned(),
+                    None => child.why().await,
+                });
+            }
             (Err(why), _) => return Err(ungreeted(&why)),
         };
         let peer = running.peer().clone();
@@ -172,6 +178,7 @@ impl Session {
         Ok(Self {
             caller: Caller { peer, oversized, in_flight: Arc::default() },
             child,
+            nonsense,
             ended,
             stop,
             changed,
@@ -194,9 +201,10 @@ impl Session {
         }
         // A future that has ended must not be asked again; closing does.
         *ended = Box::pin(std::future::ready(()));
-        let why = match &mut self.child {
-            Some(child) => child.why().await,
-            None => "the tool server closed the connection".to_owned(),
+        let why = match (self.nonsense.why(), &mut self.child) {
+            (Some(why), _) => why.to_owned(),
+            (None, Some(child)) => child.why().await,
+            (None, None) => "the tool server closed the connection".to_owned(),
         };
         Event::Ended(why)
     }

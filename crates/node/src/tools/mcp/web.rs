@@ -22,6 +22,7 @@ use seawall_model::limits::{TOOL_ERROR_BYTES_MAX, TOOL_MESSAGE_BYTES_MAX};
 use sse_stream::{Sse, SseStream};
 
 use super::lines::Oversized;
+use super::pace::Pace;
 use crate::tools::reading::{self, Unread};
 use crate::tools::words::line;
 use crate::upstream::{self, Client, Coming, Failed, Sending};
@@ -285,6 +286,7 @@ fn events(response: Response<Coming>, oversized: &Oversized) -> BoxStream<'stati
     Box::pin(SseStream::new(Capped {
         coming: response.into_body(),
         oversized: oversized.clone(),
+        pace: Pace::of_messages(),
         held: 0,
         ends: 0,
     }))
@@ -295,6 +297,7 @@ fn events(response: Response<Coming>, oversized: &Oversized) -> BoxStream<'stati
 struct Capped {
     coming: Coming,
     oversized: Oversized,
+    pace: Pace,
     /// Bytes since the last blank line.
     held: usize,
     /// Line ends in a row up to here.
@@ -303,6 +306,7 @@ struct Capped {
 
 impl Capped {
     fn pass(&mut self, data: &[u8]) -> io::Result<()> {
+        let mut events = 0;
         for byte in data {
             match byte {
                 b'\n' => self.ends += 1,
@@ -313,8 +317,10 @@ impl Capped {
             self.held += 1;
             if self.ends >= 2 {
                 (self.held, self.ends) = (0, 1);
+                events += 1;
             }
         }
+        self.pace.heard(events, data.len());
         if self.held > TOOL_MESSAGE_BYTES_MAX {
             self.oversized.add();
             let what = format!("an event is larger than {TOOL_MESSAGE_BYTES_MAX} bytes");
@@ -332,6 +338,7 @@ impl Body for Capped {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        std::task::ready!(self.pace.poll(cx));
         let frame = std::task::ready!(Pin::new(&mut self.coming).poll_frame(cx));
         let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
         if let Some(data) = frame.data_ref()

@@ -1,0 +1,76 @@
+//! Stops: what is stopped, stopping more, and letting it go on. A stop may be of what is not
+//! there yet; whoever mistyped its name is told that nothing matches now.
+
+use http::StatusCode;
+use seawall_kernel::agents::Input;
+use seawall_kernel::agents::gate::Pattern;
+use seawall_model::durable::Scope;
+use seawall_model::{Code, Fault};
+use serde_json::json;
+
+use crate::agents::handler::BUILTINS;
+
+use super::{Answer, Request};
+
+/// `GET halts`
+pub(super) fn list(request: &Request<'_>) -> Answer {
+    request.who.only_admin()?;
+    request.query.finish()?;
+    let halts: Vec<String> = request.runtime.desk.halts().iter().map(ToString::to_string).collect();
+    request.json(StatusCode::OK, &json!({ "halts": halts }))
+}
+
+/// `POST halts`
+pub(super) async fn set(request: Request<'_>) -> Answer {
+    request.who.only_admin()?;
+    request.query.finish()?;
+    let mut fields = request.fields()?;
+    let scope = fields.text("scope")?.unwrap_or_default();
+    let on = fields.flag("on")?.unwrap_or(true);
+    fields.finish()?;
+    let scope = Scope::parse(&scope).ok_or_else(|| {
+        let message = "`scope` is all, tenant:PATH, type:NAME, agent:TENANT/TYPE/KEY, run:RUN or tool:NAME (perhaps with * at its end).";
+        Fault::new(Code::BadField, message)
+            .at("scope")
+            .advise("`seawall halts` lists what is stopped; `seawall runs` and `seawall agents --list` have the names.")
+    })?;
+    let was = request.runtime.desk.halts().contains(&scope);
+    let matches = matches(&request, &scope).await?;
+    let (by, told) = (request.who.by.clone(), scope.clone());
+    request.tell(|ticket| Input::Halt { ticket, scope: told, on, by }).await?;
+    tracing::warn!(%scope, on, matches, by = %request.who.by, "the kill switch of agents");
+    let body = json!({"scope": scope.to_string(), "on": on, "was": was, "matches": matches});
+    request.json(StatusCode::OK, &body)
+}
+
+/// Is there anything now that this stops?
+async fn matches(request: &Request<'_>, scope: &Scope) -> Result<bool, Fault> {
+    match scope {
+        Scope::All => Ok(true),
+        Scope::Tool(name) => {
+            let fits = Pattern::new(name);
+            let known = request.app.tools.known();
+            Ok(known.iter().any(|card| fits.fits(&card.name)) || BUILTINS.iter().any(|tool| fits.fits(tool)))
+        }
+        Scope::Type(kind) => {
+            if request.runtime.library.of(kind).is_some() {
+                return Ok(true);
+            }
+            // Agents of a type that is not defined any more may still work.
+            let kind = kind.clone();
+            request.read(move |reader| Ok(reader.standings(None)?.iter().any(|(of, ..)| **of == *kind))).await
+        }
+        Scope::Tenant(path) => {
+            let path = path.clone();
+            request.read(move |reader| Ok(!reader.agents(Some(&path), None, 1)?.is_empty())).await
+        }
+        Scope::Agent(address) => {
+            let address = address.clone();
+            request.read(move |reader| Ok(reader.agent(&address)?.is_some())).await
+        }
+        Scope::Tree(run) => {
+            let run = *run;
+            request.read(move |reader| Ok(reader.run(run)?.is_some_and(|row| !row.state.over()))).await
+        }
+    }
+}
