@@ -389,6 +389,8 @@ def test_metrics_tell_of_agents(town: Town) -> None:
         ("POST", "/seawall/agents/Clerk/1/messages", {"body": 1}, 404, "agent_unknown"),
         ("GET", "/seawall/runs?parent=x", None, 400, "bad_field"),
         ("POST", "/seawall/halts", {"scope": "nonsense"}, 400, "bad_field"),
+        ("POST", "/seawall/halts", {"scope": "tool:store.put"}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", {"task": "x", "allowance": {"wall": 3}}, 400, "bad_field"),
     ],
 )
 def test_mistakes_are_told_by_code(town: Town, method: str, path: str, body: typing.Any, status: int, code: str) -> None:

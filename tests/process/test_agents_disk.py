@@ -46,8 +46,9 @@ class SmallTown(Town):
 
 
 @pytest.fixture
-def town(tmp_path: pathlib.Path) -> typing.Iterator[SmallTown]:
-    """With room at first."""
+def town(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> typing.Iterator[SmallTown]:
+    """With room at first; a twentieth of it is enough for some turns."""
+    monkeypatch.setattr(disks, "DISK_BYTES", 32 << 20)
     disk = disks.small(tmp_path)
     town = SmallTown(tmp_path / "town", disk)
     yield town
@@ -84,12 +85,12 @@ def test_nothing_new_begins_before_it_is_full(town: SmallTown) -> None:
         while (more := os.statvfs(town.disk.folder).f_bavail * disk.f_frsize - left) > 0:
             file.write(b"\0" * min(more, 64 << 10))
             file.flush()
-    refused = harness.until("new runs are refused", town.refusal, 10)
+    refused = harness.until("new runs are refused", town.refusal, 10, every=0.5)
     assert refused.status_code == 503, refused.text
     assert "disk" in refused.text, refused.text
     assert town.over(runs[0], 20)["state"] == "done", "it has what is left"
     town.disk.free(None)
-    harness.until("new runs begin", lambda: town.refusal() is None, 10)
+    harness.until("new runs begin", lambda: town.refusal() is None, 10, every=0.2)
     all_done_once(town, runs)
 
 
@@ -98,7 +99,7 @@ def test_full_and_free_again(town: SmallTown) -> None:
     runs = under_way(town, 3)
     town.disk.fill(town.gateway)
     gateway = typing.cast(harness.Gateway, town.gateway)
-    refused = harness.until("new runs are refused", town.refusal, 20)
+    refused = harness.until("new runs are refused", town.refusal, 20, every=0.5)
     assert "disk" in refused.text, refused.text
     # sleeps because they are to wait for longer than their tools take
     time.sleep(4)

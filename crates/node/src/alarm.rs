@@ -65,6 +65,7 @@ mod tests {
             due.store(u64::MAX, Ordering::Relaxed);
         };
         let driven = async {
+            // sleeps because time is what is tested; the clock is the test's own
             let after = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
             after(4).await;
             assert_eq!(rings.load(Ordering::Relaxed), 0, "not before its time");

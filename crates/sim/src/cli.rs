@@ -201,7 +201,9 @@ impl Summary {
             line(format_args!("executed  {:?} (times, effects)", agents.executed));
             line(format_args!("{}", self.coverage.text().trim_end()));
             for (plan, what) in self.coverage.asleep() {
-                line(format_args!("ASLEEP    {plan}: \"{what}\" never happened, so no law about it was tried"));
+                line(format_args!(
+                    "ASLEEP    {plan}: \"{what}\" never happened, so no law about it was tried"
+                ));
             }
         }
         let rate = self.steps as f64 / seconds.max(1e-9);

@@ -134,12 +134,7 @@ impl Crowd {
         // Of every four runs one is the parent of the others, and so on upwards.
         let parent = nth.filter(|nth| nth % 4 > 0).map(|nth| run(now, index as u64, nth / 4));
         let run = nth.map(|nth| run(now, index as u64, nth));
-        let work = match demand.talk {
-            Talk::None => None,
-            Talk::Onward if rng.below(10) > 0 => Some(mix(id.0)),
-            Talk::Onward => Some(mix(0xa5 ^ index as u64)),
-            Talk::PingPong => nth,
-        };
+        let work = work(demand.talk, id, index as u64, nth, rng);
         let (odds, most) = demand.deadline;
         let deadline = (rng.below(100) < odds).then(|| At(now.0 + 1_000 + rng.below(most.micros().max(1))));
         let blocks = prompt / BLOCK_TOKENS;
@@ -180,6 +175,16 @@ impl Crowd {
 
 fn pick<T: Copy>(all: &[T], rng: &mut Rng) -> T {
     all[rng.below(all.len() as u64) as usize]
+}
+
+/// What a call asks for, as a number.
+fn work(talk: Talk, id: CallId, demand: u64, nth: Option<u64>, rng: &mut Rng) -> Option<u64> {
+    match talk {
+        Talk::None => None,
+        Talk::Onward if rng.below(10) > 0 => Some(mix(id.0)),
+        Talk::Onward => Some(mix(0xa5 ^ demand)),
+        Talk::PingPong => nth,
+    }
 }
 
 /// The root of a demand's runs.

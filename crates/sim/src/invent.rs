@@ -87,7 +87,13 @@ fn kind_of(name: &str) -> Option<Kind> {
 #[must_use]
 pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario> {
     let mut rng = Rng::branch(seed, 0x1111);
-    let name = if name == "any" { NAMES[1 + rng.below(NAMES.len() as u64 - 1) as usize] } else { name };
+    // `trees` came later: drawn apart, it leaves the other kinds' seeds as they were.
+    let trees = Rng::branch(seed, 0x2222).below(NAMES.len() as u64 - 1) == 0;
+    let name = match name {
+        "any" if trees => "trees",
+        "any" => NAMES[1 + rng.below(NAMES.len() as u64 - 2) as usize],
+        name => name,
+    };
     let kind = kind_of(name)?;
     let mut draw = Draw { rng, kind };
     let mut machines = Vec::new();

@@ -79,27 +79,34 @@ impl Agents {
     /// Who is due next on disk, in that order, and where to go on if there may be more. They
     /// were so when they were read: one that was loaded since is looked at in vain.
     pub(super) fn due_loaded(&mut self, found: Vec<(Address, At)>, next: Option<(At, u64)>) {
-        let Some(to) = self.ahead.reading else { return };
-        let mut reach = to;
+        if self.ahead.reading.is_none() {
+            return;
+        }
+        let mut full = None;
         for (address, due) in found {
-            if due >= to {
+            if self.ahead.reading.is_none_or(|to| due >= to) {
                 break;
             }
             if self.slots.contains_key(&address) || self.ahead.near.contains_key(&address) {
                 continue;
             }
             if self.ahead.near.len() >= self.ahead.near_max {
-                reach = due;
-                break;
+                // Half of them ring first, and then there is room.
+                if due >= self.middle() {
+                    full = Some(due);
+                    break;
+                }
+                self.look_less_far();
             }
             self.alarms.arm(due, Alarm::Agent(address.clone()));
             self.ahead.near.insert(address, due);
         }
-        match next.filter(|(at, _)| reach == to && *at < to) {
+        let to = self.ahead.reading.unwrap_or(self.ahead.reach);
+        match next.filter(|(at, _)| full.is_none() && *at < to) {
             Some(from) => self.read_due(from),
             None => {
                 self.ahead.reading = None;
-                self.ahead.reach = self.ahead.reach.max(reach);
+                self.ahead.reach = self.ahead.reach.max(full.unwrap_or(to));
                 let again = At(self.ahead.reach.0.saturating_sub(LEAD.micros())).max(At(self.now.0 + 1));
                 self.alarms.arm(again, Alarm::Ahead);
             }
@@ -127,11 +134,16 @@ impl Agents {
         }
     }
 
-    /// The later half of those who have an alarm is read again when they are nearer.
-    fn look_less_far(&mut self) {
+    /// Half of those who have an alarm ring by then.
+    fn middle(&self) -> At {
         let mut times: Vec<At> = self.ahead.near.values().copied().collect();
         times.sort_unstable();
-        let until = times[times.len() / 2];
+        times.get(times.len() / 2).copied().unwrap_or(At::MAX)
+    }
+
+    /// The later half of those who have an alarm is read again when they are nearer.
+    fn look_less_far(&mut self) {
+        let until = self.middle();
         let far: Vec<Address> =
             self.ahead.near.iter().filter(|(_, due)| **due >= until).map(|(who, _)| who.clone()).collect();
         for address in far {
@@ -365,6 +377,28 @@ mod tests {
             assert_eq!(all.woken.len(), late);
         }
         all.all_woke_once(1_000);
+    }
+
+    #[test]
+    fn who_is_read_last_and_due_first_is_not_late() {
+        let mut all = Dormitory::new(4, tomorrow);
+        all.step(Input::Tick);
+        let who = |number: u64| Address {
+            tenant: Tenant::local(),
+            agent: Agent::parse(&format!("a/{number}")).expect("valid"),
+        };
+        let at = |seconds: u64| BEGIN.plus(Millis::from_secs(seconds));
+        // While a read is under way others leave memory, who are due later.
+        all.agents.ahead.reading = Some(at(300));
+        for number in 0..4 {
+            all.agents.remember(&who(number), at(200 + number));
+        }
+        let found = vec![(who(10), at(61)), (who(11), at(62)), (who(12), at(250))];
+        all.agents.due_loaded(found, None);
+        let near = |number| all.agents.ahead.near.contains_key(&who(number));
+        assert!(near(10) && near(11) && near(0), "{:?}", all.agents.ahead);
+        assert!(!near(12) && all.agents.ahead.reach <= at(202), "whoever is not here is read again");
+        assert!(all.agents.ahead.near.len() <= 4);
     }
 
     #[test]

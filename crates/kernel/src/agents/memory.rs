@@ -281,7 +281,9 @@ impl Agents {
         let waits = row.pending.iter().all(|pending| match (&pending.stage, &pending.work) {
             (Stage::Waiting | Stage::Approving { .. } | Stage::Doubtful { .. }, _) => true,
             (Stage::Ready { .. }, Work::Watch { .. } | Work::Acquire { .. }) => false,
-            (Stage::Ready { after }, _) => *after > self.now,
+            // What was never put off is due at once, even if the clock was set back since: on
+            // disk it is found by that, and not by its time.
+            (Stage::Ready { after }, _) => *after > self.now && *after > pending.asked,
             (Stage::Attempted, _) => false,
         });
         // Whoever has something to do and is stopped stays: it goes on when the stop is lifted.

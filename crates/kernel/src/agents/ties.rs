@@ -108,7 +108,8 @@ impl Agents {
     /// The monitor is no longer waited for: whom it watched forgets it.
     pub(super) fn unwatch(&mut self, effect: EffectId, peer: &Address) {
         let Some(row) = self.agent(peer) else { return };
-        if let Some(run) = row.ties.iter().find(|tie| tie.effect == effect && !tie.linked).map(|tie| tie.run) {
+        if let Some(run) = row.ties.iter().find(|tie| tie.effect == effect && !tie.linked).map(|tie| tie.run)
+        {
             self.record(peer, Event::Untied { run, effect });
             self.look(peer);
         }
@@ -143,7 +144,9 @@ impl Agents {
     /// The other end of a link: it is gone, and the run fails if the other did.
     fn fail_with(&mut self, address: &Address, run: RunKey, tie: &Tie, of: &Address) {
         let back = |other: &&Tie| other.linked && other.run == run && other.effect.run == tie.run;
-        if let Some(effect) = self.agent(address).and_then(|row| row.ties.iter().find(back)).map(|tie| tie.effect) {
+        if let Some(effect) =
+            self.agent(address).and_then(|row| row.ties.iter().find(back)).map(|tie| tie.effect)
+        {
             self.record(address, Event::Untied { run, effect });
         }
         let how = match tie.fate.as_ref() {
@@ -171,7 +174,8 @@ impl Agents {
             if tie.fate.is_some() {
                 return Err(format!("{} was not told of the end of {}", tie.peer, tie.run));
             }
-            let back = |other: &Tie| other.linked && other.run == tie.effect.run && other.effect.run == tie.run;
+            let back =
+                |other: &Tie| other.linked && other.run == tie.effect.run && other.effect.run == tie.run;
             if tie.linked && !peer.ties.iter().any(back) {
                 return Err(format!("{} is linked to {}, and that not to it", row.address, tie.peer));
             }

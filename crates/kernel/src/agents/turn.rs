@@ -374,10 +374,9 @@ impl Agents {
     fn until(&self, ask: &Ask, verdict: &Verdict) -> At {
         let patience = match (ask.patience, &ask.work) {
             (Some(patience), _) => patience,
-            (
-                None,
-                Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. } | Work::Monitor { .. },
-            ) => return At::MAX,
+            (None, Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. } | Work::Monitor { .. }) => {
+                return At::MAX;
+            }
             (None, _) => self.rules.patience,
         };
         match verdict {

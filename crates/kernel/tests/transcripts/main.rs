@@ -21,7 +21,7 @@
 //! turn AGENT                       takes the turn it was granted, and wants the indented lines:
 //!   set KEY "VALUE" | keep KEY EFFECT
 //!   model NAME [tokens N] [money N] [twin N]
-//!   tool NAME CLASS ["ARGS"] [undo TOOL] [tokens N] [money N] [within SECS] [twin N]
+//!   tool NAME CLASS ["ARGS"] [undo TOOL] [query TOOL] [tokens N] [money N] [within SECS] [twin N]
 //!   child AGENT ["TASK"] [tokens N] [money N] [calls N] [steps N]
 //!   message AGENT "TEXT" | publish TOPIC "TEXT" | subscribe TOPIC | unsubscribe TOPIC
 //!   monitor AGENT | link AGENT | unlink AGENT
@@ -32,6 +32,7 @@
 //!   end "OUTPUT" | fail CODE "WHY"
 //! stumble AGENT "WHY"              its handler fails in its turn
 //! done EFFECT ["TEXT"] [tokens N] [money N]
+//! found EFFECT done "TEXT" | found EFFECT not|unknown      what the tool says that was asked
 //! lost EFFECT "WHY"                sent, and nobody knows whether it was done
 //! notdone EFFECT "WHY"             not sent: it may be tried again
 //! yes|no EFFECT WHO ["ARGS"]       people on what asks, or is in doubt

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seawall_kernel::agents::effect::{Effect, Grant, Perform};
-use seawall_kernel::agents::input::Report;
+use seawall_kernel::agents::input::{Finding, Report};
 use seawall_kernel::agents::rules::Rules;
 use seawall_kernel::agents::{Agents, Batch, Input, Shard, Start, mail};
 use seawall_model::durable::{AgentRow, Row, RunRow, Scope, Standing};
@@ -91,7 +91,7 @@ impl Player {
                 let grant = self.granted(&words.agent());
                 Input::Stumble { address: grant.address, token: grant.token, why: words.word().into() }
             }
-            "done" | "lost" | "notdone" => self.report(verb, words),
+            "done" | "found" | "lost" | "notdone" => self.report(verb, words),
             "yes" | "no" => self.vote(verb == "yes", words),
             "resolve" => {
                 let (effect, by) = (words.effect(), words.word().into());
@@ -154,6 +154,12 @@ impl Player {
                 }
                 Report::Done { answer: Answer::Done(body), used }
             }
+            "found" => Report::Found(match words.word().as_str() {
+                "done" => Finding::Done(Answer::Done(words.text())),
+                "not" => Finding::NotDone,
+                "unknown" => Finding::Unknown,
+                other => words.unknown(other),
+            }),
             "lost" => {
                 let used = Spend::default();
                 Report::Lost { code: Code::ToolFailed, why: words.word().into(), used }

@@ -133,7 +133,9 @@ fn event(event: &Event) -> String {
             let args = args.as_ref().map_or(String::new(), text);
             format!("{effect} {} by {by}{args}", if *yes { "yes" } else { "no" })
         }
-        Event::Delegated { effect, by, to } => format!("{effect} to {to} by {}", by.as_deref().unwrap_or("rule")),
+        Event::Delegated { effect, by, to } => {
+            format!("{effect} to {to} by {}", by.as_deref().unwrap_or("rule"))
+        }
         Event::Mailed { message: letter } => message(letter),
         Event::Lettered { message: letter, why } => format!("{} {}", message(letter), why.as_str()),
         Event::Unlettered { number } => number.to_string(),
@@ -188,6 +190,9 @@ fn perform(perform: &Perform) -> String {
     }
     if let (true, Work::Tool { undo: Some(undo), .. }) = (perform.undo, &perform.work) {
         line.push_str(&format!(" by {undo}"));
+    }
+    if let (true, Work::Tool { query: Some(query), .. }) = (perform.query, &perform.work) {
+        line.push_str(&format!(", was it done? {query}"));
     }
     for path in &perform.redact {
         line.push_str(&format!(" without {path}"));

@@ -230,6 +230,7 @@ fn ask(wish: &str, number: usize, words: &mut Words, now: At) -> Ask {
     while let Some(word) = words.next() {
         match (word.as_str(), &mut ask.work) {
             ("undo", Work::Tool { undo, .. }) => *undo = Some(words.word().into()),
+            ("query", Work::Tool { query, .. }) => *query = Some(words.word().into()),
             ("within", _) => ask.patience = Some(words.seconds()),
             ("twin", _) => ask.twin = words.number(),
             (other, _) if spend(&mut ask.cost_max, other, words) => {}

@@ -171,3 +171,68 @@ pub async fn keep(app: Arc<App>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::durable::{Row, RunState};
+    use seawall_model::effect::{Allowance, EffectId, Spend};
+    use seawall_model::{Address, At, Payload, Tokens};
+    use seawall_store::journal::Journal;
+
+    use super::*;
+
+    fn run(number: u64, agent: &str, tokens: [u64; 2], allowed: Option<u64>) -> RunRow {
+        let key = RunKey::new(0, number);
+        let [reserved, used] =
+            tokens.map(|tokens| Spend { tokens: Tokens(tokens), calls: 1, ..Spend::default() });
+        RunRow {
+            key,
+            agent: Address::parse(agent).expect("valid"),
+            parent: None,
+            root: key,
+            depth: 0,
+            version: "1".into(),
+            task: Payload::empty(),
+            allowance: Allowance { tokens: allowed.map(Tokens), ..Allowance::default() },
+            used,
+            reserved,
+            state: RunState::Active,
+            began: At(1),
+            ended: None,
+            turns: 0,
+            effects: 0,
+            children: Vec::new(),
+            restarts: Vec::new(),
+            hop: 0,
+            seq: 0,
+            by: "test".into(),
+            caller: None,
+            fork: None,
+        }
+    }
+
+    #[test]
+    fn budgets_are_of_live_trees_by_root_tenant() {
+        let mut journal = Journal::in_memory().expect("opens");
+        journal.open_shards(1).expect("opened");
+        let below = RunRow {
+            parent: Some(EffectId { run: RunKey::new(0, 2), number: 1 }),
+            ..run(4, "acme/b/helper/1", [9, 9], None)
+        };
+        let over = RunRow { ended: Some(At(2)), ..run(5, "acme/b/clerk/2", [9, 9], None) };
+        let rows = [
+            run(1, "zed/clerk/1", [1, 2], Some(10)),
+            run(2, "acme/b/clerk/1", [3, 4], Some(100)),
+            run(3, "acme/c/clerk/1", [5, 6], None),
+            below,
+            over,
+        ];
+        journal.append(&[], &rows.map(|row| Row::Run(Box::new(row)))).expect("appended");
+        let census = Census::take(journal.reader()).expect("read");
+        let [(acme, first), (zed, second)] = &census.budgets[..] else { panic!("{:?}", census.budgets) };
+        assert_eq!((&**acme, first.trees, &**zed, second.trees), ("acme", 2, "zed", 1));
+        assert_eq!(first.meters[0], Meter { reserved: 8, used: 10, allowed: 100 });
+        assert_eq!(first.meters[2], Meter { reserved: 2, used: 2, allowed: 0 });
+        assert_eq!(second.meters[0], Meter { reserved: 1, used: 2, allowed: 10 });
+    }
+}

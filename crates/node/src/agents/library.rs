@@ -144,7 +144,6 @@ impl Library {
     /// Is the folder gone from which the definitions in force were read? Whoever means to
     /// remove them all removes the files: a folder vanishes with a disk that is not mounted.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "on reload, on a thread that may wait")]
     pub fn has_lost(&self, folder: &Path) -> bool {
         !self.lock().newest.is_empty() && matches!(folder.try_exists(), Ok(false))
     }

@@ -713,7 +713,7 @@ undo = "nothing"
         line 23: tool_server.w.tools.a b.class: expected one of read, idempotent, compensable, irreversible, found the text "harmless"
         line 25: tool_server.w.tools.x.undo: only a compensable tool is undone (class = "compensable")
         line 26: tool_server.w.tools.x.query: only a compensable tool is asked about (class = "compensable")
-        line 27: tool_server.w.tools.x.colour: unknown key (known here: class, query, undo)
+        line 27: tool_server.w.tools.x.colour: unknown key (known here: class, undo, query)
         line 28: tool_server.w.bearer_env: means nothing for a server with a command (leave it out)
         line 28: tool_server.w.name: there is already one with this name at line 17
         line 34: tool.h.method: expected one of GET, POST, PUT, PATCH, DELETE, found the text "get"

@@ -88,7 +88,8 @@ async fn answer(app: &Arc<App>, parts: &Parts, body: Incoming, received: At) -> 
         return runs::list(app, parts, &who).await;
     }
     let Some(runtime) = app.agents.as_ref() else {
-        return Err(Fault::new(Code::PathUnknown, "Agents are turned off here: `[agents] enabled = false`."));
+        return Err(Fault::new(Code::PathUnknown, "Agents are turned off here: `[agents] enabled = false`.")
+            .advise("Set `agents.enabled = true` in the config, and restart."));
     };
     let query = Query::read(parts.uri.query().unwrap_or_default())?;
     let live = app.live.load_full();

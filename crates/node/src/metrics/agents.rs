@@ -52,7 +52,11 @@ impl AgentLooks {
                 "What live trees of runs may use: reserved, used and allowed, by root tenant and meter (money in millionths of a dollar)",
             ),
             trees: gauges(r, "seawall_agent_trees", "Trees of runs that are not over, by root tenant"),
-            short: counters(r, "seawall_agent_refused", "Bookings that a run's allowance had no room for, by meter"),
+            short: counters(
+                r,
+                "seawall_agent_refused",
+                "Bookings that a run's allowance had no room for, by meter",
+            ),
             offences: counters(r, "seawall_agent_offences", "What the progress guard found, by kind"),
             states: counters(
                 r,
@@ -134,8 +138,11 @@ impl AgentLooks {
                 for (what, amount) in
                     [("reserved", meter.reserved), ("used", meter.used), ("allowed", meter.allowed)]
                 {
-                    let labels =
-                        Labels([("tenant", tenant.clone().into()), ("meter", name.into()), ("what", what.into())]);
+                    let labels = Labels([
+                        ("tenant", tenant.clone().into()),
+                        ("meter", name.into()),
+                        ("what", what.into()),
+                    ]);
                     self.budgets.get_or_create(&labels).set(amount as f64);
                 }
             }

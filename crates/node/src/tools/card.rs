@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn the_configs_word_stands_above_the_hints() {
         let hints = Hints { read_only: Some(true), idempotent: None };
-        let rule = ToolRule { class: Some(EffectClass::Compensable), undo: Some("s.undo".into()), query: None };
+        let rule =
+            ToolRule { class: Some(EffectClass::Compensable), undo: Some("s.undo".into()), query: None };
         let card = listed("pay", hints).card("s", Some(&rule)).expect("good");
         assert_eq!(
             (&*card.name, card.class, card.undo.as_deref()),

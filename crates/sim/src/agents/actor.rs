@@ -123,14 +123,20 @@ fn program(kind: &str, grant: &Grant, rng: &mut Rng) -> Vec<Step> {
 
 /// Waits for the end of what others work on, and binds itself to one of them.
 fn guard(steps: &mut Vec<Step>, grant: &Grant, rng: &mut Rng) {
-    let names = ["worker/shared", "faulty/0", "mate/0", "pong/1", "beat/cron", "poison/1", "chat/0", "mate/9"];
+    let names =
+        ["worker/shared", "faulty/0", "mate/0", "pong/1", "beat/cron", "poison/1", "chat/0", "mate/9"];
     let mut asks: Vec<Ask> = (0..1 + rng.below(3))
         .map(|_| {
             let patience = rng.chance(0.2).then_some(Millis::from_secs(20));
             Ask { patience, ..plain(Work::Monitor { agent: agent(pick(rng, &names)) }) }
         })
         .collect();
-    let other = agent(pick(rng, &names));
+    let other = pick(rng, &names);
+    if rng.chance(0.5) {
+        // Whom it binds itself to works for it.
+        asks.push(child(other));
+    }
+    let other = agent(other);
     if rng.chance(0.6) {
         asks.push(plain(Work::Link { agent: other.clone(), on: true }));
     }

@@ -56,7 +56,9 @@ impl Bonds {
     pub fn end(&mut self, run: RunKey, ending: &Ending) {
         let doomed = self.doomed.remove(&run);
         match ending {
-            Ending::Done(_) => assert!(!doomed, "ties: {run} ended well, and one that it is linked to failed"),
+            Ending::Done(_) => {
+                assert!(!doomed, "ties: {run} ended well, and one that it is linked to failed");
+            }
             Ending::Failed { why, .. } => {
                 self.felled += u64::from(why.starts_with("it is linked to"));
                 self.doom(run);
@@ -90,9 +92,10 @@ impl Bonds {
         let run = field("run").and_then(RunKey::parse);
         match (field("how"), run) {
             (Some("idle"), None) => {
-                let works = shard.agents.get(of).is_some_and(|row| {
-                    row.run.is_some() && row.standing != Standing::Quarantined
-                });
+                let works = shard
+                    .agents
+                    .get(of)
+                    .is_some_and(|row| row.run.is_some() && row.standing != Standing::Quarantined);
                 assert!(!works, "ties: {effect} was told that {of} works on nothing");
             }
             (Some("quarantined"), _) => {

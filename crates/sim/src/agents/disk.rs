@@ -10,6 +10,9 @@ use seawall_model::{Address, At, Payload, RunKey, Tenant};
 
 use super::actor::State;
 
+/// Agents by when time alone wakes them, and where to go on.
+pub type Due = (Vec<(Address, At)>, Option<(At, u64)>);
+
 /// Everything that is durable.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
@@ -129,7 +132,7 @@ impl Disk {
     /// Agents by when time alone wakes them, as [`seawall_kernel::agents::Effect::LoadDue`]
     /// asks; a row's number is made of its name.
     #[must_use]
-    pub fn due(&self, from: (At, u64), before: At, max: usize) -> (Vec<(Address, At)>, Option<(At, u64)>) {
+    pub fn due(&self, from: (At, u64), before: At, max: usize) -> Due {
         let all = self.shards.iter().flat_map(|shard| shard.agents.values());
         let mut due: Vec<(At, u64, &Address)> =
             all.map(|row| (row.due(), number_of(&row.address), &row.address)).collect();

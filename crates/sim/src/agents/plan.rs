@@ -4,6 +4,7 @@
 use seawall_load::rng::Rng;
 use seawall_model::{At, Millis};
 
+use super::cast::STARTED;
 use super::lie::Lie;
 use crate::scenario::NEW_YEARS_EVE;
 
@@ -101,6 +102,8 @@ pub struct Plan {
     pub starts: u64,
     /// Only this type of agent; else all.
     pub only: Option<&'static str>,
+    /// Else among these; where it is not everybody, each but `guard` is one agent.
+    pub among: &'static [&'static str],
     /// What goes wrong.
     pub faults: Faults,
     /// Crashes at random times.
@@ -146,6 +149,7 @@ pub fn calm(name: &str, seed: u64) -> Plan {
         tenants: 3,
         starts: 30,
         only: None,
+        among: STARTED,
         faults: Faults::default(),
         crashes: 0,
         crash_at: None,
@@ -250,8 +254,14 @@ fn trouble(plan: &mut Plan, rng: &mut Rng) {
         }
         "agents-mail" => plan.starts = plan.starts.min(40),
         // Those who watch others, and those whose tools can be asked whether it was done.
-        "agents-ties" => plan.only = Some("guard"),
-        "agents-query" => (plan.faults.tools, plan.only) = (60, Some("worker")),
+        "agents-ties" => {
+            plan.among = &["guard", "guard", "faulty", "faulty", "chat", "poison"];
+            (plan.starts, plan.tenants, plan.length) = (120, 1, Millis(60_000));
+        }
+        "agents-query" => {
+            (plan.faults.tools, plan.only) = (60, Some("worker"));
+            (plan.starts, plan.crashes) = (150, 3);
+        }
         // Whoever spends what there is notices that it is less.
         "agents-cut" => plan.only = Some("spender"),
         "agents-kill" => {

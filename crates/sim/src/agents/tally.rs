@@ -72,7 +72,9 @@ impl Tally {
         let moved = books.records.get("moved").copied().unwrap_or_default();
         self.happened.insert("ends told", books.bonds.told);
         self.happened.insert("felled", books.bonds.felled);
-        for (what, count) in [("edited", books.edits.len() as u64), ("moved", moved), ("tight", books.purse.tight)] {
+        for (what, count) in
+            [("edited", books.edits.len() as u64), ("moved", moved), ("tight", books.purse.tight)]
+        {
             self.happened.insert(what, count);
         }
         self.hash = trace.hash();

@@ -248,7 +248,8 @@ impl World {
             return;
         }
         let (line, state) = all[self.rng.below(all.len() as u64) as usize].clone();
-        let set = |(key, value): (&Arc<str>, &Payload)| Change::Set { key: key.clone(), value: value.clone() };
+        let set =
+            |(key, value): (&Arc<str>, &Payload)| Change::Set { key: key.clone(), value: value.clone() };
         let start = Start {
             tenant: line.agent.tenant.clone(),
             agent: Agent::parse(line.agent.agent.kind()).expect("the cast's names are valid"),

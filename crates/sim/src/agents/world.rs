@@ -429,10 +429,11 @@ impl World {
             1 if self.plan.only.is_none() => self.outside_put(tenant.clone()),
             _ => {}
         }
-        let kind = self
-            .plan
-            .only
-            .unwrap_or_else(|| cast::STARTED[self.rng.below(cast::STARTED.len() as u64) as usize]);
+        let among = self.plan.among;
+        let kind = self.plan.only.unwrap_or_else(|| among[self.rng.below(among.len() as u64) as usize]);
+        if among.len() < cast::STARTED.len() && kind != "guard" {
+            return self.start(tenant, &format!("{kind}/0"));
+        }
         let talks = matches!(kind, "ping" | "chat" | "reader");
         let keyed = talks || self.rng.chance(0.3);
         let name = if keyed { format!("{kind}/{}", self.rng.below(3)) } else { kind.to_owned() };

@@ -291,6 +291,12 @@ fn who_only_waits_is_found_when_its_time_is_near() {
 
     let reader = journal.reader();
     assert_eq!(reader.runs_alive().expect("read"), 6);
+    let roots = |after, limit| reader.roots_alive(0, after, limit).expect("read");
+    let (all, first) = (roots(RunKey::default(), 10), roots(RunKey::default(), 1));
+    assert!(all.iter().all(|run| run.parent.is_none() && run.ended.is_none()));
+    assert_eq!((all.len(), &first[..]), (6, &all[..1]), "those on top of their trees, page by page");
+    assert_eq!(roots(first[0].key, 10)[..], all[1..]);
+    assert!(reader.roots_alive(1, RunKey::default(), 10).expect("read").is_empty());
     let tenant = Tenant::parse("acme/search").expect("valid");
     assert_eq!(reader.lasting().expect("read"), [(tenant, 6)]);
     let names =

@@ -181,7 +181,7 @@ fn read_deputy(r: &mut Reading<'_>, section: &mut Section<'_>, patience: Millis)
             r.problems.add(line, path, what, "make delegate_after shorter than patience");
         }
         (Some(_), Some(_)) => {
-            r.problems.add(line, path, "is no name of a key", "as `seawall key list` has it")
+            r.problems.add(line, path, "is no name of a key", "as `seawall key list` has it");
         }
         (Some(_), None) => {
             r.problems.add(line, path, "does not say when it is asked", "write delegate_after = \"1h\"");

@@ -96,7 +96,9 @@ fn run_named(text: &str) -> Result<RunKey, Failed> {
 /// An agent's name within its tenant; with a key unless a type alone will do.
 fn agent_named(text: &str, keyed: bool) -> Result<seawall_model::Agent, Failed> {
     let agent = seawall_model::Agent::parse(text).map_err(|error| {
-        failed(code::USAGE, format!("{text:?} is not an agent: {error}"), "such as researcher/42")
+        // The rules of names are told of tenants, whose segments agents' names are as well.
+        let why = error.to_string().replace("a tenant path", "an agent's name");
+        failed(code::USAGE, format!("{text:?} is not an agent: {why}"), "such as researcher/42")
     })?;
     if keyed && !text.contains('/') {
         let what = format!("{text:?} is a type of agent, not an agent");
@@ -180,6 +182,8 @@ mod tests {
     fn names_are_checked_before_anybody_is_asked() {
         assert!(run_named("run-1f03").is_ok() && run_named("1f03").is_err() && run_named("run-zz").is_err());
         assert!(agent_named("a", false).is_ok() && agent_named("a", true).is_err());
-        assert!(agent_named("a/b", true).is_ok() && agent_named("a b", false).is_err());
+        assert!(agent_named("a/b", true).is_ok());
+        let told = agent_named("a b", false).expect_err("a blank");
+        assert!(told.what.contains("an agent's name") && !told.what.contains("tenant"), "{}", told.what);
     }
 }

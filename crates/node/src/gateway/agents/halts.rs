@@ -8,7 +8,7 @@ use seawall_model::durable::Scope;
 use seawall_model::{Code, Fault};
 use serde_json::json;
 
-use crate::agents::handler::BUILTINS;
+use crate::agents::handler::{BUILTINS, rules_of};
 
 use super::{Answer, Request};
 
@@ -34,6 +34,16 @@ pub(super) async fn set(request: Request<'_>) -> Answer {
             .at("scope")
             .advise("`seawall halts` lists what is stopped; `seawall runs` and `seawall agents --list` have the names.")
     })?;
+    if let Scope::Tool(name) = &scope
+        && on
+        && BUILTINS.contains(&&**name)
+        && !is_called(name)
+    {
+        let message = format!("`{name}` is work of the runtime itself, which no stop of a tool reaches.");
+        return Err(Fault::new(Code::BadField, message).at("scope").advise(
+            "Stop the agents that use it, or forbid it by a rule: `[[agents.permissions]]` with `deny`.",
+        ));
+    }
     let was = request.runtime.desk.halts().contains(&scope);
     let matches = matches(&request, &scope).await?;
     let (by, told) = (request.who.by.clone(), scope.clone());
@@ -43,6 +53,11 @@ pub(super) async fn set(request: Request<'_>) -> Answer {
     request.json(StatusCode::OK, &body)
 }
 
+/// Is this built-in tool called as those from outside are, and so stopped as they are?
+fn is_called(tool: &str) -> bool {
+    rules_of(tool, "").iter().any(|(kind, _)| *kind == "tool")
+}
+
 /// Is there anything now that this stops?
 async fn matches(request: &Request<'_>, scope: &Scope) -> Result<bool, Fault> {
     match scope {
@@ -50,7 +65,8 @@ async fn matches(request: &Request<'_>, scope: &Scope) -> Result<bool, Fault> {
         Scope::Tool(name) => {
             let fits = Pattern::new(name);
             let known = request.app.tools.known();
-            Ok(known.iter().any(|card| fits.fits(&card.name)) || BUILTINS.iter().any(|tool| fits.fits(tool)))
+            let built_in = BUILTINS.iter().any(|tool| fits.fits(tool) && is_called(tool));
+            Ok(built_in || known.iter().any(|card| fits.fits(&card.name)))
         }
         Scope::Type(kind) => {
             if request.runtime.library.of(kind).is_some() {
@@ -72,5 +88,16 @@ async fn matches(request: &Request<'_>, scope: &Scope) -> Result<bool, Fault> {
             let run = *run;
             request.read(move |reader| Ok(reader.run(run)?.is_some_and(|row| !row.state.over()))).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stops_of_tools_reach_what_is_called_as_one() {
+        assert!(is_called("store.search") && is_called("store.list"));
+        assert!(!is_called("store.put") && !is_called("human.ask"));
     }
 }

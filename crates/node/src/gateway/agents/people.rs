@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use seawall_kernel::agents::Input;
+use seawall_kernel::agents::input::Ticket;
 use seawall_model::durable::{Pending, Stage};
 use seawall_model::effect::{Answer as Outcome, Approval, Fact, Person, Verdict, Work};
 use seawall_model::{Address, Code, EffectId, Fault, Payload};
@@ -118,21 +119,14 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
             let args = fields.object_text("args")?;
             fields.finish()?;
             let (args, facts) = edited(&request, &address, version, &row, args).await?;
-            request
-                .tell(|ticket| Input::Vote { ticket, effect, address, who, yes: true, args, facts })
-                .await?;
+            request.tell(vote(effect, address, who, true, args, facts)).await?;
         }
         (Act::Delegate, Stage::Approving { .. }) => {
             if !may {
                 return Err(not_yours(&row));
             }
-            let to = fields.text("to")?.unwrap_or_default();
+            let to = key_named(&request, &fields.text("to")?.unwrap_or_default())?;
             fields.finish()?;
-            if !request.app.keys.load().works(&to, clock::wall(clock::now())) {
-                let message = format!("`to` names a key that works, and `{to}` is none.");
-                return Err(Fault::new(Code::BadField, message).at("to"));
-            }
-            let to = to.into();
             request.tell(|ticket| Input::Delegate { ticket, effect, address, who, to }).await?;
         }
         (Act::Deny, Stage::Approving { .. }) => {
@@ -142,24 +136,12 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
             }
             let why = words(fields.text("why")?, "why")?.map(|why| Payload::text(&why));
             fields.finish()?;
-            let vote = |ticket| Input::Vote {
-                ticket,
-                effect,
-                address,
-                who,
-                yes: false,
-                args: why,
-                facts: Vec::new(),
-            };
-            request.tell(vote).await?;
+            request.tell(vote(effect, address, who, false, why, Vec::new())).await?;
         }
         (Act::Again, Stage::Doubtful { .. }) => {
             request.who.only_admin()?;
             fields.finish()?;
-            let (args, facts) = (None, Vec::new());
-            request
-                .tell(|ticket| Input::Vote { ticket, effect, address, who, yes: true, args, facts })
-                .await?;
+            request.tell(vote(effect, address, who, true, None, Vec::new())).await?;
         }
         (Act::Answer, stage) => {
             if matches!(stage, Stage::Doubtful { .. }) {
@@ -176,6 +158,27 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
         (act, stage) => return Err(not_so(effect, act, stage)),
     }
     request.json(StatusCode::OK, &json!({"effect": effect.to_string(), "done": true}))
+}
+
+/// A yes or no, once it has a ticket.
+fn vote(
+    effect: EffectId,
+    address: Address,
+    who: Box<Person>,
+    yes: bool,
+    args: Option<Payload>,
+    facts: Vec<Fact>,
+) -> impl FnOnce(Ticket) -> Input {
+    move |ticket| Input::Vote { ticket, effect, address, who, yes, args, facts }
+}
+
+/// Whom a vote is handed to: without such a key nobody would have it.
+fn key_named(request: &Request<'_>, to: &str) -> Result<Arc<str>, Fault> {
+    if request.app.keys.load().works(to, clock::wall(clock::now())) {
+        return Ok(to.into());
+    }
+    let message = format!("`to` names a key that works, and `{to}` is none.");
+    Err(Fault::new(Code::BadField, message).at("to"))
 }
 
 /// An effect under way, its agent, and the version that its run is on.

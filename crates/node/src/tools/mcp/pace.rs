@@ -78,6 +78,7 @@ mod tests {
         pace.free().await;
         assert!(begun.elapsed() >= took + Duration::from_secs(4), "bytes count as well");
         // Silence is good for one burst, not for more.
+        // sleeps because time is what is tested; the clock is the test's own
         tokio::time::sleep(Duration::from_secs(60)).await;
         let later = Instant::now();
         pace.heard(200, 0);
