@@ -551,7 +551,11 @@ mod tests {
         pool.enter(2, &tenant(1), RunKey(2), At(0), far);
         pool.enter(3, &tenant(1), RunKey(3), At(0), At(5_000_000));
         pool.enter(4, &tenant(2), RunKey(4), At(0), At(1_000_000));
-        assert_eq!(order(&mut pool.clone(), At(0)), [3, 4, 1, 2], "tenants take turns, whoever is in a hurry");
+        assert_eq!(
+            order(&mut pool.clone(), At(0)),
+            [3, 4, 1, 2],
+            "tenants take turns, whoever is in a hurry"
+        );
         // A tree that was served more has to wait, however near its end.
         pool.charge(&tenant(1), RunKey(3), 1_000);
         pool.charge(&tenant(2), RunKey(4), 1_000);
