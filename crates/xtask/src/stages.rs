@@ -177,12 +177,8 @@ fn clippy(root: &Path) -> Result<(), String> {
 }
 
 fn unit(root: &Path) -> Result<(), String> {
-    let tree = Tree::read(root)?;
-    let mut command = cargo(root, &["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
-    for name in test_targets(&tree, |owner| owner != "node") {
-        command.args(["--test", name]);
-    }
-    run(&mut command)
+    // Of every crate: its own tests, and those in its folder of tests.
+    run(&mut cargo(root, &["test", "--workspace", "--no-fail-fast", "--tests"]))
 }
 
 fn doc(root: &Path) -> Result<(), String> {
@@ -219,15 +215,6 @@ fn pytest(root: &Path, folder: &str, environment: &Environment) -> Result<(), St
     run(pytest.env("SEAWALL_BIN", binary(root)))
 }
 
-/// The integration tests `crates/X/tests/NAME.rs` of the crates wanted.
-fn test_targets(tree: &Tree, wanted: impl Fn(&str) -> bool) -> Vec<&str> {
-    let split = tree.paths.iter().filter_map(|path| path.strip_prefix("crates/")?.split_once("/tests/"));
-    let ours = split.filter(|(owner, _)| !owner.contains('/') && wanted(owner)).map(|(_, file)| file);
-    let name =
-        |file: &'_ str| file.strip_suffix("/main.rs").or_else(|| file.strip_suffix(".rs")).map(str::len);
-    ours.filter_map(|file| name(file).map(|len| &file[..len])).filter(|name| !name.contains('/')).collect()
-}
-
 /// Where everything is built.
 pub(crate) fn target(root: &Path) -> PathBuf {
     // Relative to the root, as cargo takes it when run there.
@@ -241,19 +228,6 @@ fn binary(root: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn targets_are_files_and_folders_with_a_main_of_the_crates_wanted() {
-        let tree = Tree::of(&[
-            ("crates/kernel/tests/scripts.rs", ""),
-            ("crates/node/tests/cancel.rs", ""),
-            ("crates/node/tests/kill/main.rs", ""),
-            ("crates/node/tests/world/mod.rs", ""),
-            ("crates/node/src/tests/x.rs", ""),
-        ]);
-        assert_eq!(test_targets(&tree, |owner| owner == "node"), ["cancel", "kill"]);
-        assert_eq!(test_targets(&tree, |owner| owner != "node"), ["scripts"]);
-    }
 
     #[test]
     fn a_stage_needs_an_earlier_one() {

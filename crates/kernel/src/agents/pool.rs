@@ -3,13 +3,14 @@
 //! The law: of the tenants that wait, the one with the least virtual time goes first (what it
 //! was served, by its weight: VTC, arXiv 2401.00588); of its run trees the one that has been
 //! served least (least attained service, Autellix, arXiv 2502.13965); of that tree's waiters
-//! the one with the earliest deadline, and of those without the one that came first. Of trees
-//! served alike, to within one place's cost, the one whose waiter has the earliest deadline
-//! goes first. Only deadlines that are close count ([`CLOSE`]), so that a far one is no way
-//! to the front. Whoever
-//! waits longer than [`AGED`] goes first within its tenant, so that newer trees cannot starve
-//! an old one. A place is charged at what places cost of late while it is held, and at what
-//! it really used thereafter; a place itself costs one unit, so that turns are shared too.
+//! the one with the earliest deadline, and of those without its runs in turn, one of each by
+//! round (round robin, Nagle, RFC 970), so that an agent that asks for a thousand things
+//! does not stand before its sibling that asks for one. Of trees served alike, to within one
+//! place's cost, the one whose waiter has the earliest deadline goes first. Only deadlines
+//! that are close count ([`CLOSE`]), so that a far one is no way to the front. Whoever waits
+//! longer than [`AGED`] goes first within its tenant, so that newer trees cannot starve an
+//! old one. A place is charged at what places cost of late while it is held, and at what it
+//! really used thereafter; a place itself costs one unit, so that turns are shared too.
 //!
 //! A tenant that comes back starts at the virtual time of those who wait: it gets no credit
 //! for its absence. What it had above that is remembered, so that leaving is no way to be
@@ -39,15 +40,26 @@ const ALIKE: usize = 8;
 /// Of the estimate of what a place costs, the newest cost makes this part.
 const ESTIMATE_PART: u64 = 8;
 
-/// Earliest deadline, then first come.
-type Turn = (At, u64);
+/// Earliest deadline, then first round, then first come.
+type Turn = (At, u64, u64);
+
+/// Whose a waiter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kin {
+    /// The top of the tree of runs.
+    pub(crate) tree: RunKey,
+    /// The run itself.
+    pub(crate) run: RunKey,
+}
 
 /// Somebody who waits.
 #[derive(Clone, Debug)]
 struct Waiting {
     tenant: Arc<str>,
-    tree: RunKey,
+    kin: Kin,
     entered: At,
+    /// Its run's turn in the tree.
+    round: u64,
     /// Its place in the order of arrival.
     came: u64,
     deadline: At,
@@ -55,7 +67,7 @@ struct Waiting {
 
 impl Waiting {
     fn turn(&self) -> Turn {
-        (self.deadline, self.came)
+        (self.deadline, self.round, self.came)
     }
 }
 
@@ -88,6 +100,16 @@ struct Tree {
     /// As for tenants. For trees that do not wait: when they were last seen.
     since: u64,
     waiting: u32,
+    /// The round of whoever of it was served last.
+    round: u64,
+}
+
+/// A run that waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    waiting: u32,
+    /// The round of its newest waiter.
+    round: u64,
 }
 
 /// The pool; `I` is who waits, once in a pool.
@@ -113,6 +135,8 @@ pub(crate) struct Pool<I> {
     /// All waiters of each tree in their order.
     turns: BTreeMap<(Arc<str>, RunKey, Turn), I>,
     trees: BTreeMap<(Arc<str>, RunKey), Tree>,
+    /// Runs that wait.
+    runs: BTreeMap<RunKey, Run>,
     /// Trees that do not wait, the longest unseen first.
     idle_trees: BTreeMap<u64, (Arc<str>, RunKey)>,
 }
@@ -134,6 +158,7 @@ impl<I: Ord + Clone> Pool<I> {
             came: BTreeMap::new(),
             turns: BTreeMap::new(),
             trees: BTreeMap::new(),
+            runs: BTreeMap::new(),
             idle_trees: BTreeMap::new(),
         }
     }
@@ -168,25 +193,28 @@ impl<I: Ord + Clone> Pool<I> {
 
     /// Somebody waits from now on, who should have its place by then. Whoever waits or has a
     /// place already stays as it is.
-    pub(crate) fn enter(&mut self, id: I, tenant: &Tenant, tree: RunKey, now: At, deadline: At) {
+    pub(crate) fn enter(&mut self, id: I, tenant: &Tenant, kin: Kin, now: At, deadline: At) {
         if self.waiting.contains_key(&id) || self.holding.contains_key(&id) {
             return;
         }
         let deadline = if deadline.since(now) <= CLOSE { deadline } else { At::MAX };
         self.clock += 1;
-        let tenant = self.name(tenant);
-        let waiting = Waiting { tenant, tree, entered: now, came: self.clock, deadline };
-        let tree_key = (waiting.tenant.clone(), tree);
-        let row = self.trees.entry(tree_key).or_default();
-        if row.waiting == 0 {
-            self.idle_trees.remove(&row.since);
-            row.since = waiting.came;
+        let (tenant, came) = (self.name(tenant), self.clock);
+        let tree = self.trees.entry((tenant.clone(), kin.tree)).or_default();
+        if tree.waiting == 0 {
+            self.idle_trees.remove(&tree.since);
+            tree.since = came;
         }
-        row.waiting += 1;
-        let order = (row.served, row.since, tree);
+        tree.waiting += 1;
+        let order = (tree.served, tree.since, kin.tree);
+        // Newcomers join the next round, and what a run asks for besides those after it.
+        let run = self.runs.entry(kin.run).or_default();
+        run.waiting += 1;
+        run.round = run.round.max(tree.round) + 1;
+        let waiting = Waiting { tenant, kin, entered: now, round: run.round, came, deadline };
         self.join(&waiting, order);
-        self.came.insert((waiting.tenant.clone(), waiting.came), id.clone());
-        self.turns.insert((waiting.tenant.clone(), tree, waiting.turn()), id.clone());
+        self.came.insert((waiting.tenant.clone(), came), id.clone());
+        self.turns.insert((waiting.tenant.clone(), kin.tree, waiting.turn()), id.clone());
         self.waiting.insert(id, waiting);
     }
 
@@ -232,13 +260,18 @@ impl<I: Ord + Clone> Pool<I> {
 
     /// Takes a waiter out of all orders.
     fn part(&mut self, waiting: &Waiting) {
-        let (tenant, key) = (&waiting.tenant, waiting.tree);
+        let (tenant, key) = (&waiting.tenant, waiting.kin.tree);
         self.came.remove(&(tenant.clone(), waiting.came));
         self.turns.remove(&(tenant.clone(), key, waiting.turn()));
         let tree = self.trees.get_mut(&(tenant.clone(), key)).expect("whoever waits has a tree");
         let account = self.accounts.get_mut(tenant).expect("whoever waits has an account");
+        let run = self.runs.get_mut(&waiting.kin.run).expect("whoever waits has a run");
         tree.waiting -= 1;
         account.waiters -= 1;
+        run.waiting -= 1;
+        if run.waiting == 0 {
+            self.runs.remove(&waiting.kin.run);
+        }
         if tree.waiting == 0 {
             account.trees.remove(&(tree.served, tree.since, key));
             tree.since = self.clock;
@@ -275,9 +308,13 @@ impl<I: Ord + Clone> Pool<I> {
         self.clock += 1;
         self.part(&waiting);
         let estimate = self.estimate.max(1);
-        self.move_tree(&tenant, waiting.tree, estimate, 0, Some(self.clock));
+        let (tree, round) = (waiting.kin.tree, waiting.round);
+        if let Some(tree) = self.trees.get_mut(&(tenant.clone(), tree)) {
+            tree.round = tree.round.max(round);
+        }
+        self.move_tree(&tenant, tree, estimate, 0, Some(self.clock));
         self.move_tenant(&tenant, estimate, 0, Some(self.clock));
-        self.holding.insert(id.clone(), Holding { tenant, tree: waiting.tree, estimate });
+        self.holding.insert(id.clone(), Holding { tenant, tree, estimate });
         self.trim();
         Some(id)
     }
@@ -293,13 +330,13 @@ impl<I: Ord + Clone> Pool<I> {
         let (least, _, _) = trees.first().expect("a tenant that is ready has a tree");
         let alike = least.saturating_add(self.estimate.max(1));
         let first = |tree: &RunKey| {
-            let from = (tenant.clone(), *tree, (At(0), 0));
+            let from = (tenant.clone(), *tree, (At(0), 0, 0));
             self.turns.range(from..).next().expect("a tree that waits has waiters")
         };
         let firsts = trees.iter().take(ALIKE).take_while(|(served, _, _)| *served <= alike);
         let ((..), id) = firsts
             .map(|(_, _, tree)| first(tree))
-            .min_by_key(|((_, _, (deadline, _)), _)| *deadline)
+            .min_by_key(|((_, _, (deadline, ..)), _)| *deadline)
             .expect("the least served tree is among them");
         id.clone()
     }
@@ -385,6 +422,8 @@ impl<I: Ord + Clone> Pool<I> {
         assert_eq!(trees + self.idle_trees.len(), self.trees.len(), "each tree waits or does not");
         let orders = (self.came.len(), self.turns.len());
         assert_eq!(orders, (self.waiting.len(), self.waiting.len()), "each waiter is in both orders");
+        let by_run: u32 = self.runs.values().map(|run| run.waiting).sum();
+        assert_eq!(by_run as usize, self.waiting.len(), "each waiter is its run's");
         let held: u32 = self.accounts.values().map(|account| account.held).sum();
         assert_eq!(held as usize, self.holding.len(), "each place is somebody's");
         for (virtual_time, since, tenant) in &self.ready {
@@ -413,8 +452,13 @@ mod tests {
         Tenant::parse(&format!("t{number}/team")).expect("valid")
     }
 
+    /// A tree of one run.
+    fn alone(tree: u64) -> Kin {
+        Kin { tree: RunKey(tree), run: RunKey(tree) }
+    }
+
     fn enter(pool: &mut Pool<u64>, id: u64, of: u64, tree: u64, now: At) {
-        pool.enter(id, &tenant(of), RunKey(tree), now, At::MAX);
+        pool.enter(id, &tenant(of), alone(tree), now, At::MAX);
     }
 
     /// Ids in the order in which they get a place, each given back at once.
@@ -441,6 +485,28 @@ mod tests {
         let sum: f64 = shares.iter().map(|share| *share as f64).sum();
         let squares: f64 = shares.iter().map(|share| (*share as f64).powi(2)).sum();
         sum * sum / (shares.len() as f64 * squares)
+    }
+
+    #[test]
+    fn runs_of_a_tree_take_turns_however_much_each_asks_for() {
+        let mut pool = Pool::new(1);
+        let kin = |run: u64| Kin { tree: RunKey(1), run: RunKey(run) };
+        for id in 0..100 {
+            pool.enter(id, &tenant(1), kin(1), At(id), At::MAX);
+        }
+        let mut served = Vec::new();
+        for at in 0..9 {
+            // The other asks for one thing at a time, again whenever it has had it.
+            if at > 0 && !pool.waiting.contains_key(&(1_000 + at / 2)) {
+                pool.enter(1_000 + at / 2, &tenant(1), kin(2), At(200 + at), At::MAX);
+            }
+            let id = pool.next(At(200 + at)).expect("a place is free");
+            served.push(id >= 1_000);
+            pool.check();
+            pool.leave(&id);
+        }
+        assert_eq!(served.iter().filter(|other| **other).count(), 4, "{served:?}");
+        assert!(!served.windows(2).any(|pair| pair == [true, true]), "nor is the first starved: {served:?}");
     }
 
     #[test]
@@ -537,8 +603,8 @@ mod tests {
     fn deadlines_go_first_within_a_tree_and_age_before_them() {
         let mut pool = Pool::new(1);
         enter(&mut pool, 1, 1, 1, At(0));
-        pool.enter(2, &tenant(1), RunKey(1), At(1), At(900));
-        pool.enter(3, &tenant(1), RunKey(1), At(2), At(500));
+        pool.enter(2, &tenant(1), alone(1), At(1), At(900));
+        pool.enter(3, &tenant(1), alone(1), At(2), At(500));
         assert_eq!(order(&mut pool.clone(), At(3)), [3, 2, 1]);
         assert_eq!(order(&mut pool, At(0).plus(AGED)), [1, 3, 2]);
     }
@@ -548,9 +614,9 @@ mod tests {
         let mut pool = Pool::new(1);
         let far = At(0).plus(CLOSE).plus(Millis(1));
         enter(&mut pool, 1, 1, 1, At(0));
-        pool.enter(2, &tenant(1), RunKey(2), At(0), far);
-        pool.enter(3, &tenant(1), RunKey(3), At(0), At(5_000_000));
-        pool.enter(4, &tenant(2), RunKey(4), At(0), At(1_000_000));
+        pool.enter(2, &tenant(1), alone(2), At(0), far);
+        pool.enter(3, &tenant(1), alone(3), At(0), At(5_000_000));
+        pool.enter(4, &tenant(2), alone(4), At(0), At(1_000_000));
         assert_eq!(
             order(&mut pool.clone(), At(0)),
             [3, 4, 1, 2],
@@ -572,7 +638,7 @@ mod tests {
         // Every waiter of the first trees is in a hurry.
         let by = |tree: u64, now: At| if tree < 5 { now.plus(Millis(2_000)) } else { At::MAX };
         for tree in 0..20 {
-            pool.enter(tree, &tenant(1), RunKey(tree), At(0), by(tree, At(0)));
+            pool.enter(tree, &tenant(1), alone(tree), At(0), by(tree, At(0)));
         }
         for round in 0..10_000 {
             let now = At(round * 1_000);
@@ -581,7 +647,7 @@ mod tests {
             pool.charge(&tenant(1), RunKey(tree), cost);
             pool.leave(&tree);
             served[tree as usize] += cost;
-            pool.enter(tree, &tenant(1), RunKey(tree), now, by(tree, now));
+            pool.enter(tree, &tenant(1), alone(tree), now, by(tree, now));
         }
         pool.check();
         assert!(jain(&served) >= 0.99, "{served:?}");
@@ -687,7 +753,7 @@ mod tests {
                 match what {
                     0..=3 => {
                         let deadline = if cost.is_multiple_of(3) { At(cost) } else { At::MAX };
-                        pool.enter(id, &tenant(of), RunKey(tree), now, deadline);
+                        pool.enter(id, &tenant(of), alone(tree), now, deadline);
                         if !holds.contains(&id) {
                             waits.insert(id);
                         }

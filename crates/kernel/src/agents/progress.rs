@@ -25,6 +25,7 @@ use seawall_model::{Millis, limits};
 const REST: Millis = Millis(1_000);
 /// So often it rests before a human is asked: 1 s, 2 s, 4 s.
 const RESTS_MAX: u32 = 3;
+
 /// What counts as no progress. Zero turns a rule off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GuardRule {

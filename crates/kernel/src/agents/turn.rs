@@ -11,6 +11,7 @@ use seawall_model::{Address, Agent, At, Code, Millis, RunKey, limits};
 use super::apply::changes_something;
 use super::effect::{Effect, Grant, Notice};
 use super::machine::{Agents, Deferred, Live, Slot};
+use super::pool::Kin;
 use super::progress::{Judgement, Offence};
 use super::rules::Kind;
 use super::{gate, ledger, supervise, watch};
@@ -27,16 +28,17 @@ impl Agents {
         let ready =
             agent.rests_until <= self.now && agent.is_wakeful() && self.halted(address, agent.run).is_none();
         let (tenant, run, expires) = (agent.address.tenant.clone(), agent.run, agent.expires);
-        let (now, tree) = (self.now, run.and_then(|run| self.run(address, run)).map(|run| run.root));
+        let now = self.now;
+        let kin = run.and_then(|run| self.run(address, run)).map(|run| Kin { tree: run.root, run: run.key });
         if ready
-            && let (Some(tree), Some(live)) = (tree, self.live(address))
+            && let (Some(kin), Some(live)) = (kin, self.live(address))
             && live.turn.is_none()
             && !live.lined_up
             && live.deferred.as_ref().is_none_or(|deferred| deferred.until <= now)
         {
             live.lined_up = true;
             live.since = now;
-            self.turns.enter(address.clone(), &tenant, tree, now, expires);
+            self.turns.enter(address.clone(), &tenant, kin, now, expires);
         }
         self.set_alarm(address);
     }
