@@ -92,6 +92,31 @@ def test_guard_and_memo_are_as_configured_and_reloaded(tmp_path: pathlib.Path) -
         witness.close()
 
 
+def test_a_tree_of_runs_has_the_budget_that_its_first_call_names(door: tuple[harness.Gateway, Witness]) -> None:
+    gateway, witness = door
+    assert chat(gateway, "[[id=b0]]", run="capped", budget="calls=3, usd=2").status_code == 200
+    assert chat(gateway, "[[id=b1]]", run="below", parent="capped").status_code == 200
+    assert chat(gateway, "[[id=b2]]", run="deeper", parent="below", budget="calls=100").status_code == 200
+    refused = chat(gateway, "[[id=b3]]", run="third", parent="capped", budget="calls=1000000")
+    fault = refused.json()["error"]
+    assert (refused.status_code, fault["code"]) == (422, "allowance_spent")
+    assert "run capped#calls/tree" in fault["message"] and not witness.calls("b3")
+    assert chat(gateway, "[[id=b4]]", run="capped", budget="calls=1000").status_code == 422, "never raised"
+    assert chat(gateway, "[[id=b5]]", run="beside").status_code == 200
+    listed = runs(gateway)
+    capped = listed["capped"]
+    assert (capped["allowance"], capped["used"]["calls"]) == ({"calls": 3, "money_usd": 2.0}, 3)
+    assert (capped["left"]["calls"], capped["reserved"]["calls"]) == (0, 0)
+    assert listed["deeper"]["left"]["calls"] == 0, "what those above have left counts"
+    assert "allowance" not in listed["beside"]
+    shown = harness.seawall("runs", "--url", gateway.url).stdout
+    assert "budget of capped: " in shown and "calls 3 of 3, 0 left" in shown
+    for wrong in ("calls=0", "much", "calls=1, calls=2"):
+        answer = chat(gateway, "hello", run="capped", budget=wrong)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad_header")
+    assert chat(gateway, "hello", budget="calls=1").status_code == 400, "a budget belongs to a run"
+
+
 def test_loops_that_get_somewhere_are_left_alone(door: tuple[harness.Gateway, Witness]) -> None:
     gateway, _ = door
     poller, worker = {"run": "poll", "parent": "top"}, {"run": "work", "parent": "top"}

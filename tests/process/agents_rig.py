@@ -68,13 +68,13 @@ class Bank:
 class Town:
     """Seawall with agents on one folder, through any number of crashes."""
 
-    def __init__(self, folder: pathlib.Path, kinds: dict[str, str], config: str = "", kit: bool = True) -> None:
+    def __init__(self, folder: pathlib.Path, kinds: dict[str, str], config: str = "", kit: bool = True, agents: str = "") -> None:
         self.folder, self.truth = folder, folder / "truth"
         self.truth.mkdir(parents=True)
         (folder / "agents").mkdir()
         for kind, text in kinds.items():
             (folder / "agents" / f"{kind}.toml").write_text(text)
-        parts = ["[agents]", f"folder = {json.dumps(str(folder / 'agents'))}", "[sim]", "unary_ms = 1", 'output = "8"', config]
+        parts = ["[agents]", f"folder = {json.dumps(str(folder / 'agents'))}", agents, "[sim]", "unary_ms = 1", 'output = "8"', config]
         if kit:
             command = [sys.executable, str(HERE / "mcp_server.py"), "--dir", str(self.truth)]
             parts += ["[[tool_server]]", 'name = "kit"', f"command = {json.dumps(command)}", "calls_max = 64"]

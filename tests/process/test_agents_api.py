@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import threading
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ CLERK = """
 description = "Answers questions."
 model = "sim-small"
 instructions = "You are {{agent.key}}. Help."
-tools = ["store.*", "human.ask", "timer.sleep", "message.send", "agent:helper"]
+tools = ["store.*", "human.ask", "timer.sleep", "message.send", "callback.wait", "agent:helper"]
 
 [[permissions]]
 ask = ["store.put"]
@@ -49,6 +51,14 @@ def town(tmp_path: pathlib.Path) -> typing.Iterator[Town]:
     town.kill()
 
 
+@pytest.fixture
+def dozing(tmp_path: pathlib.Path) -> typing.Iterator[Town]:
+    """Likewise, and whoever only waits is soon a row on disk and nothing in memory."""
+    town = Town(tmp_path, KINDS, kit=False, agents='suspend_after = "100ms"')
+    yield town
+    town.kill()
+
+
 def refused(answer: httpx.Response, status: int, code: str) -> str:
     """The message of an error that was expected."""
     assert answer.status_code == status, f"{answer.status_code} {answer.text}"
@@ -66,12 +76,20 @@ def script(turns: str) -> str:
     return f"script: {turns}"
 
 
+def outcomes(town: Town, run: str) -> list[str]:
+    """What tools answered to a run that is over."""
+    turns = town.get(f"/seawall/runs/{run}/turns")
+    talk = town.get(f"/seawall/runs/{run}/turns/{len(turns)}")["conversation"]
+    return [message["content"] for message in talk if message["role"] == "tool"]
+
+
 def asked(town: Town, box: str, count: int = 1) -> list[dict[str, typing.Any]]:
     """What people are wanted for, once there are so many."""
     return harness.until(f"{count} in {box}", lambda: (found := town.inbox(box)) and len(found) >= count and found)
 
 
-def test_a_run_is_started_waited_for_and_looked_at(town: Town) -> None:
+def test_a_run_is_started_waited_for_and_looked_at(dozing: Town) -> None:
+    town = dozing
     answer = town.client.post("/seawall/agents/clerk/7/runs", json={"task": script('say {"sum": 3}')})
     assert answer.status_code == 201
     started = answer.json()
@@ -101,6 +119,19 @@ def test_a_run_is_started_waited_for_and_looked_at(town: Town) -> None:
     older = town.get("/seawall/runs", before=page[-1]["run"])["runs"]
     assert [one["run"] for one in page + older] == [one["run"] for one in town.get("/seawall/runs")["runs"]]
     assert town.get("/seawall/runs", state="active", type="clerk")["runs"][0]["waits"][0]["cause"] == "promise"
+
+
+def test_who_is_suspended_is_counted_by_what_it_waits_for(dozing: Town) -> None:
+    town = dozing
+    run = town.start("clerk/7", script(ASK))
+    asked(town, "questions")
+    doze(town)
+    types = town.get("/seawall/agents")
+    assert types["waits"] == {"promise": 1} and types["states"]["waiting"] == 1
+    wait = town.run(run)["waits"][0]
+    assert wait["cause"] == "promise" and wait["since_ms"], wait
+    books = town.get("/seawall/audit/verify", books=1)["books"]
+    assert (books["right"], books["agents"], books["runs"], books["wrong"]) == (True, 1, 1, []), books
 
 
 def test_a_parent_shows_its_tree_and_why_says_what_it_waits_for(town: Town) -> None:
@@ -287,8 +318,41 @@ def test_messages_are_taken_once_and_dead_letters_are_sent_again(town: Town) -> 
     town.over(run)
     refused(town.client.post("/seawall/agents/nobody/1/messages", json={"body": 1}), 404, "agent_unknown")
     refused(town.client.post("/seawall/agents/clerk/4/messages", json={"text": 1}), 400, "bad_field")
-    assert town.get("/seawall/letters") == {"letters": [], "all": 0}
+    assert town.get("/seawall/letters") == {"letters": [], "all": 0, "next": None}
+    refused(town.client.get("/seawall/letters?after=x"), 400, "bad_field")
     refused(town.client.post("/seawall/letters/3.17/redrive"), 404, "letter_unknown")
+
+
+# What one agent may write to another at once; from outside it may be any size.
+WRITTEN_MAX = 256 << 10
+
+
+@pytest.mark.parametrize("size", [100_000, (1 << 20) + 1])
+def test_large_messages_arrive_whole_or_are_told(town: Town, size: int) -> None:
+    """They are blobs, and none is shown in part."""
+    body = "m" * size
+    run = town.start("clerk/reader", script(ASK + "; say Done."))
+    question = asked(town, "questions")[0]
+    answer = town.client.post("/seawall/agents/clerk/reader/messages", json={"body": body})
+    assert answer.status_code == 202, answer.text
+    send = json.dumps({"to": "clerk/reader", "body": body})
+    sent = town.over(town.start("clerk/sender", script(f"call message__send {send}; say Sent.")))
+    talk = town.get(f"/seawall/runs/{sent['run']}/turns/{sent['turns']}")["conversation"]
+    (told,) = [message["content"] for message in talk if message["role"] == "tool"]
+    expected = [(size, None)]
+    if size <= WRITTEN_MAX:
+        expected.append((size, "local/clerk/sender"))
+    else:
+        assert json.loads(told)["error"]["code"] == "bad_field" and f"longer than {WRITTEN_MAX} bytes" in told
+    for _ in range(2):
+        inbox = town.get("/seawall/agents/clerk/reader")["inbox"]
+        assert [(item["bytes"], item["from"]) for item in inbox] == expected
+        for item in inbox:
+            assert item["body"] == body or (size > 1 << 20 and set(item["body"]) == {"blob", "bytes"}), item["bytes"]
+        town.crash()
+    town.post(f"/seawall/effects/{question['effect']}/answer", {"output": 1})
+    assert town.over(run)["output"] == "Done."
+    town.verified()
 
 
 def test_values_are_written_by_version_and_found_by_words(town: Town) -> None:
@@ -311,6 +375,53 @@ def test_values_are_written_by_version_and_found_by_words(town: Town) -> None:
     large = "x" * 300_000
     town.answer(town.client.put("/seawall/values/large", json={"value": large}))
     assert town.get("/seawall/values/large")["value"] == large
+
+
+def test_whoever_waits_for_a_value_has_it_once_it_is_newer(town: Town) -> None:
+    url = "/seawall/values/plan"
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(town.client.get, url, params={"wait_ms": 10_000})
+        run = town.start("clerk/w", script('call store.watch {"key":"plan","newer_than":1}; say Seen.'))
+        harness.until("the agent waits", lambda: "watch" in [wait["cause"] for wait in town.get(f"/seawall/why/{run}")["waits"]])
+        town.answer(town.client.put(url, json={"value": "walls"}))
+        assert (first.result().status_code, first.result().json()["value"]) == (200, "walls")
+        second = pool.submit(town.client.get, url, params={"newer_than": 1, "wait_ms": 10_000})
+        town.answer(town.client.put("/seawall/values/other", json={"value": 1}))
+        town.answer(town.client.put(url, json={"value": "gates"}))
+        assert (second.result().status_code, second.result().json()["version"]) == (200, 2)
+    town.over(run)
+    assert outcomes(town, run) == ["gates"]
+    late = town.client.get(url, params={"newer_than": 2, "wait_ms": 10})
+    assert (late.status_code, late.json()["version"]) == (202, 2)
+    town.answer(town.client.delete(url))
+    gone = town.client.get(url, params={"newer_than": 2})
+    assert (gone.status_code, gone.json()["value"], gone.json()["version"]) == (200, None, 3)
+    refused(town.client.get(url, params={"wait_ms": 10**9}), 400, "bad_field")
+
+
+def test_a_system_outside_calls_back_once_whether_it_is_waited_for_yet_or_not(town: Town) -> None:
+    town.answer(town.client.post("/seawall/callbacks/early", json={"paid": True}))
+    run = town.start("clerk/c", script('call callback.wait {"name":"early"}; call callback.wait {"name":"late"}; say Both.'))
+    harness.until("the agent waits", lambda: "callbacks/late" in str(town.get(f"/seawall/why/{run}")))
+    town.answer(town.client.post("/seawall/callbacks/late", content=b"shipped"))
+    town.over(run)
+    early, late = outcomes(town, run)
+    assert json.loads(early) == {"paid": True} and late == "shipped"
+    refused(town.client.post("/seawall/callbacks/late", content=b"again"), 409, "version_conflict")
+
+
+def test_agents_list_their_store_page_by_page_and_find_the_newest_note(town: Town) -> None:
+    for number in range(60):
+        town.answer(town.client.put(f"/seawall/values/list/{number:03}", json={"value": f"item {number}"}))
+    town.answer(town.client.put("/seawall/values/list/blob", json={"value": "x" * 100_000}))
+    pages = 'call store.list {"prefix":"list/","limit":50}; call store.list {"prefix":"list/","limit":50,"after":"list/049"}'
+    run = town.start("clerk/p", script(pages + '; call store.search {"query":"zzz 57"}; say Done.'))
+    town.over(run)
+    outputs = [json.loads(output) for output in outcomes(town, run)]
+    assert (len(outputs[0]["values"]), outputs[0]["next"]) == (50, "list/049")
+    assert len(outputs[1]["values"]) == 11 and outputs[1]["next"] is None
+    assert outputs[1]["values"][-1] == {"key": "list/blob", "version": 1, "bytes": 100_000}
+    assert [value["key"] for value in outputs[2]["values"]] == ["list/057"]
 
 
 def test_large_tasks_go_through_the_blob_store_and_are_shown_within_a_bound(town: Town) -> None:
@@ -339,6 +450,9 @@ def test_definitions_are_put_into_force_at_once_and_mistakes_leave_the_old(town:
     town.answer(town.client.delete("/seawall/definitions/poet"))
     refused(town.client.post("/seawall/agents/poet/runs", json={"task": "x"}), 404, "agent_unknown")
     refused(town.client.get("/seawall/definitions/poet"), 404, "agent_unknown")
+    town.answer(town.client.put("/seawall/values/verse", json={"value": 1}))
+    records = [json.loads(line) for line in town.client.get("/seawall/audit/export").text.splitlines()]
+    assert "operator" in json.dumps(next(record for record in records if "verse" in json.dumps(record))), "the evidence says who wrote it"
 
 
 def test_evidence_is_verified_and_exported_without_content_unless_asked_for(town: Town) -> None:
@@ -353,13 +467,25 @@ def test_evidence_is_verified_and_exported_without_content_unless_asked_for(town
     assert town.gateway is not None and "Secret-word" not in town.gateway.output()
 
 
-def test_metrics_tell_of_agents(town: Town) -> None:
-    assert town.gateway is not None
+def doze(town: Town) -> None:
+    """Comes back when whoever waited before is suspended: a run slept for longer than that takes."""
+    town.over(town.start("clerk", script('call timer__sleep {"seconds": 1}; say Done.')))
+
+
+def test_metrics_tell_of_agents(dozing: Town) -> None:
+    town = dozing
+    gateway = town.gateway
+    assert gateway is not None
     town.start("clerk", script(ASK))
     asked(town, "questions")
-    metrics = town.gateway.metrics()
-    assert metrics['seawall_agents{state="waiting"}'] == 1 and town.gateway.metric("seawall_runs_live") == 1
-    assert metrics['seawall_agent_waits{cause="promise"}'] == 1
+    doze(town)
+
+    def counted() -> dict[str, float] | None:
+        found = gateway.metrics()
+        return found if found.get('seawall_agent_waits{cause="promise"}') == 1 else None
+
+    metrics = harness.until("it is counted", counted)
+    assert metrics['seawall_agents{state="waiting"}'] == 1 and gateway.metric("seawall_runs_live") == 1
     assert metrics['seawall_agent_pool{pool="turns",what="held"}'] == 0
     assert metrics['seawall_agent_inbox{kind="letters"}'] == 0
 
@@ -389,7 +515,7 @@ def test_metrics_tell_of_agents(town: Town) -> None:
         ("POST", "/seawall/agents/Clerk/1/messages", {"body": 1}, 404, "agent_unknown"),
         ("GET", "/seawall/runs?parent=x", None, 400, "bad_field"),
         ("POST", "/seawall/halts", {"scope": "nonsense"}, 400, "bad_field"),
-        ("POST", "/seawall/halts", {"scope": "tool:store.put"}, 400, "bad_field"),
+        ("POST", "/seawall/halts", {"scope": "tool:notes.add"}, 400, "bad_field"),
         ("POST", "/seawall/agents/clerk/runs", {"task": "x", "allowance": {"wall": 3}}, 400, "bad_field"),
     ],
 )
@@ -421,99 +547,134 @@ def test_what_is_left_counts_what_those_above_have_left(town: Town) -> None:
     assert wait["cause"] == "promise" and wait["tool"] == "human.ask"
 
 
-def test_a_key_sees_and_touches_its_own_tenants_agents_only(tmp_path: pathlib.Path) -> None:
-    town = Town(tmp_path, KINDS, kit=False)
-    try:
-        data = tmp_path / "data"
-        # From the first key on, every request needs one.
-        keys = {name: harness.add_key(data, tenant, *more) for name, tenant, more in [
-            ("admin", "ops", ["--admin"]), ("acme", "acme", []), ("below", "acme/x", []), ("lead", "acme/leads", []), ("other", "other", []),
-        ]}
-        clients = {name: httpx.Client(base_url=town.gateway.url, timeout=20, headers={"authorization": f"Bearer {key}"}) for name, key in keys.items()}  # type: ignore[union-attr]
-        harness.until("keys are known", lambda: town.client.get("/seawall/inbox").status_code == 401 and all(client.get("/seawall/inbox").status_code == 200 for client in clients.values()))
-        assert town.client.get("/seawall/runs").status_code == 401
-        acme, below, other, admin, lead = (clients[name] for name in ("acme", "below", "other", "admin", "lead"))
-        started = town.answer(acme.post("/seawall/agents/clerk/1/runs", json={"task": script(ASK + "; say Done.")}))
-        run = started["run"]
-        assert started["tenant"] == "acme"
-        question = harness.until("a question", lambda: acme.get("/seawall/inbox").json()["questions"])[0]
-        effect = question["effect"]
+class Keyed(typing.NamedTuple):
+    """A town in which every request needs a key, with a client of each."""
 
-        for stranger in (other, below):
-            assert stranger.get("/seawall/runs").json()["runs"] == []
-            assert stranger.get("/seawall/inbox").json() == {"approvals": [], "questions": [], "doubts": [], "next": None}
-            assert stranger.get("/seawall/agents?list=1").json()["agents"] == []
-            assert stranger.get("/seawall/agents").json()["states"] == {}
-            for method, path, body, code in [
-                ("GET", f"/seawall/runs/{run}", None, "run_unknown"),
-                ("GET", f"/seawall/runs/{run}/events", None, "run_unknown"),
-                ("GET", f"/seawall/runs/{run}/events?follow=1", None, "run_unknown"),
-                ("GET", f"/seawall/runs/{run}/turns", None, "run_unknown"),
-                ("GET", f"/seawall/runs/{run}/turns/1", None, "run_unknown"),
-                ("GET", f"/seawall/why/{run}", None, "run_unknown"),
-                ("POST", f"/seawall/runs/{run}/cancel", {}, "run_unknown"),
-                ("POST", f"/seawall/runs/{run}/again", {}, "run_unknown"),
-                ("POST", f"/seawall/runs/{run}/fork", {}, "run_unknown"),
-                ("POST", f"/seawall/effects/{effect}/answer", {"output": 1}, "effect_unknown"),
-                ("GET", "/seawall/agents/clerk/1", None, "agent_unknown"),
-                ("GET", "/seawall/why/clerk/1", None, "agent_unknown"),
-            ]:
-                refused(stranger.request(method, path, json=body), 404, code)
-            for method, path, body in [
-                ("GET", "/seawall/runs?tenant=acme", None),
-                ("GET", "/seawall/agents?tenant=acme", None),
-                ("GET", "/seawall/agents/clerk/1?tenant=acme", None),
-                ("POST", "/seawall/agents/clerk/1/runs", {"task": "x", "tenant": "acme"}),
-                ("POST", "/seawall/agents/clerk/1/messages", {"body": "x", "tenant": "acme"}),
-                ("GET", "/seawall/values?tenant=acme", None),
-                ("PUT", "/seawall/values/k?tenant=acme", {"value": 1}),
-                ("POST", f"/seawall/runs/{run}/stop", {}),
-                ("GET", "/seawall/halts", None),
-                ("POST", "/seawall/halts", {"scope": "all", "on": True}),
-                ("GET", "/seawall/audit/verify", None),
-                ("GET", "/seawall/audit/export", None),
-                ("GET", "/seawall/definitions/clerk", None),
-                ("PUT", "/seawall/definitions/clerk", {"model": "sim-small", "instructions": "x"}),
-                ("DELETE", "/seawall/definitions/clerk", None),
-                ("POST", "/seawall/agents/clerk/1/release", {}),
-            ]:
-                refused(stranger.request(method, path, json=body), 403, "admin_only")
-        # A tenant's key acts for what is below it, an admin's for anybody.
-        child = town.answer(acme.post("/seawall/agents/helper/1/runs", json={"task": script("say Hi."), "tenant": "acme/x", "wait_ms": 20_000}))
-        assert child["tenant"] == "acme/x" and below.get(f"/seawall/runs/{child['run']}").status_code == 200
-        assert {one["tenant"] for one in acme.get("/seawall/runs").json()["runs"]} == {"acme", "acme/x"}
-        assert {one["tenant"] for one in admin.get("/seawall/runs?tenant=acme/x").json()["runs"]} == {"acme/x"}
-        # Values of one tenant are not another's.
-        town.answer(acme.put("/seawall/values/k", json={"value": "acme's"}))
-        town.answer(other.put("/seawall/values/k", json={"value": "other's"}))
-        assert acme.get("/seawall/values/k").json()["value"] == "acme's"
-        assert other.get("/seawall/values?q=acme").json()["values"] == []
-        town.answer(acme.post(f"/seawall/effects/{effect}/answer", json={"output": "yes"}))
-        assert town.answer(acme.get(f"/seawall/runs/{run}?wait_ms=20000"))["output"] == "Done."
+    town: Town
+    data: pathlib.Path
+    admin: httpx.Client
+    acme: httpx.Client
+    below: httpx.Client
+    lead: httpx.Client
+    other: httpx.Client
 
-        # Who may approve is whoever the rule names: an admin by itself is not among them.
-        put = json.dumps({"key": "a", "value": 1})
-        pair = town.answer(acme.post("/seawall/agents/pair/runs", json={"task": script(f"call store__put {put}; say Paid.")}))["run"]
-        approval = harness.until("an approval", lambda: lead.get("/seawall/inbox").json()["approvals"])[0]
-        assert approval["approvers"] == ["acme/leads"] and approval["yours"]
-        refused(acme.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
-        refused(admin.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
-        refused(other.post(f"/seawall/effects/{approval['effect']}/approve"), 404, "effect_unknown")
-        # A vote is handed on by who has it, to a key that there is, of whatever tenant.
-        listed = json.loads(harness.seawall("key", "list", "--data", data, "--json").stdout)
-        ids = {key["tenant"]: key["id"] for key in listed}
-        hand = f"/seawall/effects/{approval['effect']}/delegate"
-        refused(lead.post(hand, json={"to": "nobody"}), 400, "bad_field")
-        refused(other.post(hand, json={"to": ids["other"]}), 404, "effect_unknown")
-        town.answer(lead.post(hand, json={"to": ids["other"]}))
-        refused(lead.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
-        (theirs,) = other.get("/seawall/inbox").json()["approvals"]
-        assert theirs["effect"] == approval["effect"] and theirs["yours"]
-        assert [(one["by"], one["to"]) for one in theirs["handed"]] == [(ids["acme/leads"], ids["other"])]
-        town.answer(other.post(f"/seawall/effects/{approval['effect']}/approve"))
-        assert town.answer(acme.get(f"/seawall/runs/{pair}?wait_ms=20000"))["output"] == "Paid."
-    finally:
-        town.kill()
+
+@pytest.fixture
+def keyed(town: Town, tmp_path: pathlib.Path) -> typing.Iterator[Keyed]:
+    """From the first key on, every request needs one."""
+    data = tmp_path / "data"
+    keys = {name: harness.add_key(data, tenant, *more) for name, tenant, more in [
+        ("admin", "ops", ["--admin"]), ("acme", "acme", []), ("below", "acme/x", []), ("lead", "acme/leads", []), ("other", "other", []),
+    ]}
+    with contextlib.ExitStack() as clients:
+
+        def client(key: str) -> httpx.Client:
+            return clients.enter_context(httpx.Client(base_url=town.client.base_url, timeout=20, headers={"authorization": f"Bearer {key}"}))
+
+        by_name = {name: client(key) for name, key in keys.items()}
+        harness.until("keys are known", lambda: town.client.get("/seawall/inbox").status_code == 401 and all(client.get("/seawall/inbox").status_code == 200 for client in by_name.values()))
+        yield Keyed(town, data, **by_name)
+
+
+def of_others(run: str, effect: str) -> list[tuple[str, str, typing.Any, str]]:
+    """Requests about what is not there for another tenant's key, and what they are told."""
+    return [
+        ("GET", f"/seawall/runs/{run}", None, "run_unknown"),
+        ("GET", f"/seawall/runs/{run}/events", None, "run_unknown"),
+        ("GET", f"/seawall/runs/{run}/events?follow=1", None, "run_unknown"),
+        ("GET", f"/seawall/runs/{run}/turns", None, "run_unknown"),
+        ("GET", f"/seawall/runs/{run}/turns/1", None, "run_unknown"),
+        ("GET", f"/seawall/why/{run}", None, "run_unknown"),
+        ("POST", f"/seawall/runs/{run}/cancel", {}, "run_unknown"),
+        ("POST", f"/seawall/runs/{run}/again", {}, "run_unknown"),
+        ("POST", f"/seawall/runs/{run}/fork", {}, "run_unknown"),
+        ("POST", f"/seawall/effects/{effect}/answer", {"output": 1}, "effect_unknown"),
+        ("GET", "/seawall/agents/clerk/1", None, "agent_unknown"),
+        ("GET", "/seawall/why/clerk/1", None, "agent_unknown"),
+    ]
+
+
+def of_admins(run: str) -> list[tuple[str, str, typing.Any]]:
+    """Requests that are not a tenant's to make, or not for another tenant."""
+    return [
+        ("GET", "/seawall/runs?tenant=acme", None),
+        ("GET", "/seawall/agents?tenant=acme", None),
+        ("GET", "/seawall/agents/clerk/1?tenant=acme", None),
+        ("POST", "/seawall/agents/clerk/1/runs", {"task": "x", "tenant": "acme"}),
+        ("POST", "/seawall/agents/clerk/1/messages", {"body": "x", "tenant": "acme"}),
+        ("GET", "/seawall/values?tenant=acme", None),
+        ("PUT", "/seawall/values/k?tenant=acme", {"value": 1}),
+        ("POST", f"/seawall/runs/{run}/stop", {}),
+        ("GET", "/seawall/halts", None),
+        ("POST", "/seawall/halts", {"scope": "all", "on": True}),
+        ("GET", "/seawall/audit/verify", None),
+        ("GET", "/seawall/audit/export", None),
+        ("GET", "/seawall/definitions/clerk", None),
+        ("PUT", "/seawall/definitions/clerk", {"model": "sim-small", "instructions": "x"}),
+        ("DELETE", "/seawall/definitions/clerk", None),
+        ("POST", "/seawall/agents/clerk/1/release", {}),
+    ]
+
+
+def test_a_key_sees_and_touches_its_own_tenants_agents_only(keyed: Keyed) -> None:
+    town, acme = keyed.town, keyed.acme
+    assert town.client.get("/seawall/runs").status_code == 401
+    started = town.answer(acme.post("/seawall/agents/clerk/1/runs", json={"task": script(ASK + "; say Done.")}))
+    run = started["run"]
+    assert started["tenant"] == "acme"
+    effect = harness.until("a question", lambda: acme.get("/seawall/inbox").json()["questions"])[0]["effect"]
+    for stranger in (keyed.other, keyed.below):
+        assert stranger.get("/seawall/runs").json()["runs"] == []
+        assert stranger.get("/seawall/inbox").json() == {"approvals": [], "questions": [], "doubts": [], "next": None}
+        assert stranger.get("/seawall/agents?list=1").json()["agents"] == []
+        assert stranger.get("/seawall/agents").json()["states"] == {}
+        for method, path, body, code in of_others(run, effect):
+            refused(stranger.request(method, path, json=body), 404, code)
+        for method, path, body in of_admins(run):
+            refused(stranger.request(method, path, json=body), 403, "admin_only")
+    town.answer(acme.post(f"/seawall/effects/{effect}/answer", json={"output": "yes"}))
+    assert town.answer(acme.get(f"/seawall/runs/{run}?wait_ms=20000"))["output"] == "Done."
+
+
+def test_a_tenants_key_acts_for_what_is_below_it_and_an_admins_for_anybody(keyed: Keyed) -> None:
+    town, admin, acme, below, other = keyed.town, keyed.admin, keyed.acme, keyed.below, keyed.other
+    own = town.answer(acme.post("/seawall/agents/helper/2/runs", json={"task": script("say Hi."), "wait_ms": 20_000}))
+    assert own["tenant"] == "acme"
+    child = town.answer(acme.post("/seawall/agents/helper/1/runs", json={"task": script("say Hi."), "tenant": "acme/x", "wait_ms": 20_000}))
+    assert child["tenant"] == "acme/x" and below.get(f"/seawall/runs/{child['run']}").status_code == 200
+    assert {one["tenant"] for one in acme.get("/seawall/runs").json()["runs"]} == {"acme", "acme/x"}
+    assert {one["tenant"] for one in admin.get("/seawall/runs?tenant=acme/x").json()["runs"]} == {"acme/x"}
+    # Values of one tenant are not another's.
+    town.answer(acme.put("/seawall/values/k", json={"value": "acme's"}))
+    town.answer(other.put("/seawall/values/k", json={"value": "other's"}))
+    assert acme.get("/seawall/values/k").json()["value"] == "acme's"
+    assert other.get("/seawall/values?q=acme").json()["values"] == []
+
+
+def test_who_may_approve_is_whoever_the_rule_names(keyed: Keyed) -> None:
+    """An admin by itself is not among them; a vote is handed on by who has it."""
+    town, data, admin, acme, lead, other = keyed.town, keyed.data, keyed.admin, keyed.acme, keyed.lead, keyed.other
+    put = json.dumps({"key": "a", "value": 1})
+    pair = town.answer(acme.post("/seawall/agents/pair/runs", json={"task": script(f"call store__put {put}; say Paid.")}))["run"]
+    approval = harness.until("an approval", lambda: lead.get("/seawall/inbox").json()["approvals"])[0]
+    assert approval["approvers"] == ["acme/leads"] and approval["yours"]
+    refused(acme.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
+    refused(admin.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
+    refused(other.post(f"/seawall/effects/{approval['effect']}/approve"), 404, "effect_unknown")
+    # A vote is handed on by who has it, to a key of the tenant: another's is not even known.
+    listed = json.loads(harness.seawall("key", "list", "--data", data, "--json").stdout)
+    ids = {key["tenant"]: key["id"] for key in listed}
+    hand = f"/seawall/effects/{approval['effect']}/delegate"
+    refused(lead.post(hand, json={"to": "nobody"}), 400, "bad_field")
+    refused(lead.post(hand, json={"to": ids["other"]}), 400, "bad_field")
+    refused(other.post(hand, json={"to": ids["other"]}), 404, "effect_unknown")
+    town.answer(lead.post(hand, json={"to": ids["acme"]}))
+    refused(lead.post(f"/seawall/effects/{approval['effect']}/approve"), 403, "approver_only")
+    (theirs,) = acme.get("/seawall/inbox").json()["approvals"]
+    assert theirs["effect"] == approval["effect"] and theirs["yours"]
+    assert [(one["by"], one["to"]) for one in theirs["handed"]] == [(ids["acme/leads"], ids["acme"])]
+    town.answer(acme.post(f"/seawall/effects/{approval['effect']}/approve"))
+    assert town.answer(acme.get(f"/seawall/runs/{pair}?wait_ms=20000"))["output"] == "Paid."
 
 
 def test_a_key_sets_only_the_agents_on_its_list_of_models_to_work(tmp_path: pathlib.Path) -> None:

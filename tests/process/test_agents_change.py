@@ -83,8 +83,16 @@ def test_a_fork_at_a_turn_with_another_result_prompt_or_model(towns: Towns) -> N
     question(town, other)
     objects = lambda of: {one["object"] for turn in town.get(f"/seawall/runs/{of}/turns") for one in turn["asked"] if one["kind"] == "model"}  # noqa: E731
     assert objects(other) == {"second"} and objects(run) == {"first"}
+    terse = town.post(f"/seawall/runs/{run}/fork", {"turn": at, "instructions": "Be terse.", "model": "second"})["run"]
+    question(town, terse)
+    assert objects(terse) == {"second"} and told(town, terse)[0] == ("system", "Be terse.")
+    made = town.run(terse)["version"]
+    assert made not in (first, second) and 'instructions = "Be terse."' in town.get("/seawall/definitions/w", version=made)["toml"]
+    assert town.get("/seawall/definitions/w")["version"] == second, "what is in force is as it was"
+    assert town.client.post(f"/seawall/runs/{run}/fork", json={"turn": at, "model": "third"}).status_code == 404
+    assert town.client.post(f"/seawall/runs/{run}/fork", json={"turn": at, "instructions": "{{nonsense}}"}).status_code == 400
     assert town.get(f"/seawall/runs/{run}/turns") == turns, "the run itself is as it was"
-    for one in (run, result, other):
+    for one in (run, result, other, terse):
         answer(town, one)
         assert town.over(one)["output"] == "finished"
     town.verified()

@@ -3,6 +3,7 @@ goes on by itself once there is room."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import time
@@ -49,11 +50,8 @@ class SmallTown(Town):
 def town(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> typing.Iterator[SmallTown]:
     """With room at first; a twentieth of it is enough for some turns."""
     monkeypatch.setattr(disks, "DISK_BYTES", 32 << 20)
-    disk = disks.small(tmp_path)
-    town = SmallTown(tmp_path / "town", disk)
-    yield town
-    town.kill()
-    disk.close()
+    with contextlib.closing(disks.small(tmp_path)) as disk, contextlib.closing(SmallTown(tmp_path / "town", disk)) as town:
+        yield town
 
 
 def under_way(town: SmallTown, count: int, script: str = WORK) -> list[str]:

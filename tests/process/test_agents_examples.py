@@ -15,8 +15,8 @@ import harness
 from agents_rig import HERE, Town
 
 EXAMPLES = harness.REPOSITORY / "examples" / "agents"
-# Folders and documents of the tree that is indexed.
-FOLDERS, DOCUMENTS = 5, 6
+# The tree that is indexed: as many parts in each folder, and levels below the topmost; the last are documents.
+PARTS, LEVELS = 10, 3
 
 
 class Village(Town):
@@ -55,11 +55,15 @@ def script_of_tree() -> str:
         calls = ["call agent:topic-indexer " + json.dumps({"task": json.dumps({"path": path}, separators=(",", ":"))}) for path in paths]
         return [calls[0], *(f"& {call}" for call in calls[1:])]
 
-    section("root", [*children([f"f{folder}" for folder in range(FOLDERS)]), 'text {"topics":["sea","wall"]}'])
-    for folder in range(FOLDERS):
-        section(f"f{folder}", [*children([f"f{folder}-d{document}" for document in range(DOCUMENTS)]), 'text {"topics":["sea"]}'])
-        for document in range(DOCUMENTS):
-            section(f"f{folder}-d{document}", [f'call notes.add {{"text":"document {folder}-{document} is about the sea","tags":["sea"]}}', 'text {"topics":["sea"]}'])
+    def index(path: str, level: int) -> None:
+        if level == LEVELS:
+            return section(path, [f'call notes.add {{"text":"{path} is about the sea","tags":["sea"]}}', 'text {"topics":["sea"]}'])
+        parts = [f"{path}-{number}" for number in range(PARTS)]
+        section(path, [*children(parts), 'text {"topics":["sea","wall"]}'])
+        for part in parts:
+            index(part, level + 1)
+
+    index("root", 0)
     return "\n".join(lines) + "\n"
 
 
@@ -130,12 +134,18 @@ def test_a_pair_for_code(village: Village) -> None:
     assert [review["accept"] for review in reviews] == [False, True]
 
 
-def test_an_index_of_a_tree(village: Village) -> None:
+def test_an_index_of_a_tree_of_a_thousand(village: Village) -> None:
+    """As its file says, within its own limits."""
     run = village.start("topic-indexer", {"path": "root"})  # type: ignore[arg-type]
-    assert village.well(run, 50)["topics"] == ["sea", "wall"]
-    assert len(village.run(run)["tree"]) == FOLDERS + FOLDERS * DOCUMENTS
+    found = village.over(run, 50)
+    assert found["state"] == "done", village.get(f"/seawall/why/{run}")
+    assert found["output"]["topics"] == ["sea", "wall"]
+    assert len(found["tree"]) == 1_000 and found["tree_cut"], "as many are shown, and there are more"
+    assert {part["state"] for part in found["tree"]} == {"done"}
     notes = village.get("/seawall/values", prefix="notes/topics/", limit=1000)["values"]
-    assert len(notes) == FOLDERS * DOCUMENTS
+    assert len({note["value"]["text"] for note in notes}) == PARTS**LEVELS
+    # A document: reads, notes, answers; a folder: reads, hands out, answers.
+    assert found["used"]["calls"] == 3 * sum(PARTS**level for level in range(LEVELS + 1))
 
 
 def test_no_example_is_left_out() -> None:

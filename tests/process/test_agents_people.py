@@ -72,9 +72,11 @@ def test_who_was_taken_out_of_service_is_put_back_and_gets_its_dead_letter(towns
 
     town.crash()
     assert standing()["state"] == "quarantined" and town.get("/seawall/letters")["all"] == 1
+    assert town.get("/seawall/letters", limit=1)["next"] == letter["letter"]
+    assert town.get("/seawall/letters", after=letter["letter"]) == {"letters": [], "all": 1, "next": None}
     town.post("/seawall/agents/loop/a/release")
     town.post(redrive)
-    assert town.get("/seawall/letters") == {"letters": [], "all": 0}
+    assert town.get("/seawall/letters") == {"letters": [], "all": 0, "next": None}
     assert town.client.post(redrive).status_code == 404
 
     def over() -> bool:
@@ -208,7 +210,7 @@ approvers = ["acme/leads"]
 
 
 def test_a_vote_is_handed_on_and_counts_once(towns: Towns) -> None:
-    """Who has a vote may give it to another key, of whatever tenant; then the one has it and the other has not."""
+    """Who has a vote may give it to another key that it may know of; then the one has it and the other has not."""
     town = towns({"pair": PAIR})
     who = people(town, TEAM)
     run = town.answer(who["acme"].post("/seawall/agents/pair/runs", json={"task": f"script: {PUT % ('a', 100)}; say over"}))["run"]
@@ -216,10 +218,17 @@ def test_a_vote_is_handed_on_and_counts_once(towns: Towns) -> None:
     path = f"/seawall/effects/{approval['effect']}"
     keys = json.loads(harness.seawall("key", "list", "--data", town.folder / "data", "--json").stdout)
     (other,) = (key["id"] for key in keys if key["tenant"] == "other")
-    assert who["acme"].post(f"{path}/delegate", json={"to": other}).status_code == 403, "nobody gives away what is not theirs"
-    town.answer(who["one"].post(f"{path}/delegate", json={"to": other}))
+    (acme,) = (key["id"] for key in keys if key["tenant"] == "acme")
+    leads = [key["id"] for key in keys if key["tenant"] == "acme/leads"]
+    for lead in leads:
+        why = refused(who["one"].post(f"{path}/delegate", json={"to": lead}), "bad_field")
+        assert "has a vote on it already" in why, "its tenant is an approver, so that two votes would be one"
+    assert who["acme"].post(f"{path}/delegate", json={"to": acme}).status_code == 403, "nobody gives away what is not theirs"
+    foreign, unknown = (refused(who["one"].post(f"{path}/delegate", json={"to": to}), "bad_field").replace(to, "it") for to in (other, "k-00000000"))
+    assert foreign == unknown, "whether another tenant has such a key is not told"
+    town.answer(who["one"].post(f"{path}/delegate", json={"to": acme}))
     assert who["one"].post(f"{path}/approve").status_code >= 400, "it has no vote any more"
-    town.answer(who["other"].post(f"{path}/approve"))
+    town.answer(who["acme"].post(f"{path}/approve"))
     assert who["acme"].get(f"/seawall/runs/{run}").json()["waits"][0]["cause"] == "approval", "that is one of two"
     town.answer(who["two"].post(f"{path}/approve"))
     assert town.answer(who["acme"].get(f"/seawall/runs/{run}?wait_ms=15000"))["output"] == "over"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
 import signal
@@ -22,9 +23,8 @@ DAY_LIMIT_USD = 200.0
 @pytest.fixture
 def disk(tmp_path: pathlib.Path) -> typing.Iterator[disks.Mounted | disks.Limited]:
     """A small one."""
-    disk = disks.small(tmp_path)
-    yield disk
-    disk.close()
+    with contextlib.closing(disks.small(tmp_path)) as disk:
+        yield disk
 
 
 class World(typing.NamedTuple):

@@ -138,6 +138,7 @@ impl Kernel {
         if let Some(no) = self.exhausted(&call) {
             return Err(no);
         }
+        self.join_trees(&mut call)?;
         Ok(call)
     }
 
@@ -402,6 +403,7 @@ fn fresh(submit: Box<Submit>, model: &Model, now: At) -> Call {
         usage: Usage::default(),
         cost: MicroUsd::ZERO,
         reservations: Vec::new(),
+        parts: Vec::new(),
         reserved_output: Tokens::ZERO,
         last: None,
         failed: None,

@@ -6,6 +6,7 @@ use seawall_model::{At, CallId, Cause, EngineId, MicroUsd, ReplicaId, Tokens, Us
 use crate::budget::Reservation;
 use crate::input::Submit;
 use crate::plan::{CostRule, Price};
+use crate::purse::Part;
 use crate::slab::Slab;
 
 /// No neighbour.
@@ -43,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) usage: Usage,
     pub(crate) cost: MicroUsd,
     pub(crate) reservations: Vec<Reservation>,
+    /// Its parts in the budgets of its run and those above.
+    pub(crate) parts: Vec<Part>,
     pub(crate) reserved_output: Tokens,
     pub(crate) last: Option<(EngineId, ReplicaId)>,
     /// The replica that failed it last.

@@ -134,6 +134,7 @@ mod tests {
     use seawall_model::{Bytes, CallId, Class, ModelId, Tokens};
 
     use super::*;
+    use crate::plan::RunBudget;
 
     fn submit(run: u64, work: u64) -> Submit {
         Submit {
@@ -156,7 +157,14 @@ mod tests {
         }
     }
 
-    const RULE: GuardRule = GuardRule { repeats: 3, rounds: 3, depth: 16, live: 1_500, refuse: true };
+    const RULE: GuardRule = GuardRule {
+        repeats: 3,
+        rounds: 3,
+        depth: 16,
+        live: 1_500,
+        refuse: true,
+        tree: RunBudget { tokens: None, calls: None, money: None },
+    };
 
     #[test]
     fn a_row_is_broken_by_anything_else_and_belongs_to_one_tenant() {

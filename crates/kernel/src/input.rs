@@ -5,7 +5,7 @@ use seawall_model::{
     Usage,
 };
 
-use crate::plan::Plan;
+use crate::plan::{Plan, RunBudget};
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -97,6 +97,17 @@ pub enum Input {
         run: RunId,
         /// The run that it works for.
         parent: RunId,
+    },
+    /// A call says what its run and all below it may use: never more than was said before.
+    Bound {
+        /// The run.
+        run: RunId,
+        /// Whose it is.
+        tenant: Tenant,
+        /// Its name, for words.
+        name: std::sync::Arc<str>,
+        /// So much at most.
+        budget: RunBudget,
     },
     /// An operator stops a run and all below it.
     Stop {

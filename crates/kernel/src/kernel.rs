@@ -16,6 +16,7 @@ use crate::halt::Halts;
 use crate::input::{Input, RateReport};
 use crate::kin::Kin;
 use crate::plan::{GuardRule, Model, Plan, QueueRule, RetryRule};
+use crate::purse::Trees;
 use crate::rng::Rng;
 use crate::sketch::Sketches;
 use crate::slab::Slab;
@@ -44,6 +45,7 @@ pub struct Kernel {
     pub(crate) guard: Guard,
     pub(crate) kin: Kin,
     pub(crate) halts: Halts,
+    pub(crate) trees: Trees,
     pub(crate) class_share: [u32; 3],
     pub(crate) models: BTreeMap<ModelId, Model>,
     pub(crate) calls: Slab<Call>,
@@ -81,6 +83,7 @@ impl Kernel {
             guard: Guard::default(),
             kin: Kin::default(),
             halts: Halts::default(),
+            trees: Trees::default(),
             class_share: plan.class_share,
             models: BTreeMap::new(),
             calls: Slab::default(),
@@ -123,6 +126,9 @@ impl Kernel {
             self.ring(out);
         }
         self.pump_all(out);
+        while self.wake_held(out) {
+            self.pump_all(out);
+        }
         self.arm_waiting();
         self.tell_spending(out);
     }
@@ -145,6 +151,7 @@ impl Kernel {
             }
             Input::Cancelled { call, usage } => self.cancelled(call, &usage, out),
             Input::Below { run, parent } => self.kin.learn(run, parent),
+            Input::Bound { run, tenant, name, budget } => self.trees.bound(run, &tenant, &name, &budget),
             Input::Stop { run } => self.stop(run, out),
             Input::Resume { run } => self.resume_run(run),
             Input::Tick => {}

@@ -12,6 +12,7 @@ mod admit;
 mod wait;
 mod aside;
 mod pump;
+mod purse;
 mod settle;
 mod reload;
 mod show;

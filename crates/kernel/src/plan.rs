@@ -234,6 +234,47 @@ pub struct GuardRule {
     pub live: u32,
     /// Is the next refused? Otherwise it is served with a warning.
     pub refuse: bool,
+    /// What each tree of runs may use, whatever its calls say.
+    pub tree: RunBudget,
+}
+
+/// What a run and all below it may use; `None` is without a bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunBudget {
+    /// Tokens, of prompts and answers together.
+    pub tokens: Option<u64>,
+    /// Calls.
+    pub calls: Option<u64>,
+    /// Millionths of a dollar.
+    pub money: Option<u64>,
+}
+
+impl RunBudget {
+    /// The bound of one meter.
+    #[must_use]
+    pub fn of(&self, meter: Meter) -> Option<u64> {
+        match meter {
+            Meter::Tokens => self.tokens,
+            Meter::Calls => self.calls,
+            Meter::Money => self.money,
+        }
+    }
+
+    /// Does it bound anything?
+    #[must_use]
+    pub fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// By each meter the lower of two.
+    pub(crate) fn least(&self, other: &Self) -> Self {
+        let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        Self {
+            tokens: least(self.tokens, other.tokens),
+            calls: least(self.calls, other.calls),
+            money: least(self.money, other.money),
+        }
+    }
 }
 
 impl Default for GuardRule {
@@ -244,6 +285,7 @@ impl Default for GuardRule {
             depth: limits::GUARD_DEPTH,
             live: limits::RUN_TREE_LIVE_MAX as u32,
             refuse: true,
+            tree: RunBudget::default(),
         }
     }
 }

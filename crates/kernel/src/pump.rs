@@ -14,6 +14,8 @@ use crate::flow::Terms;
 use crate::headroom::epoch;
 use crate::kernel::Kernel;
 use crate::place::{Place, place};
+use crate::plan::Meter;
+use crate::purse::Purses;
 use crate::retry::pause;
 use crate::tenant::Node;
 use crate::timer::Alarm;
@@ -39,6 +41,10 @@ enum Reserved {
     Held,
     /// This account will not do in this window.
     Never(u64),
+    /// Others of the call's tree of runs must settle first.
+    Crowded(u32),
+    /// Its tree has too little left.
+    TreeSpent(u32, Meter),
 }
 
 impl Kernel {
@@ -154,6 +160,11 @@ impl Kernel {
         match self.reserve(at, out) {
             Reserved::Yes => self.dispatch(choice, replica, uncached, out),
             Reserved::Held => {}
+            Reserved::Crowded(purse) => self.hold_for_tree(at, purse, out),
+            Reserved::TreeSpent(purse, meter) => {
+                let no = self.tree_spent(purse, meter);
+                self.drop_queued(choice, no, out);
+            }
             Reserved::Never(account) => {
                 let no = self.spent_out(account);
                 self.drop_queued(choice, no, out);
@@ -177,7 +188,7 @@ impl Kernel {
         self.set_aside(at, Pause { since: self.now, until, cause: Cause::EngineDown, counted: None });
     }
 
-    fn set_aside(&mut self, at: u32, pause: Pause) {
+    pub(crate) fn set_aside(&mut self, at: u32, pause: Pause) {
         let call = &mut self.calls[at];
         call.state = State::Paused(pause);
         self.tenants.nodes[call.node].aside += 1;
@@ -213,6 +224,11 @@ impl Kernel {
 
     /// Reserves what the call may use at most on every account of its path, or nothing.
     fn reserve(&mut self, at: u32, out: &mut Vec<Effect>) -> Reserved {
+        match self.tree_room(at) {
+            Purses::Fit => {}
+            Purses::Wait(purse) => return Reserved::Crowded(purse),
+            Purses::Never(purse, meter) => return Reserved::TreeSpent(purse, meter),
+        }
         let (now, leaf) = (self.now, self.calls[at].node);
         let chain = self.tenants.chain(leaf);
         let mut hold = None;
@@ -254,6 +270,7 @@ impl Kernel {
                 self.book(at, serial, out);
             }
         }
+        self.book_trees(at);
         Reserved::Yes
     }
 
@@ -275,7 +292,7 @@ impl Kernel {
             return 0;
         };
         let first = call.attempts == 0;
-        if account.meter == crate::plan::Meter::Calls && !first {
+        if account.meter == Meter::Calls && !first {
             // It was counted with its first attempt.
             return 0;
         }

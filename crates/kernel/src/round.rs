@@ -166,8 +166,16 @@ mod tests {
     use seawall_model::{Bytes, CallId, Class, ModelId, Tokens};
 
     use super::*;
+    use crate::plan::RunBudget;
 
-    const RULE: GuardRule = GuardRule { repeats: 8, rounds: 3, depth: 16, live: 1_500, refuse: true };
+    const RULE: GuardRule = GuardRule {
+        repeats: 8,
+        rounds: 3,
+        depth: 16,
+        live: 1_500,
+        refuse: true,
+        tree: RunBudget { tokens: None, calls: None, money: None },
+    };
     const ROOT: RunId = RunId(1);
 
     fn submit(run: u64, agent: &str, work: u64) -> Submit {

@@ -347,6 +347,7 @@ impl Kernel {
         self.charge_tenants(node, -1, served - run.charged, total as i64 - run.rated as i64);
         self.leave_run(at, run.engine);
         self.settle_budgets(at, usage);
+        self.settle_trees(at, usage);
         self.mark(run.engine);
     }
 
@@ -385,6 +386,7 @@ impl Kernel {
         if let Some(run) = call.submit.run {
             self.kin.end(run);
         }
+        self.trees.leave(&call.parts);
         out.push(Effect::Settle(Settlement {
             call: call.submit.call,
             outcome,

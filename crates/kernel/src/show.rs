@@ -76,6 +76,7 @@ impl Kernel {
         self.check_engines();
         self.check_tenants();
         self.check_accounts();
+        self.trees.check(self.calls.iter().map(|(_, call)| call));
         let alarms = 2 * self.calls.len() + self.tenants.nodes.len() + self.accounts.iter().count();
         let rest = self.engines.iter().map(|(_, engine)| 2 + 31 * engine.replicas.len()).sum::<usize>();
         assert!(self.timers.len() <= 2 * alarms + rest + 64, "alarms are bounded (I5)");

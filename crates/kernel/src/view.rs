@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use seawall_model::{At, Bytes, EngineId, ReplicaId, Tokens};
 
+use crate::plan::Meter;
+
 /// A picture of the kernel at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct View {
@@ -76,6 +78,21 @@ pub struct TenantView {
     pub running: u32,
     /// Cost units served to it since the start.
     pub served: u64,
+}
+
+/// A budget of a run and all below it, by one meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeterView {
+    /// What is counted; money in millionths of a dollar.
+    pub meter: Meter,
+    /// So much at most.
+    pub limit: u64,
+    /// Settled.
+    pub spent: u64,
+    /// Reserved by calls in flight.
+    pub reserved: u64,
+    /// What can still be reserved, counting the runs above it.
+    pub left: u64,
 }
 
 /// One budget account.

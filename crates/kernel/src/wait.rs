@@ -221,6 +221,12 @@ impl Kernel {
         if !matches!(self.calls[at].state, State::Paused(pause) if pause.until <= self.now) {
             return;
         }
+        self.go_on(at, out);
+    }
+
+    /// Queues a call that pauses again, or refuses it.
+    pub(crate) fn go_on(&mut self, at: u32, out: &mut Vec<Effect>) {
+        let id = self.calls[at].submit.call;
         let counted = self.end_pause(at);
         let target = self.calls[at].target;
         let engine = self.calls[at].targets.get(target).and_then(|(_, id)| self.engine_ids.get(id));
@@ -249,6 +255,9 @@ impl Kernel {
         call.waits.add(pause.cause, self.now.micros_since(pause.since));
         self.timers.disarm(pause.until, Alarm::Retry(call.submit.call));
         self.tenants.nodes[call.node].aside -= 1;
+        if pause.cause == Cause::Budget {
+            self.trees.unhold(call.submit.call, &call.parts);
+        }
         if let Some(engine) = pause.counted {
             let crowd = &mut self.engines[engine].crowd;
             crowd.leave(&call.submit.tenant, call.submit.call, call.submit.bytes.0);

@@ -78,6 +78,8 @@ pub struct AgentRow {
     pub shard: u8,
     /// The sequence of the last record that changed it.
     pub seq: u64,
+    /// When that was.
+    pub changed: At,
     /// How it stands.
     pub standing: Standing,
     /// Was it addressed by a key of somebody's choosing? Then it outlives its runs.
@@ -100,8 +102,9 @@ pub struct AgentRow {
     pub strikes: u32,
     /// What the progress guard remembers.
     pub progress: Progress,
-    /// Digests of the messages it took last, so that none is taken twice.
-    pub seen: Vec<u64>,
+    /// Digests of the messages it took last, each of its id and of what it says: none is
+    /// taken twice, and another one by the same id is told apart.
+    pub seen: Vec<(u64, u64)>,
     /// Topics that it subscribed to.
     pub topics: Vec<Arc<str>>,
     /// Why it is in quarantine.
@@ -332,12 +335,23 @@ impl Pending {
         last.map_or_else(|| approval.names(who), |handed| handed.to == who.name)
     }
 
-    /// When its [`crate::effect::Deputy`] is asked as well.
+    /// Is it to be done by now? What was never put off is, even where the clock was set back
+    /// since it was asked for.
+    #[must_use]
+    pub fn is_ready(&self, now: At) -> bool {
+        matches!(self.stage, Stage::Ready { after } if after <= now || after <= self.asked)
+    }
+
+    /// When its [`crate::effect::Deputy`] is asked as well: counted from when those were
+    /// asked who are named now, which another rule may have begun anew.
     #[must_use]
     pub fn asks_deputy(&self) -> Option<At> {
-        let deputy = self.approval()?.deputy.as_ref()?;
+        let (approval, Stage::Approving { until, .. }) = (self.approval()?, &self.stage) else { return None };
+        let deputy = approval.deputy.as_ref()?;
+        let patience = approval.patience.0.saturating_mul(1_000);
+        let begun = self.asked.max(At(until.0.saturating_sub(patience)));
         let asked = self.handed.iter().any(|handed| handed.by.is_none());
-        (!asked).then(|| self.asked.plus(deputy.after))
+        (!asked).then(|| begun.plus(deputy.after))
     }
 
     /// Was it in doubt when its run ended or began anew? It was settled then, and nobody

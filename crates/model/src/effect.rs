@@ -266,6 +266,28 @@ impl Work {
         }
     }
 
+    /// The tool that asks for such work, as people name it: one from outside, or one of
+    /// the runtime's own. Models and children are no tools.
+    #[must_use]
+    pub fn tool(&self) -> Option<&str> {
+        Some(match self {
+            Self::Model { .. } | Self::Child { .. } => return None,
+            Self::Tool { tool, .. } => tool,
+            Self::Get { .. } => "store.get",
+            Self::Put { .. } => "store.put",
+            Self::Watch { .. } => "store.watch",
+            Self::Timer { .. } => "timer.sleep",
+            Self::Promise { .. } => "human.ask",
+            Self::Message { .. } => "message.send",
+            Self::Publish { .. } => "topic.publish",
+            Self::Subscribe { .. } => "topic.subscribe",
+            Self::Acquire { .. } => "lease.acquire",
+            Self::Release { .. } => "lease.release",
+            Self::Monitor { .. } => "agent.monitor",
+            Self::Link { .. } => "agent.link",
+        })
+    }
+
     /// What it is done to: the model, tool, agent, key, resource or topic.
     #[must_use]
     pub fn object(&self) -> &str {

@@ -124,6 +124,8 @@ pub enum Event {
     Mailed {
         /// The message.
         message: Message,
+        /// Who sent it, or sent it again, from outside; nobody where an agent did.
+        by: Option<Arc<str>>,
     },
     /// A message was not taken.
     Lettered {
@@ -136,6 +138,10 @@ pub enum Event {
     Unlettered {
         /// Its number.
         number: u64,
+        /// Sent again?
+        sent: bool,
+        /// Who did.
+        by: Arc<str>,
     },
     /// A run is over, by no turn of its own.
     Ended {
@@ -172,6 +178,15 @@ pub enum Event {
         /// Who did.
         by: Arc<str>,
     },
+    /// A definition was put into force or removed through the API.
+    Defined {
+        /// The type.
+        kind: Arc<str>,
+        /// The version in force from here on; none where it was removed.
+        version: Option<Arc<str>>,
+        /// Who did.
+        by: Arc<str>,
+    },
     /// A run is on another version of its definition from here on.
     Moved {
         /// The run.
@@ -191,6 +206,8 @@ pub enum Event {
         version: u64,
         /// The effect that did it.
         by: Option<EffectId>,
+        /// Who did it from outside.
+        who: Option<Arc<str>>,
     },
     /// A lease was granted or renewed.
     Granted {
@@ -260,6 +277,7 @@ impl Event {
             Self::Quarantined { .. } => "quarantined",
             Self::Released { .. } => "released",
             Self::Halted { .. } => "halted",
+            Self::Defined { .. } => "defined",
             Self::Moved { .. } => "moved",
             Self::Put { .. } => "put",
             Self::Granted { .. } => "granted",

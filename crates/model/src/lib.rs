@@ -15,6 +15,7 @@ pub mod call;
 pub mod payload;
 pub mod effect;
 pub mod durable;
+pub mod cause;
 pub mod journal;
 
 pub use agent::{Address, Agent};

@@ -210,6 +210,9 @@ pub const RUN_QUESTIONS_MAX: usize = 64;
 /// Runs that are stopped at once: more than anybody stops by hand; beyond it the next stop
 /// is refused rather than an old one forgotten.
 pub const RUNS_STOPPED_MAX: usize = 10_000;
+/// Runs whose own budget is remembered; those not used lately leave first, without calls.
+/// 20,000 at about 250 bytes is 5 MB.
+pub const RUN_BUDGETS_MAX: usize = 20_000;
 /// Runs remembered with their parent; those not seen lately leave first. 100,000 at about
 /// 60 bytes is 6 MB.
 pub const RUN_CHILDREN_MAX: usize = 100_000;
@@ -342,20 +345,20 @@ const _: () = assert!(MEMO_ANSWER_BYTES_MAX <= MEMO_RUN_BYTES_MAX, "one answer f
 const _: () = assert!(MEMO_RUN_BYTES_MAX <= MEMO_BYTES_MAX, "one run fits the store");
 const _: () = assert!(USAGE_BYTES_MAX < STREAM_WINDOW_BYTES, "a usage object fits a window");
 
-/// Shards of the journal (default): enough that each can be moved alone later, few enough
+/// Shards of the journal: enough that each can be moved alone later, few enough
 /// that every group commit touches most of them.
 pub const SHARDS: u8 = 16;
 /// Largest payload kept inside a record or row; larger ones go to the blob store.
 pub const PAYLOAD_BYTES_INLINE: u64 = 64 << 10;
-/// Largest payload at all (default): what a tool may answer or a client may hand in.
+/// Largest payload at all: what a tool may answer or a client may hand in.
 pub const PAYLOAD_BYTES_MAX: u64 = 32 << 20;
-/// Messages and answers in one agent's inbox (default). More is a producer that nobody
-/// slows down: the sender is told.
+/// Messages and answers in one agent's inbox, where its definition allows no fewer. More is
+/// a producer that nobody slows down: the sender is told.
 pub const INBOX_LEN_MAX: usize = 1_000;
 /// Bytes of messages in one agent's inbox, without those in blobs: the row is written anew
 /// with each of its records, inbox and all. One message always fits.
 pub const INBOX_BYTES_MAX: usize = 1 << 20;
-/// Runs that may wait for one agent (default).
+/// Runs that may wait for one agent: beyond it somebody asks faster than it works.
 pub const RUN_QUEUE_LEN_MAX: usize = 1_000;
 /// Effects of one run under way at once: the widest fan-out that a turn can ask for.
 pub const EFFECTS_PENDING_MAX: usize = 1_000;
@@ -364,25 +367,26 @@ pub const CHANGES_MAX: usize = 10_000;
 /// Digests of messages that an agent remembers, so that none is taken twice: several
 /// times what can be under way to it when a crash comes.
 pub const SEEN_MAX: usize = 2_000;
-/// Levels of runs below one another (default). Deeper delegation is a loop.
+/// Levels of runs below one another, where a definition allows no fewer. Deeper delegation
+/// is a loop.
 pub const TREE_DEPTH_MAX: u16 = 16;
-/// Children of one run alive at once (default).
+/// Children of one run alive at once, likewise: the widest fan-out that a turn can ask for.
 pub const CHILDREN_LIVE_MAX: u32 = 1_000;
 /// Suspended agents that have an alarm in memory, because they are due within minutes: at
 /// about 300 bytes each 3 MB. The others are found on disk when their time is near.
 pub const ALARMS_NEAR_MAX: usize = 10_000;
-/// Agents known at once, suspended ones included, of which each is a row of about 1 KB on
-/// the disk and nothing in memory.
+/// Agents known at once (default), suspended ones included, of which each is a row of about
+/// 1 KB on the disk and nothing in memory.
 pub const AGENTS_MAX: usize = 1_000_000;
-/// Of these, agents of one root tenant that have a key of somebody's choosing and so are
-/// kept for good: an invented key per message must not use up what all have.
+/// Of these, agents of one root tenant (default) that have a key of somebody's choosing and
+/// so are kept for good: an invented key per message must not use up what all have.
 pub const TENANT_AGENTS_MAX: usize = 250_000;
 /// Runs that are not over, of all agents (default).
 pub const RUNS_LIVE_MAX: usize = 200_000;
-/// Dead letters kept per shard; the oldest leave.
+/// Dead letters kept per shard; the oldest leave of the tenant (its first segment) with the most.
 pub const LETTERS_MAX: usize = 10_000;
-/// Topics of one shard that somebody subscribed to: all are in memory, at about 200 bytes
-/// and 100 for each subscriber.
+/// Topics of one tenant and all below it that somebody subscribed to: all are in memory, at
+/// about 200 bytes and 100 for each subscriber.
 pub const TOPICS_MAX: usize = 10_000;
 /// Topics that one agent subscribed to: they are part of its row.
 pub const SUBSCRIPTIONS_MAX: usize = 256;
@@ -391,6 +395,9 @@ pub const SUBSCRIBERS_MAX: usize = 10_000;
 /// Monitors of one agent and links to it: each is written with its row, at about 60 bytes. Whoever
 /// has more to tell publishes.
 pub const TIES_MAX: usize = 256;
+/// Resources of one tenant and all below it that somebody holds: all are in memory, at about
+/// 200 bytes and 150 for each holder.
+pub const LEASES_MAX: usize = 10_000;
 /// Waiting acquirers of one resource.
 pub const LEASE_WAITERS_MAX: usize = 10_000;
 /// Bytes in a key of a state, value, resource or topic.
@@ -446,6 +453,9 @@ pub const REPAIRS_MAX: u32 = 10;
 /// Records or rows of the journal read in one go by checks, exports and sweeps: some
 /// milliseconds of work, so that whoever waits for the disk waits no longer.
 pub const JOURNAL_PAGE_ROWS: usize = 1_000;
+/// Faults that a look at the rows of agents and runs tells of: one fault may show in a
+/// hundred rows, and nobody reads more.
+pub const BOOKS_WRONG_MAX: usize = 100;
 /// Bytes of a value whose words can be searched for: the index is about as large as what
 /// it covers, and a note says what it is about at its beginning.
 pub const VALUE_INDEXED_BYTES_MAX: usize = 16 << 10;

@@ -23,7 +23,7 @@ pub enum Error {
     #[error("a tenant path has at most {} bytes", limits::TENANT_LEN_MAX)]
     Long,
     /// A segment that paths of URLs and files would take for a step.
-    #[error("a tenant path has no segments that are . or ..")]
+    #[error("a tenant path has no segments that are `.` or `..`")]
     Dots,
     /// A character outside `A-Z a-z 0-9 . _ - @ :`.
     #[error("a tenant path holds letters, digits and . _ - @ : only")]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use seawall_model::effect::Person;
 use seawall_model::{Agent, At, Class, Code, Fault, Tenant};
 use seawall_store::Key;
 use sha2::{Digest, Sha256};
@@ -60,10 +61,13 @@ impl KeyTable {
         !self.by_hash.is_empty()
     }
 
-    /// Is there a key of this public id, and does it work at `now`, by the wall clock?
+    /// Who decides with the key of this public id, if there is one that works at `now`, by
+    /// the wall clock.
     #[must_use]
-    pub fn works(&self, id: &str, now: At) -> bool {
-        self.by_hash.values().any(|entry| &*entry.id == id && entry.key.works(now))
+    pub fn person(&self, id: &str, now: At) -> Option<Person> {
+        let entry = self.by_hash.values().find(|entry| &*entry.id == id && entry.key.works(now))?;
+        let (tenant, admin) = (entry.key.tenant.clone(), entry.key.admin);
+        Some(Person { name: entry.id.clone(), tenant, admin, alone: false })
     }
 
     /// Who sent these headers.

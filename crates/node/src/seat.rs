@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use seawall_kernel::view::MeterView;
 use seawall_kernel::{Effect, Grant, Input, Kernel, Refusal, Settlement, Submit, View};
 use seawall_model::{At, CallId, ReplicaId, RunId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -155,11 +156,13 @@ impl Seat {
         self.lock().kernel.stopped(run)
     }
 
-    /// What these runs do at present: calls that wait or run, and whether they are stopped.
+    /// What these runs do at present: calls that wait or run, whether they are stopped, and
+    /// their own budget.
     #[must_use]
-    pub fn runs(&self, runs: &[RunId]) -> Vec<(u32, bool)> {
+    pub fn runs(&self, runs: &[RunId]) -> Vec<(u32, bool, Vec<MeterView>)> {
         let kernel = &self.lock().kernel;
-        runs.iter().map(|run| (kernel.live_calls(*run), kernel.stopped(*run))).collect()
+        let each = runs.iter();
+        each.map(|run| (kernel.live_calls(*run), kernel.stopped(*run), kernel.run_budget(*run))).collect()
     }
 
     /// A picture of the kernel.

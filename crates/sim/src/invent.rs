@@ -2,7 +2,7 @@
 //! name, so that a failing one can be asked for again.
 
 use seawall_kernel::plan::{
-    BudgetRule, GuardRule, Meter, Pace, Period, Plan, QueueRule, Rate, RetryRule, TenantRule,
+    BudgetRule, GuardRule, Meter, Pace, Period, Plan, QueueRule, Rate, RetryRule, RunBudget, TenantRule,
 };
 use seawall_load::engine::Spec;
 use seawall_load::length::Lengths;
@@ -82,6 +82,14 @@ fn kind_of(name: &str) -> Option<Kind> {
     })
 }
 
+/// What each tree of runs may use: in half of the worlds so little that some run out. Drawn
+/// apart, it leaves these worlds' seeds as they were.
+fn tree_budget(seed: u64) -> RunBudget {
+    let mut rng = Rng::branch(seed, 0x3333);
+    let mut some = |most: u64| rng.chance(0.5).then(|| 1 + rng.below(most));
+    RunBudget { calls: some(60), tokens: some(40_000), money: None }
+}
+
 /// The world of this name and seed; `None` when there is no such name. `length` replaces
 /// the length that is drawn.
 #[must_use]
@@ -98,6 +106,9 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Scenario>
     let mut draw = Draw { rng, kind };
     let mut machines = Vec::new();
     let mut plan = draw.plan(seed, &mut machines);
+    if kind.trees {
+        plan.guard.tree = tree_budget(seed);
+    }
     let (prompt, output) = draw.lengths();
     let tenants = draw.tenants();
     if !kind.plain {

@@ -65,6 +65,7 @@ fn agent(number: u64, seq: u64) -> AgentRow {
         address: address(number),
         shard: shard(number),
         seq,
+        changed: At(0),
         standing: Standing::Active,
         lasting: false,
         run: Some(run),

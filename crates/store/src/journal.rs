@@ -10,6 +10,7 @@
 //! in this process or another, look at the file beside it.
 
 mod blobs;
+mod books;
 mod chain;
 mod check;
 mod codec;
@@ -33,10 +34,11 @@ use seawall_model::durable::{AgentRow, Row, RunRow, ShardRow};
 use seawall_model::journal::{Entry, Event, Record};
 
 pub use blobs::Blobs;
+pub use books::{Books, Place, Wrong};
 pub use check::{Bad, Checked, Report};
 pub use past::{Kept, Of};
 pub use prune::{Pruned, Retention};
-pub use reader::{Due, Live, Reader, RunFilter};
+pub use reader::{Due, Live, Reader, RunFilter, Search};
 pub use sweep::Swept;
 pub use wanted::{Need, Page, Wanted, Whose};
 
@@ -380,6 +382,7 @@ fn run_of(event: &Event) -> Option<RunKey> {
         | Event::Quarantined { .. }
         | Event::Released { .. }
         | Event::Halted { .. }
+        | Event::Defined { .. }
         | Event::Freed { .. }
         | Event::Subscribed { .. } => None,
     }

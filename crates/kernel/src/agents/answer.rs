@@ -8,7 +8,7 @@ use seawall_model::journal::Event;
 use seawall_model::{Address, Code, Payload, limits};
 
 use super::effect::Reply;
-use super::input::Ticket;
+use super::input::{Matter, Ticket};
 use super::machine::{Agents, Slot};
 
 /// What a vote makes of an effect.
@@ -28,7 +28,7 @@ impl Agents {
         ticket: Ticket,
         effect: EffectId,
         address: &Address,
-        by: Arc<str>,
+        who: &Person,
         answer: Answer,
     ) {
         let Some(row) = self.pending(address, effect) else {
@@ -39,8 +39,11 @@ impl Agents {
             let why = format!("{effect} is a {} under way; the world answers it", row.work.kind());
             return self.refuse(ticket, Code::EffectUnknown, why);
         }
+        if !promise && !who.admin {
+            return self.refuse(ticket, Code::AdminOnly, doubts_are_for_admins(effect));
+        }
         let used = Spend { calls: row.reserved.calls, ..Spend::default() };
-        self.answer(address, effect, answer, used, Some(by));
+        self.answer(address, effect, answer, used, Some(who.name.clone()));
         self.reply(self.shard_of(&address.tenant), ticket, Reply::Done);
     }
 
@@ -51,6 +54,7 @@ impl Agents {
         ticket: Ticket,
         effect: EffectId,
         address: &Address,
+        matter: Matter,
         who: &Person,
         yes: bool,
         args: Option<Payload>,
@@ -60,6 +64,18 @@ impl Agents {
             return self.refuse(ticket, Code::EffectUnknown, format!("{effect} asks nobody"));
         };
         let approving = matches!(row.stage, Stage::Approving { .. });
+        let doubtful = matches!(row.stage, Stage::Doubtful { .. });
+        if doubtful && matter == Matter::Approval {
+            let why =
+                format!("{effect} was approved meanwhile, and is in doubt now: it asks for no yes or no");
+            return self.refuse(ticket, Code::EffectUnknown, why);
+        }
+        if approving && matter == Matter::Doubt {
+            return self.refuse(ticket, Code::EffectUnknown, format!("{effect} is not in doubt"));
+        }
+        if doubtful && !who.admin {
+            return self.refuse(ticket, Code::AdminOnly, doubts_are_for_admins(effect));
+        }
         if approving && !row.has_vote(who) && (yes || !who.admin) {
             let why = format!("{} is not among those who decide on {effect}", who.name);
             return self.refuse(ticket, Code::ApproverOnly, why);
@@ -247,7 +263,8 @@ impl Agents {
         let flying: Vec<EffectId> = live.flights.keys().copied().collect();
         for effect in flying {
             let Some(row) = self.pending(address, effect) else { continue };
-            let tool = matches!(scope, Scope::Tool(_)) && self.tool_halted(row.work.object());
+            let halted_tool = row.work.tool().is_some_and(|tool| self.tool_halted(tool));
+            let tool = matches!(scope, Scope::Tool(_)) && halted_tool;
             if halted || tool {
                 self.stop_flight(address, effect, tool);
             }
@@ -281,7 +298,7 @@ impl Agents {
     }
 
     /// An operator sends a dead letter again, or throws it away.
-    pub(super) fn redrive(&mut self, ticket: Ticket, shard: u8, number: u64, send: bool) {
+    pub(super) fn redrive(&mut self, ticket: Ticket, shard: u8, number: u64, send: bool, by: Arc<str>) {
         let at = usize::from(shard);
         let Some(letter) = self.shards.get(at).and_then(|shard| shard.letters.get(&number)).cloned() else {
             return self.refuse(
@@ -294,14 +311,18 @@ impl Agents {
             // Its number makes it another message: it may have been taken and never read.
             let id = letter.message.id.rotate_left(17) ^ number;
             let message = Message { id, hop: 0, ..letter.message };
-            if let Err(code) = self.deliver(&letter.to, message) {
+            if let Err(code) = self.deliver(&letter.to, message, Some(by.clone())) {
                 // The letter stays where it is.
                 return self.refuse(ticket, code, self.untaken(&letter.to, code));
             }
         }
-        self.append(at, None, Event::Unlettered { number });
+        self.append(at, None, Event::Unlettered { number, sent: send, by });
         self.reply(at, ticket, Reply::Done);
     }
+}
+
+fn doubts_are_for_admins(effect: EffectId) -> String {
+    format!("{effect} is in doubt: an admin says what became of it, or that it is sent again")
 }
 
 /// May this vote be handed on to this key? The error is in words.

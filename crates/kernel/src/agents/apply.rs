@@ -2,6 +2,7 @@
 //! here; a record that does not fit the state (which only a broken journal holds) changes
 //! nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seawall_model::durable::{
@@ -13,9 +14,12 @@ use seawall_model::journal::{Change, Ending, Entry, Event, Next, Planned, Turn};
 use seawall_model::{Address, At, Code, EffectClass, Payload, RunKey, limits};
 
 use super::shard::{Dirty, Name, Shard, pending};
+use super::watch::said;
 
 /// Beginnings of a run that supervision can look back on.
 const RESTARTS_KEPT: usize = limits::RESTARTS_MAX;
+/// Where there is no room for letters, one in so many leaves, of one tenant.
+const LETTERS_LEAVE: usize = 100;
 /// [`RunRow::by`] of runs that a message began.
 pub(super) const BY_MAIL: &str = "mail";
 
@@ -38,7 +42,7 @@ impl Shard {
             }
         }
         self.apply_to_shard(at, &entry.record.event, dirty);
-        self.stamp(dirty);
+        self.stamp(at, dirty);
     }
 
     fn apply_to_agent(&mut self, address: &Address, at: At, event: &Event, dirty: &mut Dirty) {
@@ -69,6 +73,8 @@ impl Shard {
             }
             Event::Postponed { effect, until, counts, used, .. } => {
                 self.stage(address, *effect, &Stage::Ready { after: *until }, *counts);
+                // Where the clock was set back since, it is told from what was never put off.
+                self.asked_by(address, *effect, at);
                 if *used != Spend::default() {
                     self.settle(effect.run, Spend::default(), *used, dirty);
                 }
@@ -85,7 +91,7 @@ impl Shard {
             Event::Delegated { effect, by, to } => {
                 self.delegated(address, *effect, Handed { by: by.clone(), to: to.clone(), at });
             }
-            Event::Mailed { message } => self.mailed(address, message, dirty),
+            Event::Mailed { message, .. } => self.mailed(address, message, dirty),
             Event::Lettered { message, why } => self.letter(address, message, *why, dirty),
             Event::Ended { run, ending } => self.end(*run, ending, at, dirty),
             Event::Restarted { run, rests_until, .. } => self.restart(*run, *rests_until, at, dirty),
@@ -109,7 +115,7 @@ impl Shard {
 
     fn apply_to_shard(&mut self, at: At, event: &Event, dirty: &mut Dirty) {
         match event {
-            Event::Unlettered { number } => {
+            Event::Unlettered { number, .. } => {
                 self.letters.remove(number);
                 dirty.letter(*number);
             }
@@ -119,7 +125,7 @@ impl Shard {
                     self.row.halts.push(scope.clone());
                 }
             }
-            Event::Put { tenant, key, value, version, by } => {
+            Event::Put { tenant, key, value, version, by, .. } => {
                 let row = ValueRow {
                     tenant: tenant.clone(),
                     key: key.clone(),
@@ -300,6 +306,13 @@ impl Shard {
         agent.pending[at].attempts += u32::from(counts);
     }
 
+    fn asked_by(&mut self, address: &Address, effect: EffectId, at: At) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        if let Some(nth) = pending(agent, effect) {
+            agent.pending[nth].asked = agent.pending[nth].asked.min(at);
+        }
+    }
+
     fn voted(
         &mut self,
         address: &Address,
@@ -368,21 +381,33 @@ impl Shard {
         if agent.seen.len() >= limits::SEEN_MAX {
             agent.seen.drain(..limits::SEEN_MAX / 4);
         }
-        agent.seen.push(message.id);
+        agent.seen.push((message.id, said(message)));
         agent.inbox.push(Item::Mail(message.clone()));
     }
 
     fn letter(&mut self, address: &Address, message: &Message, why: Code, dirty: &mut Dirty) {
-        if self.letters.len() >= limits::LETTERS_MAX
-            && let Some((oldest, _)) = self.letters.pop_first()
-        {
-            dirty.letter(oldest);
+        if self.letters.len() >= limits::LETTERS_MAX {
+            self.drop_letters(dirty);
         }
         self.row.letters += 1;
         let number = self.row.letters;
         let letter = DeadLetter { number, to: address.clone(), message: message.clone(), why };
         self.letters.insert(number, letter);
         dirty.letter(number);
+    }
+
+    /// Makes room for letters: the oldest leave of the tenant that has the most, so that
+    /// nobody's are lost by what another was sent. Some at a time, since all are counted.
+    fn drop_letters(&mut self, dirty: &mut Dirty) {
+        let mut tenants: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for (number, letter) in &self.letters {
+            tenants.entry(letter.to.tenant.root()).or_default().push(*number);
+        }
+        let Some(most) = tenants.into_values().max_by_key(Vec::len) else { return };
+        for number in &most[..most.len().div_ceil(LETTERS_LEAVE)] {
+            self.letters.remove(number);
+            dirty.letter(*number);
+        }
     }
 
     fn tied(&mut self, address: &Address, tie: &Tie, dirty: &mut Dirty) {

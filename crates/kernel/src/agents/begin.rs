@@ -251,6 +251,7 @@ impl Agents {
             if let Some(live) = self.live(address) {
                 live.over.push(run);
             }
+            self.forget_over(address);
             self.free_run(run);
             self.tell_ties(address);
             if parent.is_none() {

@@ -113,6 +113,13 @@ pub enum Reply {
     },
     /// It is done and durable.
     Done,
+    /// The message is in the mailbox.
+    Taken {
+        /// Nobody had written to this agent before, nor had it run.
+        created: bool,
+        /// It was there before: this is the same message once more.
+        before: bool,
+    },
     /// The value has this version now.
     Version(u64),
     /// It was refused.

@@ -73,8 +73,8 @@ pub enum Input {
         effect: EffectId,
         /// Its agent.
         address: Address,
-        /// Who answers.
-        by: Arc<str>,
+        /// Who answers; what is in doubt, only an admin.
+        who: Box<Person>,
         /// The answer.
         answer: Answer,
     },
@@ -86,6 +86,8 @@ pub enum Input {
         effect: EffectId,
         /// Its agent.
         address: Address,
+        /// What about: it is refused where the effect asks something else by now.
+        matter: Matter,
         /// Who.
         who: Box<Person>,
         /// Yes?
@@ -116,6 +118,8 @@ pub enum Input {
         to: Address,
         /// The message.
         message: Box<Message>,
+        /// Who sends it.
+        by: Arc<str>,
     },
     /// Somebody ends a run.
     Cancel {
@@ -191,6 +195,17 @@ pub enum Input {
         /// The agent.
         address: Address,
     },
+    /// A definition was put into force or removed, and the journal is to say by whom.
+    Define {
+        /// Who waits for the reply.
+        ticket: Ticket,
+        /// The type.
+        kind: Arc<str>,
+        /// The version in force; none where it was removed.
+        version: Option<Arc<str>>,
+        /// Who.
+        by: Arc<str>,
+    },
     /// An operator puts an agent back into service.
     Release {
         /// Who waits for the reply.
@@ -210,6 +225,8 @@ pub enum Input {
         number: u64,
         /// Send it?
         send: bool,
+        /// Who.
+        by: Arc<str>,
     },
     /// A value is written from outside.
     Put {
@@ -223,6 +240,8 @@ pub enum Input {
         value: Option<Payload>,
         /// The version it must have.
         expect: Option<u64>,
+        /// Who.
+        by: Arc<str>,
     },
     /// Rows that [`super::Effect::Load`] asked for; none where the agent is not known.
     Loaded {
@@ -262,6 +281,16 @@ pub enum Input {
     Tick,
     /// No new turns from now on.
     Drain,
+}
+
+/// What somebody says yes or no to. An effect that was approved meanwhile may be in doubt by
+/// the time that another yes to it arrives: that one is no word on sending it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matter {
+    /// May it be done?
+    Approval,
+    /// Is what may have been done to be sent again? Only an admin says so.
+    Doubt,
 }
 
 /// A run that somebody wants.
@@ -318,6 +347,8 @@ pub enum Report {
         code: Code,
         /// In words.
         why: Arc<str>,
+        /// Not again before.
+        retry_after: Option<Millis>,
         /// What it used: where nobody knows, the most that it can.
         used: Spend,
     },

@@ -46,6 +46,9 @@ pub struct Agents {
     pub(super) acquirers: BTreeMap<Name, VecDeque<(EffectId, Address)>>,
     /// What each run was lent, perhaps ended since: what is looked at when it is over.
     pub(super) lent: BTreeMap<RunKey, BTreeSet<Name>>,
+    /// Subscribers that have what an effect publishes, while others are yet to come or have no
+    /// room; forgotten when its agent leaves memory: then those who have it know it again.
+    pub(super) told: BTreeMap<EffectId, BTreeSet<Address>>,
     /// Values that nobody waits for, which leave once they are on disk up to a sequence.
     pub(super) values_idle: VecDeque<(usize, u64, Name)>,
     pub(super) room: bool,
@@ -89,6 +92,8 @@ pub(super) struct Live {
     pub(super) lined: BTreeSet<EffectId>,
     /// Effects that the shell is performing.
     pub(super) flights: BTreeMap<EffectId, Flight>,
+    /// Errands that could not be run, and when they are tried again.
+    pub(super) rests: BTreeMap<EffectId, (At, Flight)>,
     /// When its alarm rings.
     pub(super) alarm: Option<At>,
     /// What its next turn waits for.
@@ -136,6 +141,10 @@ pub(super) struct Flight {
     pub(super) seq: u64,
     /// It is given up then.
     pub(super) until: At,
+    /// So often the errand could not be run.
+    pub(super) tries: u32,
+    /// What is undone is not done again before.
+    pub(super) again: At,
 }
 
 /// A value that is in memory because somebody wants to write it or watches it.
@@ -147,6 +156,8 @@ pub(super) struct ValueSlot {
     pub(super) writers: Vec<Writer>,
     /// Who waits for a version newer than the one named.
     pub(super) watchers: Vec<(EffectId, Address, u64)>,
+    /// Nobody waited for it when its shard was at this sequence; 0 while somebody does.
+    pub(super) rests: u64,
 }
 
 /// Who wants to write a value.
@@ -184,6 +195,7 @@ impl Agents {
             values: BTreeMap::new(),
             acquirers: BTreeMap::new(),
             lent: BTreeMap::new(),
+            told: BTreeMap::new(),
             values_idle: VecDeque::new(),
             room: true,
             draining: false,
@@ -306,16 +318,16 @@ impl Agents {
                 self.defer(&address, token, cause, on, after);
             }
             Input::Report { effect, address, report } => self.report(effect, &address, report),
-            Input::Resolve { ticket, effect, address, by, answer } => {
-                self.resolve(ticket, effect, &address, by, answer);
+            Input::Resolve { ticket, effect, address, who, answer } => {
+                self.resolve(ticket, effect, &address, &who, answer);
             }
-            Input::Vote { ticket, effect, address, who, yes, args, facts } => {
-                self.vote(ticket, effect, &address, &who, yes, args, facts);
+            Input::Vote { ticket, effect, address, matter, who, yes, args, facts } => {
+                self.vote(ticket, effect, &address, matter, &who, yes, args, facts);
             }
             Input::Delegate { ticket, effect, address, who, to } => {
                 self.delegate(ticket, effect, &address, &who, to);
             }
-            Input::Send { ticket, to, message } => self.send(ticket, &to, *message),
+            Input::Send { ticket, to, message, by } => self.send(ticket, &to, *message, by),
             Input::Cancel { ticket, run, address, by } => self.cancel(ticket, run, &address, by),
             Input::Again { ticket, run, address, why } => self.again(ticket, run, &address, why),
             Input::Fail { run, address, code, why } => self.fail(&address, run, code, why),
@@ -325,7 +337,13 @@ impl Agents {
             Input::Unwatch { effect, peer } => self.unwatch(effect, &peer),
             Input::Down { address, effect, of } => self.down(&address, effect, &of),
             Input::Release { ticket, address, by } => self.release(ticket, &address, by),
-            Input::Redrive { ticket, shard, number, send } => self.redrive(ticket, shard, number, send),
+            Input::Redrive { ticket, shard, number, send, by } => {
+                self.redrive(ticket, shard, number, send, by);
+            }
+            Input::Define { ticket, kind, version, by } => {
+                self.append(0, None, Event::Defined { kind, version, by });
+                self.reply(0, ticket, Reply::Done);
+            }
             Input::Put { .. } => self.put_from_outside(input),
             Input::Loaded { address, agents, runs } => self.loaded(&address, agents, runs),
             Input::ValueLoaded { tenant, key, row } => self.value_loaded(&(tenant, key), row),
@@ -523,6 +541,28 @@ impl Agents {
     /// The value, if it is in memory.
     pub(super) fn value(&self, name: &Name) -> Option<&ValueRow> {
         self.shards[self.shard_of(&name.0)].values.get(name)
+    }
+
+    /// How many of these the tenant's root and all below it have, where that may be `max`; in
+    /// all shards, since those below may be in others.
+    pub(super) fn count_of<T>(
+        &self,
+        tenant: &Tenant,
+        max: usize,
+        of: impl Fn(&Shard) -> &BTreeMap<Name, T>,
+    ) -> usize {
+        let all: usize = self.shards.iter().map(|shard| of(shard).len()).sum();
+        if all < max {
+            return all;
+        }
+        let Ok(root) = Tenant::parse(tenant.root()) else { return all };
+        let begin: Name = (root.clone(), "".into());
+        let own = |name: &&Name| name.0.as_str().starts_with(root.as_str());
+        let count = |shard: &Shard| {
+            let names = of(shard).range(begin.clone()..).map(|(name, _)| name).take_while(own);
+            names.filter(|name| name.0.root() == root.as_str()).count()
+        };
+        self.shards.iter().map(count).sum()
     }
 
     /// Is this stopped, for this agent's run?

@@ -13,15 +13,24 @@ use super::input::{Input, Ticket};
 use super::machine::Agents;
 use super::progress::too_far;
 use super::shard::Name;
+use super::watch::said;
 
 /// The key of the agent that a message to a type alone goes to.
 const MAIN: &str = "main";
 
 impl Agents {
     /// A message from outside.
-    pub(super) fn send(&mut self, ticket: Ticket, to: &Address, message: Message) {
-        match self.deliver(to, message.clone()) {
-            Ok(()) => self.reply(self.shard_of(&to.tenant), ticket, Reply::Done),
+    pub(super) fn send(&mut self, ticket: Ticket, to: &Address, message: Message, by: Arc<str>) {
+        let agent = self.agent(to);
+        let created = agent.is_none();
+        let known = agent.and_then(|agent| agent.seen.iter().find(|(id, _)| *id == message.id));
+        if known.is_some_and(|(_, text)| *text != said(&message)) {
+            let why = "a message with this `id` was taken before, and says something else";
+            return self.refuse(ticket, Code::VersionConflict, why);
+        }
+        let before = known.is_some();
+        match self.deliver(to, message.clone(), Some(by)) {
+            Ok(()) => self.reply(self.shard_of(&to.tenant), ticket, Reply::Taken { created, before }),
             Err(code) => {
                 let known = !matches!(code, Code::AgentUnknown);
                 if known && !matches!(code, Code::MailboxFull | Code::TooManyAgents) {
@@ -46,7 +55,7 @@ impl Agents {
             self.bury_letter(&to, message, Code::NoProgress);
             return self.answer_failed(address, effect, Code::NoProgress, why);
         }
-        match self.deliver(&to, message.clone()) {
+        match self.deliver(&to, message.clone(), None) {
             Ok(()) => self.answer_done(address, effect, Payload::empty()),
             Err(Code::MailboxFull) => self.try_mail_again(address, effect),
             Err(code) => {
@@ -92,12 +101,18 @@ impl Agents {
     }
 
     /// Into the mailbox, if it takes it. A message that it had before is taken as before.
-    pub(super) fn deliver(&mut self, to: &Address, message: Message) -> Result<(), Code> {
+    /// `by` is who sends it from outside.
+    pub(super) fn deliver(
+        &mut self,
+        to: &Address,
+        message: Message,
+        by: Option<Arc<str>>,
+    ) -> Result<(), Code> {
         let kind = self.rules.kind(to.agent.kind()).ok_or(Code::AgentUnknown)?;
         let inbox_max = kind.inbox_max;
         let begins = kind.starts_on_mail && self.agent(to).is_none_or(|agent| agent.run.is_none());
         if let Some(agent) = self.agent(to) {
-            if agent.seen.contains(&message.id) {
+            if agent.seen.iter().any(|(id, _)| *id == message.id) {
                 return Ok(());
             }
             match agent.standing {
@@ -111,14 +126,15 @@ impl Agents {
                 return Err(Code::MailboxFull);
             }
         }
-        if !self.may_last(to, 1) {
+        // Whoever is there, for one task or for good, is one more already.
+        if self.agent(to).is_none() && !self.may_last(to, 1) {
             return Err(Code::TooManyAgents);
         }
         if begins && self.runs_live >= self.rules.runs_max {
             return Err(Code::MailboxFull);
         }
         self.make_slot(to);
-        self.record(to, Event::Mailed { message: Message { at: self.now, ..message } });
+        self.record(to, Event::Mailed { message: Message { at: self.now, ..message }, by });
         self.look(to);
         Ok(())
     }
@@ -148,22 +164,36 @@ impl Agents {
         let name = (address.tenant.clone(), topic.clone());
         let shard = self.shard_of(&address.tenant);
         let to = self.shards[shard].topics.get(&name).map_or_else(Vec::new, |row| row.agents.clone());
+        let mut told = self.told.remove(&effect).unwrap_or_default();
+        let (mut full, mut away) = (false, false);
         for subscriber in &to {
-            if !self.bring(subscriber, Input::Nudge { address: address.clone() }) {
-                return;
+            if told.contains(subscriber) {
+                continue;
             }
-        }
-        let mut full = false;
-        for subscriber in &to {
+            // All that are away come at once, and whoever is here is told: it may be away
+            // itself before the last of them has come.
+            if !self.bring(subscriber, Input::Nudge { address: address.clone() }) {
+                away = true;
+                continue;
+            }
             let message = self.message(address, effect, Some(topic.clone()), body.clone());
-            match self.deliver(subscriber, message.clone()) {
+            match self.deliver(subscriber, message.clone(), None) {
                 Ok(()) => {}
-                Err(Code::MailboxFull) => full = true,
+                Err(Code::MailboxFull) => {
+                    full = true;
+                    continue;
+                }
                 Err(code) => self.bury_letter(subscriber, message, code),
             }
+            told.insert(subscriber.clone());
+        }
+        if full || away {
+            self.told.insert(effect, told);
+        }
+        if away {
+            return;
         }
         if full {
-            // Those who have it already know it again.
             return self.try_mail_again(address, effect);
         }
         self.answer_done(address, effect, Payload::text(&format!("{{\"subscribers\":{}}}", to.len())));
@@ -189,7 +219,11 @@ impl Agents {
             Some(row) if row.agents.len() >= limits::SUBSCRIBERS_MAX => {
                 Err("the topic has as many subscribers as it may")
             }
-            None if topics.len() >= limits::TOPICS_MAX => Err("there are as many topics as may be"),
+            None if self.count_of(&name.0, limits::TOPICS_MAX, |shard| &shard.topics)
+                >= limits::TOPICS_MAX =>
+            {
+                Err("its tenant has as many topics as it may")
+            }
             _ => Ok(()),
         }
     }

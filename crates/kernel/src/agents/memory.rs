@@ -22,6 +22,8 @@ pub(super) struct Reads {
     open: BTreeMap<Address, u64>,
     /// Agents that left, by the last read that had begun; forgotten with the oldest read.
     left: BTreeMap<Address, u64>,
+    /// Runs that left before their agent, likewise.
+    left_runs: BTreeMap<RunKey, u64>,
 }
 
 /// Who left is looked through beyond so many, which is more than leave during most reads.
@@ -41,18 +43,38 @@ impl Reads {
             return;
         }
         self.left.insert(address.clone(), self.count);
-        if self.left.len() > LEFT_MAX {
+        self.trim();
+    }
+
+    fn leave_run(&mut self, run: RunKey) {
+        if self.open.is_empty() {
+            return;
+        }
+        self.left_runs.insert(run, self.count);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        if self.left.len() + self.left_runs.len() > LEFT_MAX {
             let oldest = self.open.values().min().copied().unwrap_or(u64::MAX);
             self.left.retain(|_, since| *since >= oldest);
+            self.left_runs.retain(|_, since| *since >= oldest);
         }
     }
 
     /// A read is over. Did one of those in it leave memory since it began?
-    fn end<'a>(&mut self, address: &Address, mut strangers: impl Iterator<Item = &'a Address>) -> bool {
+    fn end<'a>(
+        &mut self,
+        address: &Address,
+        mut strangers: impl Iterator<Item = &'a Address>,
+        mut runs: impl Iterator<Item = RunKey>,
+    ) -> bool {
         let Some(began) = self.open.remove(address) else { return false };
-        let old = strangers.any(|row| self.left.get(row).is_some_and(|since| *since >= began));
+        let old = strangers.any(|row| self.left.get(row).is_some_and(|since| *since >= began))
+            || runs.any(|run| self.left_runs.get(&run).is_some_and(|since| *since >= began));
         if self.open.is_empty() {
             self.left.clear();
+            self.left_runs.clear();
         }
         old
     }
@@ -81,7 +103,16 @@ impl Agents {
     pub(super) fn bring(&mut self, address: &Address, then: Input) -> bool {
         match self.slots.get_mut(address) {
             Some(Slot::Here(_)) => return true,
-            Some(Slot::Coming(waiting)) => waiting.push(then),
+            Some(Slot::Coming(waiting)) => {
+                // Once is enough, however often one looks for it meanwhile.
+                let same = |input: &Input| match (input, &then) {
+                    (Input::Nudge { address: one }, Input::Nudge { address: other }) => one == other,
+                    _ => false,
+                };
+                if !waiting.iter().any(same) {
+                    waiting.push(then);
+                }
+            }
             None => self.fetch(address, vec![then]),
         }
         false
@@ -138,7 +169,11 @@ impl Agents {
     pub(super) fn loaded(&mut self, address: &Address, agents: Vec<AgentRow>, runs: Vec<RunRow>) {
         let away = |row: &&AgentRow| !matches!(self.slots.get(&row.address), Some(Slot::Here(_)));
         let strangers = agents.iter().filter(away).map(|row| &row.address);
-        if self.reads.end(address, strangers) {
+        let shards = &self.shards;
+        let gone = |run: &RunKey| {
+            shards.get(usize::from(run.shard())).is_none_or(|shard| !shard.runs.contains_key(run))
+        };
+        if self.reads.end(address, strangers, runs.iter().map(|run| run.key).filter(gone)) {
             // One of its family changed and left memory meanwhile: these rows are old.
             self.reads.begin(address);
             return self.out.push(Effect::Load(address.clone()));
@@ -209,6 +244,7 @@ impl Agents {
             at(row.rests_until);
         }
         for pending in &row.pending {
+            at(self.rests_until(&row.address, pending.id).unwrap_or(At::MAX));
             match (&pending.stage, &pending.work) {
                 (Stage::Doubtful { .. }, _) => continue,
                 (Stage::Waiting, Work::Timer { at: rings }) => at(*rings),
@@ -216,7 +252,7 @@ impl Agents {
                     at(*until);
                     at(pending.asks_deputy().unwrap_or(At::MAX));
                 }
-                (Stage::Ready { after }, _) if *after > self.now => at(*after),
+                (Stage::Ready { after }, _) if !pending.is_ready(self.now) => at(*after),
                 (Stage::Attempted, _) if self.waits_to_be_undone(&row.address, pending.id) => continue,
                 _ => {}
             }
@@ -281,9 +317,7 @@ impl Agents {
         let waits = row.pending.iter().all(|pending| match (&pending.stage, &pending.work) {
             (Stage::Waiting | Stage::Approving { .. } | Stage::Doubtful { .. }, _) => true,
             (Stage::Ready { .. }, Work::Watch { .. } | Work::Acquire { .. }) => false,
-            // What was never put off is due at once, even if the clock was set back since: on
-            // disk it is found by that, and not by its time.
-            (Stage::Ready { after }, _) => *after > self.now && *after > pending.asked,
+            (Stage::Ready { .. }, _) => !pending.is_ready(self.now),
             (Stage::Attempted, _) => false,
         });
         // Whoever has something to do and is stopped stays: it goes on when the stop is lifted.
@@ -303,6 +337,35 @@ impl Agents {
         let runs = row.run.iter().chain(&row.queue).chain(over);
         let mut children = runs.filter_map(|run| shard.runs.get(run)).flat_map(|run| &run.children);
         children.any(|child| shard.runs.contains_key(child))
+    }
+
+    /// Runs that are over leave memory before an agent that is never idle does, but for the
+    /// last one: once they are on disk, nothing below them is here, and nothing of theirs is
+    /// in doubt.
+    pub(super) fn forget_over(&mut self, address: &Address) {
+        let Some(Slot::Here(live)) = self.slots.get(address) else { return };
+        let Some((_, older)) = live.over.split_last() else { return };
+        let at = self.shard_of(&address.tenant);
+        let shard = &self.shards[at];
+        let is_wanted = |run: &RunKey| {
+            let of = |row: &AgentRow| row.pending.iter().any(|pending| pending.id.run == *run);
+            self.agent(address).is_some_and(of) || live.flights.keys().any(|effect| effect.run == *run)
+        };
+        let is_spent = |run: &&RunKey| match shard.runs.get(run) {
+            Some(row) => {
+                let alone = row.children.iter().all(|child| !shard.runs.contains_key(child));
+                alone && self.is_durable(at, row.seq) && !is_wanted(run)
+            }
+            None => true,
+        };
+        let spent: Vec<RunKey> = older.iter().filter(is_spent).copied().collect();
+        for run in &spent {
+            self.shards[at].runs.remove(run);
+            self.reads.leave_run(*run);
+        }
+        if let Some(live) = self.live(address) {
+            live.over.retain(|run| !spent.contains(run));
+        }
     }
 
     /// Lets an agent leave memory that has been waiting long enough, if all of it is on
@@ -332,7 +395,10 @@ impl Agents {
                 self.shards[shard].runs.remove(&run);
             }
         }
-        self.shards[shard].agents.remove(address);
+        let left = self.shards[shard].agents.remove(address);
+        for pending in left.iter().flat_map(|row| &row.pending) {
+            self.told.remove(&pending.id);
+        }
         self.reads.leave(address);
         self.remember(address, due);
     }

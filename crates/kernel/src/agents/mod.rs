@@ -15,6 +15,7 @@ mod memory;
 mod begin;
 mod turn;
 mod perform;
+mod amends;
 mod watch;
 mod answer;
 pub mod mail;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use seawall_model::durable::{Pending, Stage};
 use seawall_model::effect::{Answer, EffectId, Spend, Verdict, Work};
 use seawall_model::journal::Event;
-use seawall_model::{Address, At, Code, EffectClass, Millis, Payload, RunKey};
+use seawall_model::{Address, At, Code, Millis, Payload, RunKey};
 
 use super::effect::{Effect, Notice, Perform};
-use super::input::{Finding, Report};
+use super::input::Report;
 use super::machine::{Agents, Errand, Flight, Slot};
-use super::pool::Pool;
+use super::pool::{Kin, Pool};
 use super::shard::pending;
 
 impl Agents {
@@ -25,7 +25,7 @@ impl Agents {
     pub(super) fn begin_effect(&mut self, address: &Address, effect: EffectId) {
         let Some(row) = self.pending(address, effect) else { return };
         match &row.stage {
-            Stage::Ready { after } if *after <= self.now => {}
+            Stage::Ready { .. } if row.is_ready(self.now) => {}
             Stage::Approving { .. } => {
                 let notice = Notice::Asked { effect, address: address.clone() };
                 return self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
@@ -35,6 +35,11 @@ impl Agents {
         if self.halted(address, Some(effect.run)).is_some() {
             // It begins when the stop is lifted.
             return;
+        }
+        // A tool from outside is stopped where its place is given.
+        let ours = !matches!(row.work, Work::Tool { .. });
+        if ours && row.work.tool().is_some_and(|tool| self.tool_halted(tool)) {
+            return self.answer(address, effect, tool_stopped(), Spend::default(), None);
         }
         match row.work.clone() {
             Work::Model { .. } | Work::Tool { .. } => self.line_up(address, effect),
@@ -60,7 +65,7 @@ impl Agents {
     /// Waits for a place in the pool of its model or tool.
     fn line_up(&mut self, address: &Address, effect: EffectId) {
         let now = self.now;
-        let Some(root) = self.run(address, effect.run).map(|row| row.root) else { return };
+        let Some(tree) = self.run(address, effect.run).map(|row| row.root) else { return };
         let expires = self.agent(address).map_or(At::MAX, |agent| agent.expires);
         let deadline = self.pending(address, effect).map_or(expires, |row| row.until.min(expires));
         let Some(live) = self.live(address) else { return };
@@ -68,7 +73,7 @@ impl Agents {
             return;
         }
         if let Some(pool) = self.pool(address, effect) {
-            pool.enter(effect, &address.tenant, root, now, deadline);
+            pool.enter(effect, &address.tenant, Kin { tree, run: effect.run }, now, deadline);
         }
     }
 
@@ -103,9 +108,7 @@ impl Agents {
         let tool = matches!(row.work, Work::Tool { .. }).then(|| row.work.object().to_owned());
         if tool.is_some_and(|tool| self.tool_halted(&tool)) {
             self.leave_pool(&address, effect);
-            let answer =
-                Answer::Failed { code: Code::RunStopped, why: "an operator stopped this tool".into() };
-            return self.answer(&address, effect, answer, Spend::default(), None);
+            return self.answer(&address, effect, tool_stopped(), Spend::default(), None);
         }
         if self.halted(&address, Some(effect.run)).is_some() {
             // It lines up again when the stop is lifted.
@@ -117,6 +120,19 @@ impl Agents {
     /// Hands the effect to the shell, once what led to it is on disk. What must not be sent
     /// twice is noted beforehand.
     pub(super) fn fly(&mut self, address: &Address, effect: EffectId, errand: Errand) {
+        self.fly_on(address, effect, errand, At(0), None);
+    }
+
+    /// The same, for an errand that was tried before perhaps. What is undone by it is not
+    /// done `again` before then.
+    pub(super) fn fly_on(
+        &mut self,
+        address: &Address,
+        effect: EffectId,
+        errand: Errand,
+        again: At,
+        before: Option<Flight>,
+    ) {
         let Some(row) = self.pending(address, effect) else { return };
         if !row.class.repeats() && errand == Errand::Do && row.stage != Stage::Attempted {
             self.record(address, Event::Attempted { effect });
@@ -124,9 +140,10 @@ impl Agents {
         let Some(row) = self.pending(address, effect) else { return };
         let Some(run) = self.run(address, effect.run) else { return };
         // What is undone after a long stop has time for it all the same.
-        let until = match errand {
-            Errand::Do => row.until,
-            Errand::Ask | Errand::Undo => row.until.max(self.now.plus(self.rules.patience)),
+        let until = match (errand, before) {
+            (_, Some(before)) => before.until,
+            (Errand::Do, None) => row.until,
+            (Errand::Ask | Errand::Undo, None) => row.until.max(self.now.plus(self.rules.patience)),
         };
         let redact = match &row.ruling.verdict {
             Verdict::Redact(paths) => paths.clone(),
@@ -151,7 +168,8 @@ impl Agents {
         let since = self.now;
         let seq = self.shard(address).row.seq;
         if let Some(live) = self.live(address) {
-            live.flights.insert(effect, Flight { since, errand, seq, until });
+            let tries = before.map_or(0, |before| before.tries);
+            live.flights.insert(effect, Flight { since, errand, seq, until, tries, again });
         }
         self.once_durable(self.shard_of(&address.tenant), Effect::Perform(Box::new(perform)));
     }
@@ -178,10 +196,10 @@ impl Agents {
         let Some(row) = self.pending(address, effect) else { return };
         let reserved = row.reserved;
         let doubtful = matches!(row.stage, Stage::Doubtful { .. });
-        match flight.map(|flight| flight.errand) {
-            Some(Errand::Undo) => return self.undone(address, effect, report),
-            Some(Errand::Ask) => return self.found(address, effect, report),
-            Some(Errand::Do) | None => {}
+        match flight.map(|flight| (flight.errand, flight)) {
+            Some((Errand::Undo, flight)) => return self.undone(address, effect, &report, flight),
+            Some((Errand::Ask, flight)) => return self.found(address, effect, report, flight),
+            Some((Errand::Do, _)) | None => {}
         }
         match report {
             Report::Done { answer, used } => {
@@ -194,25 +212,27 @@ impl Agents {
             Report::NotDone { code, why, retry_after, counts, used } => {
                 self.postpone(address, effect, code, why, retry_after, (counts, used));
             }
-            Report::Lost { code, why, used } => self.lost(address, effect, code, why, used),
+            Report::Lost { code, why, retry_after, used } => {
+                self.lost(address, effect, code, why, retry_after, used);
+            }
         }
         self.look(address);
     }
 
     fn charge(&mut self, address: &Address, effect: EffectId, report: &Report) {
-        let Some(root) = self.run(address, effect.run).map(|row| row.root) else { return };
+        let Some(tree) = self.run(address, effect.run).map(|row| row.root) else { return };
         let cost = match report {
             Report::Done { used, .. } => used.tokens.0.max(1),
             _ => 1,
         };
         if let Some(pool) = self.pool(address, effect) {
-            pool.charge(&address.tenant, root, cost);
+            pool.charge(&address.tenant, tree, cost);
         }
     }
 
     /// Tried in vain: again after a pause, as often as the rules allow. `counts` is whether
     /// it was the effect's fault, `used` what the try cost.
-    fn postpone(
+    pub(super) fn postpone(
         &mut self,
         address: &Address,
         effect: EffectId,
@@ -264,79 +284,10 @@ impl Agents {
 
     /// Doubles with every try; half of it is chance, so that what failed together does not
     /// come back together.
-    fn pause(&mut self, tries: u32) -> Millis {
+    pub(super) fn pause(&mut self, tries: u32) -> Millis {
         let whole = self.rules.pause.0.saturating_mul(1 << tries.saturating_sub(1).min(16));
         let whole = whole.min(self.rules.pause_max.0);
         Millis(whole / 2 + self.rng.below(whole / 2 + 1))
-    }
-
-    /// Sent, and nobody knows whether it was done.
-    pub(super) fn lost(
-        &mut self,
-        address: &Address,
-        effect: EffectId,
-        code: Code,
-        why: Arc<str>,
-        used: Spend,
-    ) {
-        let Some(row) = self.pending(address, effect) else { return };
-        match (row.class, &row.work) {
-            (EffectClass::Read | EffectClass::Idempotent, _) => {
-                self.postpone(address, effect, code, why, None, (true, used));
-            }
-            // Under a stop it is asked about, or undone, when that is lifted.
-            _ => match amends(row) {
-                Some(errand) if !self.is_held(address, effect, errand) => self.fly(address, effect, errand),
-                Some(_) => {}
-                None => self.doubt(address, effect, why),
-            },
-        }
-    }
-
-    /// The tool was asked that knows whether an effect was done.
-    fn found(&mut self, address: &Address, effect: EffectId, report: Report) {
-        let Some(row) = self.pending(address, effect) else { return };
-        let over = matches!(row.stage, Stage::Doubtful { .. });
-        let undoes = matches!(row.work, Work::Tool { undo: Some(_), .. });
-        let calls = row.reserved.calls;
-        match report {
-            Report::Found(Finding::Done(answer)) => {
-                let used = Spend { calls, ..cost_unseen(row) };
-                self.answer(address, effect, answer, used, None);
-            }
-            // Its run ended meanwhile: nobody wants it done any more.
-            Report::Found(Finding::NotDone) if over => {
-                self.answer_failed(address, effect, Code::RunCancelled, "it was not done, and its run ended");
-            }
-            _ if over => {}
-            Report::Found(Finding::NotDone) => {
-                let why = Arc::from("it was not done, as its tool says");
-                self.postpone(address, effect, Code::ToolFailed, why, None, (true, Spend::default()));
-            }
-            // It was never begun: under a stop it waits until that is lifted.
-            Report::NotDone { code: Code::RunStopped, .. } => {
-                if !self.is_held(address, effect, Errand::Ask) {
-                    self.fly(address, effect, Errand::Ask);
-                }
-            }
-            _ if !undoes => self.doubt(address, effect, "the tool that was asked does not know".into()),
-            _ if self.is_held(address, effect, Errand::Undo) => {}
-            _ => self.fly(address, effect, Errand::Undo),
-        }
-        self.look(address);
-    }
-
-    /// What was attempted, lost while it was stopped, and waits to be undone.
-    pub(super) fn undo_rest(&mut self, address: &Address) {
-        let Some(Slot::Here(live)) = self.slots.get(address) else { return };
-        let Some(agent) = self.agent(address) else { return };
-        let attempted = agent.pending.iter().filter(|row| row.stage == Stage::Attempted);
-        let rest: Vec<EffectId> =
-            attempted.map(|row| row.id).filter(|effect| !live.flights.contains_key(effect)).collect();
-        for effect in rest {
-            let why = "it was stopped while it was under way".into();
-            self.lost(address, effect, Code::RunStopped, why, Spend::default());
-        }
     }
 
     /// May the shell begin what it was handed for this effect? Asked right before, since it
@@ -366,45 +317,6 @@ impl Agents {
         tool || self.halted(address, Some(effect.run)).is_some()
     }
 
-    fn doubt(&mut self, address: &Address, effect: EffectId, why: Arc<str>) {
-        self.record(address, Event::Doubted { effect, why });
-        let notice = Notice::Doubt { effect, address: address.clone() };
-        self.once_durable(self.shard_of(&address.tenant), Effect::Notice(notice));
-    }
-
-    /// The tool that undoes an effect was called.
-    fn undone(&mut self, address: &Address, effect: EffectId, report: Report) {
-        let doubtful = |row: &Pending| matches!(row.stage, Stage::Doubtful { .. });
-        let over = self.pending(address, effect).is_some_and(doubtful);
-        match report {
-            // Its run ended meanwhile: nobody wants it done again.
-            Report::Done { answer: Answer::Done(_), .. } if over => {
-                self.answer_failed(address, effect, Code::RunCancelled, "undone, since its run ended");
-            }
-            _ if over => {}
-            Report::Done { answer: Answer::Done(_), .. } => {
-                let why = Arc::from("undone, and done again");
-                let used = self.pending(address, effect).map(cost_unseen).unwrap_or_default();
-                if self.try_again(address, effect, self.now, why, true, used) {
-                    self.begin_effect(address, effect);
-                }
-            }
-            Report::Done { .. } | Report::Found(_) => {
-                self.doubt(address, effect, "undoing it failed".into());
-            }
-            // It was never begun: under a stop it waits until that is lifted.
-            Report::NotDone { code: Code::RunStopped, .. } => {
-                if !self.is_held(address, effect, Errand::Undo) {
-                    self.fly(address, effect, Errand::Undo);
-                }
-            }
-            Report::NotDone { why, .. } | Report::Lost { why, .. } => {
-                self.doubt(address, effect, format!("undoing it failed: {why}").into());
-            }
-        }
-        self.look(address);
-    }
-
     /// Records the answer to an effect, and lets the agent see it.
     pub(super) fn answer(
         &mut self,
@@ -416,6 +328,9 @@ impl Agents {
     ) {
         if self.pending(address, effect).is_some() {
             // People may have answered before the world did.
+            if let Some(live) = self.live(address) {
+                live.rests.remove(&effect);
+            }
             if self.live(address).is_some_and(|live| live.flights.remove(&effect).is_some()) {
                 self.leave_pool(address, effect);
             }
@@ -467,6 +382,7 @@ impl Agents {
         let flying: Vec<EffectId> = live.flights.keys().filter(|effect| effect.run == run).copied().collect();
         let lined: Vec<EffectId> = live.lined.iter().filter(|effect| effect.run == run).copied().collect();
         live.lined.retain(|effect| effect.run != run);
+        live.rests.retain(|effect, _| effect.run != run);
         if own {
             live.turn = None;
             live.lined_up = false;
@@ -576,12 +492,15 @@ impl Agents {
                 self.ask_deputy(address, effect);
             }
             (Stage::Doubtful { .. }, _) => {}
+            (Stage::Attempted, _) if self.rests_until(address, effect).is_some_and(|at| at <= self.now) => {
+                self.errand_due(address, effect);
+            }
             (Stage::Attempted, _) if self.waits_to_be_undone(address, effect) => {}
             (stage, _) if self.gives_up(address, row) <= self.now => {
                 let attempted = *stage == Stage::Attempted;
                 self.give_up(address, effect, attempted);
             }
-            (Stage::Ready { after }, _) if *after <= self.now => {
+            (Stage::Ready { .. }, _) if row.is_ready(self.now) => {
                 self.begin_effect(address, effect);
             }
             _ => {}
@@ -610,16 +529,8 @@ impl Agents {
     /// When nobody waits for it any longer.
     pub(super) fn gives_up(&self, address: &Address, row: &Pending) -> At {
         let Some(Slot::Here(live)) = self.slots.get(address) else { return row.until };
-        live.flights.get(&row.id).map_or(row.until, |flight| flight.until)
-    }
-
-    /// May it have been done, and is to be undone when a stop is lifted? That it takes long
-    /// is no reason to leave it to people.
-    pub(super) fn waits_to_be_undone(&self, address: &Address, effect: EffectId) -> bool {
-        let Some(Slot::Here(live)) = self.slots.get(address) else { return false };
-        let errand = self.pending(address, effect).and_then(amends);
-        !live.flights.contains_key(&effect)
-            && errand.is_some_and(|errand| self.is_held(address, effect, errand))
+        let rests = || live.rests.get(&row.id).map(|(_, flight)| flight);
+        live.flights.get(&row.id).or_else(rests).map_or(row.until, |flight| flight.until)
     }
 
     /// Nobody waits for it any longer.
@@ -629,6 +540,7 @@ impl Agents {
         if let Some(live) = self.live(address) {
             let flight = live.flights.remove(&effect);
             live.lined.remove(&effect);
+            live.rests.remove(&effect);
             if let Some(flight) = flight {
                 // What is to be undone was sent before.
                 let withdrawn = self.abort(self.shard_of(&address.tenant), effect);
@@ -660,7 +572,7 @@ impl Agents {
             match stage {
                 Stage::Attempted => {
                     let why = Arc::from("Seawall stopped while it was under way");
-                    self.lost(address, effect, Code::Internal, why, Spend::default());
+                    self.lost(address, effect, Code::Internal, why, None, Spend::default());
                 }
                 Stage::Ready { .. } => self.begin_effect(address, effect),
                 _ => {}
@@ -689,19 +601,14 @@ impl Agents {
     }
 }
 
-/// What is done about an effect that may have been done, before anybody is asked.
-fn amends(row: &Pending) -> Option<Errand> {
-    match &row.work {
-        Work::Tool { query: Some(_), .. } if row.class == EffectClass::Compensable => Some(Errand::Ask),
-        Work::Tool { undo: Some(_), .. } if row.class == EffectClass::Compensable => Some(Errand::Undo),
-        _ => None,
-    }
-}
-
 /// What a try counts as of which nobody will say what it used: whatever has a price and was
 /// at work is to be paid, at the most that it can cost, so that no budget is overspent by
 /// what was paid unseen (I12).
-fn cost_unseen(row: &Pending) -> Spend {
+pub(super) fn cost_unseen(row: &Pending) -> Spend {
     let priced = row.reserved.tokens.0 > 0 || row.reserved.money.0 > 0;
     if priced { row.reserved } else { Spend::default() }
+}
+
+fn tool_stopped() -> Answer {
+    Answer::Failed { code: Code::RunStopped, why: "an operator stopped this tool".into() }
 }

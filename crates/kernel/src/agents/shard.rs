@@ -121,8 +121,8 @@ impl Shard {
         self.runs.get(&run).map(|row| row.agent.clone())
     }
 
-    /// Writes the record's sequence into every row that it changed.
-    pub(crate) fn stamp(&mut self, dirty: &mut Dirty) {
+    /// Writes the record's sequence into every row that it changed, and its time.
+    pub(crate) fn stamp(&mut self, at: At, dirty: &mut Dirty) {
         let seq = self.row.seq;
         for key in dirty.touched_runs.drain(..) {
             if let Some(run) = self.runs.get_mut(&key) {
@@ -133,6 +133,7 @@ impl Shard {
         for address in dirty.touched_agents.drain(..) {
             if let Some(agent) = self.agents.get_mut(&address) {
                 agent.seq = seq;
+                agent.changed = at;
                 dirty.agents.insert(address);
             }
         }
@@ -221,6 +222,7 @@ fn new_agent(address: &Address, shard: u8) -> AgentRow {
         address: address.clone(),
         shard,
         seq: 0,
+        changed: At(0),
         standing: Standing::Idle,
         lasting: true,
         run: None,

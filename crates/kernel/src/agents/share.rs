@@ -13,6 +13,14 @@ use super::input::Input;
 use super::machine::{Agents, ValueSlot, Writer};
 use super::shard::Name;
 
+/// Who writes a value.
+enum Author {
+    /// An agent's effect.
+    Effect(EffectId),
+    /// Somebody outside.
+    Outside(Arc<str>),
+}
+
 impl Agents {
     /// Takes units of a resource, or waits in line for them.
     pub(super) fn acquire(&mut self, address: &Address, effect: EffectId, resource: Arc<str>) {
@@ -71,6 +79,15 @@ impl Agents {
         }
         if taken.saturating_add(units) > of {
             return false;
+        }
+        let full = |name: &Name| {
+            self.count_of(&name.0, limits::LEASES_MAX, |shard| &shard.leases) >= limits::LEASES_MAX
+        };
+        if held.is_none() && full(name) {
+            let why = "its tenant holds as many resources as it may";
+            self.leave_line(name, effect);
+            self.answer_failed(address, effect, Code::MailboxFull, why);
+            return true;
         }
         // Acquiring again renews: the token stays, so that what holds it goes on.
         let newest = held.map_or(self.shards[shard].row.tokens, |row| row.token);
@@ -237,9 +254,12 @@ impl Agents {
 
     /// A value that nobody waits for leaves memory once it is on disk.
     fn rest_value(&mut self, name: &Name) {
-        if self.values.get(name).is_some_and(|slot| slot.here && slot.watchers.is_empty()) {
-            let shard = self.shard_of(&name.0);
-            let seq = self.shards[shard].row.seq;
+        let shard = self.shard_of(&name.0);
+        let seq = self.shards[shard].row.seq;
+        if let Some(slot) = self.values.get_mut(name).filter(|slot| slot.here && slot.watchers.is_empty())
+            && slot.rests != seq
+        {
+            slot.rests = seq;
             self.values_idle.push_back((shard, seq, name.clone()));
         }
     }
@@ -251,7 +271,7 @@ impl Agents {
             let version = row.version;
             return self.answer_done(address, effect, version_text(version));
         }
-        match self.write(name, value, expect, Some(effect)) {
+        match self.write(name, value, expect, Author::Effect(effect)) {
             Ok(version) => self.answer_done(address, effect, version_text(version)),
             Err(version) => {
                 let why = format!("its version is {version}");
@@ -261,8 +281,8 @@ impl Agents {
     }
 
     fn write_from_outside(&mut self, name: &Name, input: Input) {
-        let Input::Put { ticket, value, expect, .. } = input else { return };
-        match self.write(name, value, expect, None) {
+        let Input::Put { ticket, value, expect, by, .. } = input else { return };
+        match self.write(name, value, expect, Author::Outside(by)) {
             Ok(version) => self.reply(self.shard_of(&name.0), ticket, Reply::Version(version)),
             Err(version) => self.refuse(ticket, Code::VersionConflict, format!("its version is {version}")),
         }
@@ -274,7 +294,7 @@ impl Agents {
         name: &Name,
         value: Option<Payload>,
         expect: Option<u64>,
-        by: Option<EffectId>,
+        author: Author,
     ) -> Result<u64, u64> {
         let row = self.value(name);
         let newest = row.map_or(0, |row| row.version);
@@ -286,7 +306,11 @@ impl Agents {
         let (tenant, key) = name.clone();
         let shard = self.shard_of(&tenant);
         let version = newest + 1;
-        self.append(shard, None, Event::Put { tenant, key, value, version, by });
+        let (by, who) = match author {
+            Author::Effect(effect) => (Some(effect), None),
+            Author::Outside(who) => (None, Some(who)),
+        };
+        self.append(shard, None, Event::Put { tenant, key, value, version, by, who });
         Ok(version)
     }
 
@@ -309,10 +333,11 @@ impl Agents {
             if !self.is_durable(*shard, *seq) {
                 break;
             }
-            let Some((shard, _, name)) = self.values_idle.pop_front() else { break };
-            let idle = |slot: &ValueSlot| slot.here && slot.writers.is_empty() && slot.watchers.is_empty();
-            let again = self.values_idle.iter().any(|(_, _, other)| *other == name);
-            if !again && self.values.get(&name).is_some_and(idle) {
+            let Some((shard, seq, name)) = self.values_idle.pop_front() else { break };
+            // One that was used since comes again later.
+            let Some(slot) = self.values.get_mut(&name).filter(|slot| slot.rests == seq) else { continue };
+            slot.rests = 0;
+            if slot.here && slot.writers.is_empty() && slot.watchers.is_empty() {
                 self.values.remove(&name);
                 self.shards[shard].values.remove(&name);
             }
@@ -331,6 +356,7 @@ impl Agents {
                     self.rest_value(&name);
                 }
             }
+            Work::Publish { .. } => drop(self.told.remove(&effect)),
             Work::Monitor { agent } => {
                 if let Some(peer) = self.addressee(address, &agent) {
                     self.follow(Input::Unwatch { effect, peer });

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState, Rung, Stage, Standing};
+use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState, Stage, Standing};
 use seawall_model::effect::{EffectId, Spend, Work};
 use seawall_model::{Address, At, RunKey};
 
@@ -35,6 +35,8 @@ pub struct Tally {
     pub states: BTreeMap<Arc<str>, BTreeMap<&'static str, u64>>,
     /// Those that wait, by the cause that is nearest.
     pub needs: BTreeMap<&'static str, u64>,
+    /// Likewise, as their rows tell it: so they are counted among those on disk.
+    pub by_row: BTreeMap<&'static str, u64>,
 }
 
 /// Figures of all agents.
@@ -98,7 +100,8 @@ impl Agents {
             Some(Slot::Here(live)) => Some(live),
             _ => None,
         };
-        let since = live.map_or(At(0), |live| live.since);
+        // What it did last, or what became of it: it waits since then.
+        let since = row.changed;
         let mut need = |cause, on: &str, until| {
             needs.push(Need { cause, on: on.into(), since, until, effect: None });
         };
@@ -108,13 +111,14 @@ impl Agents {
         if let Some(scope) = self.halted(&row.address, row.run) {
             need("halted", &scope.to_string(), None);
         }
-        if row.rests_until == At::MAX && row.progress.rung >= Rung::Paused {
+        if row.is_held_by_guard() {
             need("guard", "a human, after no progress", None);
         } else if row.rests_until > self.now {
             need("rest", "", Some(row.rests_until));
         }
-        if live.is_some_and(|live| live.lined_up) {
-            need("turn_slot", "", None);
+        if let Some(live) = live.filter(|live| live.lined_up) {
+            let (cause, since) = ("turn_slot", row.changed.max(live.since));
+            needs.push(Need { cause, on: "".into(), since, until: None, effect: None });
         }
         if let Some(put_off) = live.and_then(|live| live.deferred.as_ref()).filter(|it| it.until > self.now) {
             let (cause, on, since) = (put_off.cause, put_off.on.clone(), put_off.since);
@@ -136,20 +140,19 @@ impl Agents {
             _ => None,
         };
         let rests = row.rests_until > self.now;
-        let guarded = row.rests_until == At::MAX && row.progress.rung >= Rung::Paused;
         let put_off = live.and_then(|live| live.deferred.as_ref()).filter(|it| it.until > self.now);
         let mut pending = row.pending.iter().filter(|pending| Some(pending.id.run) == row.run);
         Some(match () {
             () if row.standing == Standing::Quarantined => "quarantine",
             () if self.halted(&row.address, row.run).is_some() => "halted",
-            () if guarded => "guard",
+            () if row.is_held_by_guard() => "guard",
             () if rests => "rest",
             () if live.is_some_and(|live| live.lined_up) => "turn_slot",
             () => match (put_off, pending.next()) {
                 (Some(put_off), _) => put_off.cause,
                 (None, Some(pending)) => {
                     let flies = live.is_some_and(|live| live.flights.contains_key(&pending.id));
-                    self.cause_of(pending, flies).0
+                    self.cause_of(pending, flies, self.rests_until(&row.address, pending.id)).0
                 }
                 (None, None) if row.standing == Standing::Active && !row.is_wakeful() => "message",
                 (None, None) => return None,
@@ -162,7 +165,8 @@ impl Agents {
             Some(Slot::Here(live)) => live.flights.get(&pending.id).copied(),
             _ => None,
         };
-        let (cause, until) = self.cause_of(pending, flight.is_some());
+        let (cause, until) =
+            self.cause_of(pending, flight.is_some(), self.rests_until(&row.address, pending.id));
         let since = flight.map_or(pending.asked, |flight| flight.since);
         let on = match pending.child {
             Some(child) => format!("{} {child}", pending.work.object()).into(),
@@ -172,11 +176,17 @@ impl Agents {
     }
 
     /// What an effect waits for, and until when where that is not its own end.
-    fn cause_of(&self, pending: &Pending, flies: bool) -> (&'static str, Option<At>) {
+    fn cause_of(
+        &self,
+        pending: &Pending,
+        flies: bool,
+        rests_until: Option<At>,
+    ) -> (&'static str, Option<At>) {
         match (&pending.stage, &pending.work) {
             (Stage::Approving { until, .. }, _) => ("approval", Some(*until)),
             (Stage::Doubtful { .. }, _) => ("in_doubt", None),
-            (Stage::Ready { after }, _) if *after > self.now => ("retry", Some(*after)),
+            (Stage::Ready { after }, _) if !pending.is_ready(self.now) => ("retry", Some(*after)),
+            (Stage::Attempted, _) if rests_until.is_some() => ("retry", rests_until),
             (_, Work::Model { .. }) if flies => ("model_call", None),
             (_, Work::Tool { .. }) if flies => ("tool_call", None),
             (_, Work::Model { .. }) => ("model_slot", None),
@@ -191,6 +201,12 @@ impl Agents {
     #[must_use]
     pub fn row(&self, address: &Address) -> Option<&AgentRow> {
         self.agent(address)
+    }
+
+    /// Is this turn still the agent's? One that was taken back counts for nothing.
+    #[must_use]
+    pub fn has_turn(&self, address: &Address, token: u64) -> bool {
+        matches!(self.slots.get(address), Some(Slot::Here(live)) if live.turn.is_some_and(|(of, _)| of == token))
     }
 
     /// A run that is in memory.
@@ -264,6 +280,9 @@ impl Agents {
             if let Some(cause) = self.cause(row) {
                 *tally.needs.entry(cause).or_default() += 1;
             }
+            if let Some(cause) = row.cause() {
+                *tally.by_row.entry(cause).or_default() += 1;
+            }
         }
         last.cloned()
     }
@@ -318,6 +337,12 @@ impl Agents {
                 return Err(format!("{effect} is performed and not under way"));
             }
         }
+        for effect in live.rests.keys() {
+            let is_its = |pending: &&Pending| pending.id == *effect && pending.stage == Stage::Attempted;
+            if !row.pending.iter().any(|pending| is_its(&pending)) || live.flights.contains_key(effect) {
+                return Err(format!("{effect} is to be asked about or undone, and was not lost"));
+            }
+        }
         if let Some(run) = row.run
             && !self.run(&row.address, run).is_some_and(|run| run.state == RunState::Active)
         {
@@ -339,7 +364,8 @@ impl Agents {
             // Under a stop what is to be undone waits.
             let stopped = self.is_held(&row.address, pending.id, Errand::Undo)
                 || self.waits_to_be_undone(&row.address, pending.id);
-            if !stopped && !live.flights.contains_key(&pending.id) {
+            let cared_for = live.flights.contains_key(&pending.id) || live.rests.contains_key(&pending.id);
+            if !stopped && !cared_for {
                 return Err(format!("{} was attempted and nobody performs it", pending.id));
             }
         }

@@ -12,13 +12,17 @@ use seawall_model::{Address, Agent, At, Code, EffectClass, Millis, Payload, RunK
 
 use super::effect::{Grant, Perform, Reply};
 use super::gate::{Condition, Op, Pattern, Rule, Who};
-use super::input::Report;
+use super::input::{Matter, Report};
 use super::progress::GuardRule;
 use super::rules::Kind;
 use super::supervise::Supervision;
 use super::{Agents, Effect, Input, Rules, Shard, Start};
 
 mod ties;
+
+mod amends;
+
+mod people;
 
 mod bounds;
 
@@ -176,7 +180,8 @@ impl Scene {
         let (args, facts) = edit.unzip();
         let (args, facts) = (args.map(Payload::text), facts.unwrap_or_default());
         let (address, who) = (address.clone(), Box::new(who));
-        self.step(Input::Vote { ticket: 1, effect, address, who, yes: true, args, facts });
+        let matter = Matter::Approval;
+        self.step(Input::Vote { ticket: 1, effect, address, matter, who, yes: true, args, facts });
     }
 
     fn delegate(&mut self, effect: EffectId, address: &Address, by: &str, to: &str) {
@@ -237,7 +242,7 @@ fn done() -> Report {
 }
 
 fn lost(used: Spend) -> Report {
-    Report::Lost { code: Code::ToolFailed, why: "cut".into(), used }
+    Report::Lost { code: Code::ToolFailed, why: "cut".into(), retry_after: None, used }
 }
 
 fn engine_failed() -> Next {
@@ -282,7 +287,7 @@ fn a_run_that_began_anew_does_not_wait_for_what_its_beginning_left_in_doubt() {
     scene.commit(vec![promise], Next::Wait(Wake::All));
     let effect = EffectId { run, number: 2 };
     let answer = Answer::Done(Payload::text("yes"));
-    scene.step(Input::Resolve { ticket: 0, effect, address, by: "bob".into(), answer });
+    scene.step(Input::Resolve { ticket: 0, effect, address, who: Box::new(person("bob")), answer });
     assert_eq!(scene.turns.len(), 1, "all that it waits for was answered");
 }
 
@@ -369,7 +374,9 @@ fn an_undoing_that_a_stop_overtakes_is_no_doubt_and_goes_on_after_it() {
         scene.report(stopped);
         assert_eq!(scene.performs.len(), 1);
         scene.report(done());
-        assert!(scene.performs.len() == 1 && !scene.performs[0].undo, "undone, and done again");
+        scene.tick(Millis::from_secs(1));
+        assert!(scene.performs.is_empty(), "nobody waits for it any longer");
+        assert_eq!(scene.code(&address, 1), Some(Code::DeadlinePassed));
     }
 }
 

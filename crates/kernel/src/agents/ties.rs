@@ -3,15 +3,20 @@
 //! that a crash forgets none; the run that ends writes its fate there, and whoever is tied
 //! hears of it in the record that removes the tie: once.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use seawall_model::durable::{AgentRow, Fate, Stage, Standing, Tie};
+use seawall_model::durable::{AgentRow, Fate, Pending, Stage, Standing, Tie};
 use seawall_model::effect::{EffectId, Work};
 use seawall_model::journal::Event;
 use seawall_model::{Address, Agent, Code, Payload, RunKey, limits};
 
+use super::gate;
 use super::input::Input;
 use super::machine::{Agents, Slot};
+
+/// Agents looked at for a circle of those that wait for each other: a longer one ends by patience.
+const LOOKED_AT_MAX: usize = 256;
 
 impl Agents {
     /// A monitor or link that a turn asked for: made once both agents are in memory.
@@ -28,6 +33,7 @@ impl Agents {
     /// Makes or removes a tie; both agents are in memory, if they are known at all.
     pub(super) fn tie(&mut self, address: &Address, effect: EffectId, peer: &Address) {
         let Some(row) = self.pending(address, effect) else { return };
+        let unruled = &*row.ruling.rule == gate::DEFAULT;
         let linked = match &row.work {
             Work::Link { on: false, .. } => {
                 self.unlink(address, effect.run, peer);
@@ -46,8 +52,56 @@ impl Agents {
                 let why = format!("{peer} works on nothing that could fail with this run");
                 self.answer_failed(address, effect, Code::RunUnknown, why);
             }
+            // To fail another's run is a right that a rule gives, but within one's own tree.
+            Ok(run) if linked && unruled && !self.is_kin(address, effect.run, run) => {
+                let why = format!("link `{}` is not allowed by any rule: it works for others", peer.agent);
+                self.answer_failed(address, effect, Code::GateDenied, why);
+            }
+            Ok(_) if !linked && self.is_awaited_by(address, effect.run, peer) => {
+                let why = format!("{peer} waits for this run to end, and neither would");
+                self.answer_failed(address, effect, Code::BadField, why);
+            }
             Ok(run) => self.make_tie(address, effect, (peer, run), linked),
         }
+    }
+
+    fn is_kin(&self, address: &Address, one: RunKey, other: RunKey) -> bool {
+        let root = |run| self.run(address, run).map(|row| row.root);
+        root(one).is_some_and(|of| root(other) == Some(of))
+    }
+
+    /// Does the other wait for this run or one above it, by itself or through those that it
+    /// waits for, as far as they are in memory?
+    fn is_awaited_by(&self, address: &Address, run: RunKey, peer: &Address) -> bool {
+        let shard = self.shard(address);
+        let path: BTreeSet<Address> =
+            shard.path(run).into_iter().filter_map(|run| shard.agent_of(run)).collect();
+        let mut seen = BTreeSet::from([peer.clone()]);
+        let mut next = vec![peer.clone()];
+        while let Some(who) = next.pop() {
+            if path.contains(&who) {
+                return true;
+            }
+            for other in self.awaited(&who) {
+                if seen.len() < LOOKED_AT_MAX && seen.insert(other.clone()) {
+                    next.push(other);
+                }
+            }
+        }
+        false
+    }
+
+    /// Whose end an agent's run waits for: its children, and whom it monitors.
+    fn awaited(&self, who: &Address) -> Vec<Address> {
+        let Some(row) = self.agent(who) else { return Vec::new() };
+        let waits = |pending: &&Pending| pending.stage == Stage::Waiting && Some(pending.id.run) == row.run;
+        let of =
+            row.pending.iter().filter(waits).filter_map(|pending| match (&pending.work, pending.child) {
+                (Work::Monitor { agent }, _) => self.addressee(who, agent),
+                (_, Some(child)) => self.agent_of_child(who, child),
+                _ => None,
+            });
+        of.collect()
     }
 
     /// What an agent works on; or why there is nothing to wait for, if there is a reason.

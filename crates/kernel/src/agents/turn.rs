@@ -93,11 +93,12 @@ impl Agents {
         true
     }
 
+    /// A fork stays on the version that it was made on: that may be what is another.
     fn move_version(&mut self, address: &Address) {
         let Some(kind) = self.rules.kind(address.agent.kind()) else { return };
         let (moves, version) = (kind.moves, kind.version.clone());
         let Some(run) = self.agent(address).and_then(|agent| agent.run) else { return };
-        if moves && self.run(address, run).is_some_and(|row| row.version != version) {
+        if moves && self.run(address, run).is_some_and(|row| row.version != version && row.fork.is_none()) {
             self.record(address, Event::Moved { run, version });
         }
     }
@@ -292,7 +293,7 @@ impl Agents {
             let why = format!("{} `{}` is not allowed", ask.work.kind(), ask.work.object());
             return Err(Refused(Code::GateDenied, why.into()));
         }
-        if matches!(ask.work, Work::Tool { .. }) && self.tool_halted(ask.work.object()) {
+        if ask.work.tool().is_some_and(|tool| self.tool_halted(tool)) {
             return Err(Refused(Code::RunStopped, "an operator stopped this tool".into()));
         }
         if let Work::Child { agent, .. } = &ask.work {
@@ -376,9 +377,7 @@ impl Agents {
     fn until(&self, ask: &Ask, verdict: &Verdict) -> At {
         let patience = match (ask.patience, &ask.work) {
             (Some(patience), _) => patience,
-            (None, Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. } | Work::Monitor { .. }) => {
-                return At::MAX;
-            }
+            (None, Work::Timer { .. } | Work::Promise { .. } | Work::Child { .. }) => return At::MAX,
             (None, _) => self.rules.patience,
         };
         match verdict {
@@ -478,7 +477,9 @@ impl Agents {
     pub(super) fn touched(&self, address: &Address, run: RunKey) -> bool {
         let Some(agent) = self.agent(address).filter(|agent| agent.run == Some(run)) else { return false };
         let flies = |effect| matches!(self.slots.get(address), Some(Slot::Here(live)) if live.flights.contains_key(&effect));
-        let sent = |row: &&Pending| row.id.run == run && (row.attempts > 0 || flies(row.id));
+        let sent = |row: &&Pending| {
+            row.id.run == run && (row.attempts > 0 || row.stage == Stage::Attempted || flies(row.id))
+        };
         agent.progress.touched || agent.pending.iter().filter(sent).any(changes_something)
     }
 

@@ -1,6 +1,6 @@
 //! What a turn looks like to the progress guard: its answers, mail and wishes as digests.
 
-use seawall_model::durable::{AgentRow, Item, Progress};
+use seawall_model::durable::{AgentRow, Item, Message, Progress};
 use seawall_model::effect::{Answer, Work};
 use seawall_model::journal::{Change, Commit, Next, SAID};
 use seawall_model::{Address, Payload};
@@ -67,6 +67,12 @@ fn kind_of(kind: &str) -> &'static str {
         return "timer";
     }
     KINDS.into_iter().find(|known| *known == kind).unwrap_or("other")
+}
+
+/// What a message says, by which it is told apart from another of the same id.
+pub(super) fn said(message: &Message) -> u64 {
+    let name = message.name.as_deref().map_or(0, |name| digest(name.as_bytes(), 1));
+    digest_of(&message.body, name)
 }
 
 fn digest_of(body: &Payload, seed: u64) -> u64 {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use seawall_kernel::agents::effect::{Effect, Grant, Perform};
-use seawall_kernel::agents::input::{Finding, Report};
+use seawall_kernel::agents::input::{Finding, Matter, Report};
 use seawall_kernel::agents::rules::Rules;
 use seawall_kernel::agents::{Agents, Batch, Input, Shard, Start, mail};
-use seawall_model::durable::{AgentRow, Row, RunRow, Scope, Standing};
+use seawall_model::durable::{AgentRow, Row, RunRow, Scope, Stage, Standing};
 use seawall_model::effect::{Allowance, Answer, EffectId, Person, Spend};
 use seawall_model::journal::Entry;
 use seawall_model::{Address, Agent, At, Code, Payload, RunKey};
@@ -93,19 +93,21 @@ impl Player {
             }
             "done" | "found" | "lost" | "notdone" => self.report(verb, words),
             "yes" | "no" => self.vote(verb == "yes", words),
+            "delegate" => self.delegate(words),
             "resolve" => {
-                let (effect, by) = (words.effect(), words.word().into());
+                let (effect, who) = (words.effect(), admin(words.word().into()));
                 let (address, answer) = (self.of_run(effect.run), Answer::Done(words.text()));
-                Input::Resolve { ticket: 1, effect, address, by, answer }
+                Input::Resolve { ticket: 1, effect, address, who, answer }
             }
             "send" => {
                 let to = address(words);
                 let message = Box::new(mail::from_outside(words.number(), None, words.text()));
-                Input::Send { ticket: 1, to, message }
+                Input::Send { ticket: 1, to, message, by: "ann".into() }
             }
             "put" => {
                 let (key, value) = (words.word().into(), Some(words.text()));
-                Input::Put { ticket: 1, tenant: wishes::tenant(), key, value, expect: wishes::expect(words) }
+                let (tenant, expect) = (wishes::tenant(), wishes::expect(words));
+                Input::Put { ticket: 1, tenant, key, value, expect, by: "ann".into() }
             }
             "cancel" => {
                 let run = words.run();
@@ -122,7 +124,8 @@ impl Player {
             }
             "release" => Input::Release { ticket: 1, address: address(words), by: "ann".into() },
             "redrive" | "drop" => {
-                Input::Redrive { ticket: 1, shard: 0, number: words.number(), send: verb == "redrive" }
+                let (number, send) = (words.number(), verb == "redrive");
+                Input::Redrive { ticket: 1, shard: 0, number, send, by: "ann".into() }
             }
             other => words.unknown(other),
         };
@@ -162,7 +165,7 @@ impl Player {
             }),
             "lost" => {
                 let used = Spend::default();
-                Report::Lost { code: Code::ToolFailed, why: words.word().into(), used }
+                Report::Lost { code: Code::ToolFailed, why: words.word().into(), retry_after: None, used }
             }
             _ => {
                 let why = words.word().into();
@@ -176,8 +179,19 @@ impl Player {
     fn vote(&mut self, yes: bool, words: &mut Words) -> Input {
         let (effect, name): (EffectId, Arc<str>) = (words.effect(), words.word().into());
         let args = words.maybe(&[]);
+        let (who, address, facts) = (admin(name), self.of_run(effect.run), Vec::new());
+        let pending = &self.disk.rows.agents[&address].pending;
+        let stage = pending.iter().find(|pending| pending.id == effect).map(|pending| &pending.stage);
+        let doubtful = matches!(stage, Some(Stage::Doubtful { .. }));
+        let matter = if doubtful { Matter::Doubt } else { Matter::Approval };
+        Input::Vote { ticket: 1, effect, address, matter, who, yes, args, facts }
+    }
+
+    fn delegate(&self, words: &mut Words) -> Input {
+        let (effect, name, to): (EffectId, Arc<str>, Arc<str>) =
+            (words.effect(), words.word().into(), words.word().into());
         let who = Box::new(Person { name, tenant: wishes::tenant(), admin: true, alone: false });
-        Input::Vote { ticket: 1, effect, address: self.of_run(effect.run), who, yes, args, facts: Vec::new() }
+        Input::Delegate { ticket: 1, effect, address: self.of_run(effect.run), who, to }
     }
 
     fn of_run(&self, run: RunKey) -> Address {
@@ -381,6 +395,11 @@ impl Disk {
         }
         (agents.into_values().collect(), runs.into_values().collect())
     }
+}
+
+/// Who may say what people may.
+fn admin(name: Arc<str>) -> Box<Person> {
+    Box::new(Person { name, tenant: wishes::tenant(), admin: true, alone: false })
 }
 
 fn address(words: &mut Words) -> Address {

@@ -40,6 +40,11 @@ fn state(state: &RunState) -> String {
     }
 }
 
+/// Who did it, where that was nobody inside.
+fn from_outside(by: Option<&std::sync::Arc<str>>) -> String {
+    by.map_or(String::new(), |by| format!(" by {by}"))
+}
+
 fn message(message: &Message) -> String {
     let from = message.from.as_ref().map_or("outside", |from| from.agent.as_str());
     let name = message.name.as_ref().map_or(String::new(), |name| format!(" of {name}"));
@@ -136,9 +141,11 @@ fn event(event: &Event) -> String {
         Event::Delegated { effect, by, to } => {
             format!("{effect} to {to} by {}", by.as_deref().unwrap_or("rule"))
         }
-        Event::Mailed { message: letter } => message(letter),
+        Event::Mailed { message: letter, by } => format!("{}{}", message(letter), from_outside(by.as_ref())),
         Event::Lettered { message: letter, why } => format!("{} {}", message(letter), why.as_str()),
-        Event::Unlettered { number } => number.to_string(),
+        Event::Unlettered { number, sent, by } => {
+            format!("{number} {} by {by}", if *sent { "sent again" } else { "thrown away" })
+        }
         Event::Ended { run, ending: end } => format!("{run} {}", ending(end)),
         Event::Restarted { run, why, .. } => format!("{run} ({why})"),
         Event::Quarantined { why } => format!("({why})"),
@@ -146,9 +153,13 @@ fn event(event: &Event) -> String {
         Event::Halted { scope, on, by } => {
             format!("{scope} {} by {by}", if *on { "stopped" } else { "goes on" })
         }
+        Event::Defined { kind, version, by } => {
+            format!("{kind} {} by {by}", version.as_deref().unwrap_or("removed"))
+        }
         Event::Moved { run, version } => format!("{run} to version {version}"),
-        Event::Put { key, value, version, .. } => {
-            format!("{key} version {version}{}", value.as_ref().map_or(" removed".to_owned(), text))
+        Event::Put { key, value, version, who, .. } => {
+            let value = value.as_ref().map_or(" removed".to_owned(), text);
+            format!("{key} version {version}{value}{}", from_outside(who.as_ref()))
         }
         Event::Granted { resource, of, holder, .. } => {
             format!("{resource} token {} {} of {of} to {}", holder.token, holder.units, holder.agent.agent)
@@ -208,6 +219,9 @@ pub(crate) fn effect(effect: &Effect) -> Option<String> {
         Effect::Abort(effect) => format!("abort {effect}"),
         Effect::Reply(_, Reply::Started { run, address }) => format!("reply started {run} {}", address.agent),
         Effect::Reply(_, Reply::Done) => "reply done".to_owned(),
+        Effect::Reply(_, Reply::Taken { before: true, .. }) => "reply taken before".to_owned(),
+        Effect::Reply(_, Reply::Taken { created: true, .. }) => "reply taken by a new agent".to_owned(),
+        Effect::Reply(_, Reply::Taken { .. }) => "reply taken".to_owned(),
         Effect::Reply(_, Reply::Version(version)) => format!("reply version {version}"),
         Effect::Reply(_, Reply::Refused { code, why }) => format!("reply refused {} ({why})", code.as_str()),
         Effect::Over { run, state: end } => format!("over {run} {}", state(end)),

@@ -8,7 +8,7 @@ use seawall_kernel::agents::progress::GuardRule;
 use seawall_kernel::agents::rules::{Kind, Rules, Schedule};
 use seawall_kernel::agents::supervise::{Strategy, Supervision};
 use seawall_model::durable::{Restart, Wake};
-use seawall_model::effect::{Allowance, Approval, Ask, Spend, Verdict, Work};
+use seawall_model::effect::{Allowance, Approval, Ask, Deputy, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Commit, Ending, Next};
 use seawall_model::{At, Code, EffectClass, MicroUsd, Millis, Payload, Tenant, Tokens};
 
@@ -148,7 +148,8 @@ fn gate(words: &mut Words) -> Rule {
         "redact" => Verdict::Redact(vec![words.word().into()]),
         "ask" => {
             let (quorum, patience) = (words.number() as u8, words.seconds());
-            Verdict::Ask(Approval { quorum, approvers: Vec::new(), patience, deputy: None })
+            let deputy = words.next().map(|to| Deputy { to: to.into(), after: words.seconds() });
+            Verdict::Ask(Approval { quorum, approvers: Vec::new(), patience, deputy })
         }
         other => words.unknown(other),
     };

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use seawall_kernel::agents::Tally;
 use seawall_kernel::agents::effect::Notice;
 use seawall_model::durable::{RunRow, Standing};
 use seawall_model::{RunKey, limits};
@@ -14,8 +15,13 @@ use seawall_store::journal::{Need, Reader, Whose};
 
 use crate::app::App;
 
+use super::desk::Desk;
+
 /// How often all agents are counted: that looks at every row.
 const EVERY: Duration = Duration::from_secs(15);
+/// How often those who wait are: that looks into an index alone, some milliseconds with
+/// 100,000 of them.
+const WAITS_EVERY: Duration = Duration::from_secs(2);
 
 /// What operators were told of since the start.
 #[derive(Debug, Default)]
@@ -61,9 +67,44 @@ pub struct Census {
     pub approvals: usize,
     /// Questions without an answer.
     pub questions: usize,
+    /// Those that wait and are rows alone.
+    pub away: Waits,
     /// Budgets of live trees of runs, by root tenant: those with the most such trees, at most
     /// [`limits::TENANT_LABELS_MAX`].
     pub budgets: Vec<(Arc<str>, Budgets)>,
+}
+
+/// How many agents wait, by the cause that is nearest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waits(pub BTreeMap<String, u64>);
+
+impl Waits {
+    /// Those of a tenant and all below it that are not in memory: of all that wait on disk,
+    /// without those that are counted in memory.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn away(reader: &Reader, desk: &Desk, tenant: Option<&str>) -> Result<(Self, Tally), Error> {
+        // Asked first: one that leaves memory between the two was on disk before.
+        let mut away: BTreeMap<String, u64> = reader.causes(tenant)?.into_iter().collect();
+        let tally = desk.tally(tenant);
+        for (cause, count) in &tally.by_row {
+            if let Some(all) = away.get_mut(*cause) {
+                *all = all.saturating_sub(*count);
+            }
+        }
+        away.retain(|_, count| *count > 0);
+        Ok((Self(away), tally))
+    }
+
+    /// With those in memory.
+    #[must_use]
+    pub fn with(mut self, here: &BTreeMap<&'static str, u64>) -> Self {
+        for (cause, count) in here {
+            *self.0.entry((*cause).to_owned()).or_default() += count;
+        }
+        self
+    }
 }
 
 /// What the live trees of runs of a tenant may use, by meter.
@@ -162,12 +203,23 @@ impl Census {
 
 /// Counts all agents now and then. Runs for ever.
 pub async fn keep(app: Arc<App>) {
-    let mut look = tokio::time::interval(EVERY);
+    let mut look = tokio::time::interval(WAITS_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut whole = tokio::time::Instant::now();
     while let Some(runtime) = app.agents.as_ref() {
-        look.tick().await;
-        if let Ok(census) = runtime.read(Census::take).await {
-            *runtime.census.lock().unwrap_or_else(PoisonError::into_inner) = census;
+        let now = look.tick().await;
+        let census = || runtime.census.lock().unwrap_or_else(PoisonError::into_inner);
+        if now >= whole {
+            whole = now + EVERY;
+            if let Ok(taken) = runtime.read(Census::take).await {
+                let mut kept = census();
+                let away = std::mem::take(&mut kept.away);
+                *kept = Census { away, ..taken };
+            }
+        }
+        let desk = runtime.desk.clone();
+        if let Ok((away, _)) = runtime.read(move |reader| Waits::away(reader, &desk, None)).await {
+            census().away = away;
         }
     }
 }

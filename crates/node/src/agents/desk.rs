@@ -435,11 +435,17 @@ impl Desk {
         }
     }
 
-    /// Tells the agents what was made of a turn. Did its run take it, as its turn of that
-    /// number? If not, what the turn made of the state is worth nothing.
-    pub fn commit(&self, grant: Grant, commit: Commit) -> bool {
+    /// Tells the agents what was made of a turn. `taken` is called first if the turn is
+    /// still its agent's, before anything that it asks for can be begun. Did its run take
+    /// it, as its turn of that number? If not, what `taken` kept is worth nothing.
+    pub fn commit(&self, grant: Grant, commit: Commit, taken: impl FnOnce()) -> bool {
         let Grant { address, token, number, run, .. } = grant;
         let mut inner = self.lock();
+        if !inner.agents.has_turn(&address, token) {
+            // Somebody else has the run's state by now, and knows it better.
+            return true;
+        }
+        taken();
         let input = Input::Commit { address, token, commit: Box::new(commit) };
         self.step(&mut inner, |agents, now, effects| agents.step(now, input, effects));
         self.after(&inner);

@@ -33,7 +33,7 @@ use seawall_model::{At, Code, Fault, Payload, Tokens};
 use super::define::Definition;
 
 pub use act::facts_of_edit;
-pub use builtin::{NAMES as BUILTINS, rules_of, tool_of};
+pub use builtin::{CALLBACKS, NAMES as BUILTINS, rules_of, tool_of};
 pub use kit::{Catalogue, Kit};
 pub use log::{FORK, FORK_RETOLD, conversation, may_set};
 

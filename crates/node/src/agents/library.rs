@@ -260,6 +260,35 @@ impl Library {
         text.split_once('\n').map(|(_, text)| text.to_owned())
     }
 
+    /// A version that says what another one says, but for these keys: kept like any other,
+    /// and never in force. Answers with its name.
+    ///
+    /// # Errors
+    /// In words: it is no definition, its texts are not kept, or this one cannot be.
+    #[expect(clippy::disallowed_methods, reason = "called by worker threads, which may wait")]
+    pub fn vary(
+        &self,
+        kind: &str,
+        version: &str,
+        changed: [(&str, Option<String>); 2],
+    ) -> Result<Arc<str>, String> {
+        let lost = || format!("the version {version} of `{kind}` is not kept any more");
+        let whole = std::fs::read_to_string(self.path(kind, version)).map_err(|_| lost())?;
+        let (stem, text) = whole.split_once('\n').ok_or_else(lost)?;
+        let mut table: toml::Table = text.parse().map_err(|_| lost())?;
+        for (key, value) in changed {
+            value.map(|value| table.insert(key.to_owned(), toml::Value::String(value)));
+        }
+        let text = toml::to_string(&table).map_err(|why| why.to_string())?;
+        let (definition, _) = Definition::from_toml(stem, &text).map_err(|problems| {
+            // Lines of a text that nobody wrote say nothing.
+            let said = problems.into_iter().map(|problem| Problem { line: None, ..problem }.to_string());
+            said.collect::<Vec<_>>().join("\n")
+        })?;
+        self.keep(&definition, stem, &text)?;
+        Ok(definition.version)
+    }
+
     /// The file of a folder that defines this type.
     fn file_of(folder: &Path, kind: &str) -> Result<Option<PathBuf>, String> {
         let (_, files) = Self::read(folder)?;
@@ -345,6 +374,26 @@ mod tests {
         std::fs::write(&path, "").expect("written");
         shelve(&library, text);
         assert_eq!(library.text("a", &one.version).as_deref(), Some(text));
+    }
+
+    #[test]
+    fn a_version_varied_is_kept_and_not_in_force() {
+        let folder = folder("varied");
+        let library = Library::new(folder.0.clone());
+        let one = shelve(&library, "instructions = \"x\"\nmodel = \"m\"\n[limits]\nsteps = 5\n");
+        let vary = |instructions: Option<&str>, model: Option<&str>| {
+            let changed = [("instructions", instructions), ("model", model)];
+            library.vary("a", &one.version, changed.map(|(key, value)| (key, value.map(str::to_owned))))
+        };
+        let made = vary(Some("Be \"brief\".\n\tAnd kind."), None).expect("made");
+        let version = library.version("a", &made).expect("kept");
+        assert_eq!((&version.model, &version.allowance), (&one.model, &one.allowance));
+        assert_ne!(version.instructions, one.instructions);
+        assert_eq!(library.of("a").expect("in force").version, one.version);
+        assert_eq!(&*library.version("a", &vary(None, Some("n")).expect("made")).expect("kept").model, "n");
+        assert_eq!(vary(None, Some("m")).as_deref(), Ok(&*one.version), "nothing is another");
+        assert!(vary(Some("{{nonsense}}"), None).is_err_and(|why| why.contains("nonsense")));
+        assert!(library.vary("a", "000000000000", [("model", None), ("instructions", None)]).is_err());
     }
 
     #[test]

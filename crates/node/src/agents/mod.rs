@@ -11,6 +11,7 @@ pub mod library;
 pub mod census;
 pub mod desk;
 pub mod scribe;
+pub mod room;
 pub mod states;
 pub mod worker;
 pub mod perform;
@@ -40,6 +41,7 @@ use census::{Census, Told};
 use desk::{Desk, Look};
 use handler::Tool;
 use library::Library;
+use room::DiskRoom;
 use scribe::{Events, Kept, Scribe};
 use states::States;
 use worker::Worker;
@@ -71,6 +73,8 @@ pub struct Runtime {
     pub states: Arc<States>,
     /// Where large payloads lie.
     pub blobs: Blobs,
+    /// How much more may be put there.
+    pub room: DiskRoom,
     /// Is the journal being exported? One at a time: it occupies a worker.
     pub exporting: AtomicBool,
     /// What operators were told of, for metrics.
@@ -135,7 +139,9 @@ impl Runtime {
         let (events, _) = broadcast::channel(limits::EVENTS_LAG_MAX);
         let blobs = journal.blobs().clone();
         let kept = Arc::new(Mutex::new(kept(config)));
-        let scribe = Scribe::new(journal, data.to_owned(), desk.clone(), events.clone(), kept.clone());
+        let room = DiskRoom::new(blobs.clone(), kept.clone());
+        let scribe =
+            Scribe::new(journal, data.to_owned(), desk.clone(), events.clone(), kept.clone(), room.clone());
         let thread = tasks.thread(Kind::Scribe, move || process::vital_work("scribe", || scribe.work()));
         let thread = thread.map_err(|why| format!("cannot start the journal's thread: {why}"))?;
         for (agents, runs) in live {
@@ -149,6 +155,7 @@ impl Runtime {
             talks: Arc::default(),
             states: Arc::new(States::new(limits::STATES_BYTES_MAX)),
             blobs,
+            room,
             exporting: AtomicBool::new(false),
             told,
             census: Mutex::default(),
@@ -258,6 +265,7 @@ impl Runtime {
     #[must_use]
     pub fn state(&self) -> serde_json::Value {
         let (view, kept) = (self.desk.view(), *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let away = self.census.lock().unwrap_or_else(PoisonError::into_inner).away.clone();
         serde_json::json!({
             "durability": durability_word(self.durability),
             "runs_live": view.runs_live,
@@ -265,7 +273,8 @@ impl Runtime {
             "letters": view.letters,
             "halts": self.desk.halts().len(),
             "states": view.states,
-            "waits": view.needs,
+            "waits": away.with(&view.needs).0,
+            "disk_bytes": self.room.figures().0,
             "disk_bytes_max": kept.bytes_max,
             "retention_ms": kept.span.0,
         })

@@ -1,8 +1,8 @@
 //! Long-term notes of agents: values of the tenant's store below `notes/`, found again by
-//! the words in them. Pure: whoever has the values asks here which of them fit.
+//! the words in them. Pure: whoever has the values asks here how they are told to a model.
 
-use std::collections::{BTreeMap, BTreeSet};
-
+use seawall_model::Payload;
+use seawall_model::durable::ValueRow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -43,8 +43,10 @@ pub struct Note {
 pub struct Query {
     /// Keys begin with this.
     pub prefix: String,
-    /// Words to look for; none lists everything.
-    pub words: BTreeSet<String>,
+    /// A text with words, one of which is enough; without any, all are listed by key.
+    pub words: String,
+    /// A listing goes on behind this key.
+    pub after: Option<String>,
     /// So many at most.
     pub limit: usize,
 }
@@ -55,91 +57,55 @@ impl Query {
     #[must_use]
     pub fn read(args: &[u8]) -> Self {
         let args: Value = serde_json::from_slice(args).unwrap_or_default();
-        let text = |name: &str| args.get(name).and_then(Value::as_str).unwrap_or_default();
+        let text = |name: &str| args.get(name).and_then(Value::as_str);
         let limit = args.get("limit").and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
         Self {
-            prefix: text("prefix").to_owned(),
-            words: words(text("query")).collect(),
+            prefix: text("prefix").unwrap_or_default().to_owned(),
+            words: text("query").unwrap_or_default().to_owned(),
+            after: text("after").map(str::to_owned),
             limit: limit.unwrap_or(HITS).clamp(1, HITS_MAX),
         }
     }
 
-    /// The answer for the model: of all values whose key begins with the prefix, the best
-    /// ones, best first; equally good ones in the order of their keys.
-    ///
-    /// Scored by BM25 (Robertson and Zaragoza, 2009; k1 = 1.2, b = 0.75) in thousandths.
+    /// Does it look for words?
     #[must_use]
-    pub fn answer<'a>(&self, values: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
-        let values: Vec<(&str, &[u8])> =
-            values.filter(|(key, _)| key.starts_with(self.prefix.as_str())).collect();
-        let found = if self.words.is_empty() {
-            values.iter().map(|(key, value)| (0, *key, *value)).collect()
-        } else {
-            self.rank(&values)
-        };
-        let all = found.len();
-        let hits: Vec<Value> =
-            found.into_iter().take(self.limit).map(|(_, key, value)| hit(key, value)).collect();
-        json!({ "found": all, "shown": hits.len(), "values": hits }).to_string()
+    pub fn searches(&self) -> bool {
+        self.words.contains(char::is_alphanumeric)
     }
 
-    fn rank<'a>(&self, values: &[(&'a str, &'a [u8])]) -> Vec<(u64, &'a str, &'a [u8])> {
-        let mut counted = Vec::with_capacity(values.len());
-        let mut having: BTreeMap<&str, u64> = BTreeMap::new();
-        let mut length_sum = 0_u64;
-        for (key, value) in values {
-            let text = String::from_utf8_lossy(value);
-            let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
-            let mut length = 0_u64;
-            for word in words(key).chain(words(&text)) {
-                length += 1;
-                if let Some(word) = self.words.get(&word) {
-                    *counts.entry(word).or_default() += 1;
-                }
-            }
-            for word in counts.keys() {
-                *having.entry(word).or_default() += 1;
-            }
-            length_sum += length;
-            counted.push((counts, length));
+    /// The answer for the model, of the rows that were found in their order: one more than
+    /// the limit, where there are more. `next` is where a listing goes on.
+    #[must_use]
+    pub fn answer(&self, rows: &[ValueRow]) -> String {
+        let shown = &rows[..rows.len().min(self.limit)];
+        let (more, values) = (shown.len() < rows.len(), shown.iter().map(hit).collect::<Vec<_>>());
+        if self.searches() {
+            return json!({ "values": values, "more": more }).to_string();
         }
-        let mean = (length_sum as f64 / values.len().max(1) as f64).max(1.0);
-        let mut ranked: Vec<(u64, &str, &[u8])> = Vec::new();
-        for ((key, value), (counts, length)) in values.iter().zip(counted) {
-            let score: f64 = counts
-                .iter()
-                .map(|(word, count)| {
-                    let (count, having) = (*count as f64, having.get(word).copied().unwrap_or(0) as f64);
-                    let rare = (1.0 + (values.len() as f64 - having + 0.5) / (having + 0.5)).ln();
-                    let weight = count * 2.2 / (count + 1.2 * (0.25 + 0.75 * length as f64 / mean));
-                    rare * weight
-                })
-                .sum();
-            if !counts.is_empty() {
-                ranked.push(((score * 1_000.0).round() as u64, key, value));
-            }
-        }
-        ranked.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-        ranked
+        let next = shown.last().filter(|_| more).map(|row| &*row.key);
+        json!({ "values": values, "next": next }).to_string()
     }
 }
 
-fn hit(key: &str, value: &[u8]) -> Value {
-    let text = String::from_utf8_lossy(value);
+/// A value as far as it is shown; of a blob its size.
+fn hit(row: &ValueRow) -> Value {
+    let (key, version) = (&*row.key, row.version);
+    let bytes = match &row.value {
+        Some(Payload::Here(bytes)) => bytes,
+        value => {
+            let size = value.as_ref().map_or(0, Payload::len);
+            return json!({ "key": key, "version": version, "bytes": size });
+        }
+    };
+    let text = String::from_utf8_lossy(bytes);
     let shown: String = match serde_json::from_str::<Note>(&text) {
         Ok(note) => note.text,
         Err(_) => text.into_owned(),
     };
     match shown.char_indices().find(|(at, _)| *at >= HIT_BYTES_MAX) {
-        Some((end, _)) => json!({ "key": key, "value": &shown[..end], "cut": true }),
-        None => json!({ "key": key, "value": shown }),
+        Some((end, _)) => json!({ "key": key, "version": version, "value": &shown[..end], "cut": true }),
+        None => json!({ "key": key, "version": version, "value": shown }),
     }
-}
-
-/// The words of a text: runs of letters and digits, in lower case. Scripts that are
-/// written without blanks are found by their whole runs only.
-fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase)
 }
 
 /// The notes of a search's answer as lines for a prompt.
@@ -154,39 +120,46 @@ pub fn lines(answer: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use seawall_model::{At, Tenant};
+
     use super::*;
 
-    const VALUES: [(&str, &str); 4] = [
-        ("notes/a/1", r#"{"text":"The cat likes trains","by":"x","at":"y"}"#),
-        ("notes/a/2", "trains trains trains and a dog"),
-        ("notes/b/1", "a cat elsewhere"),
-        ("other", "cat"),
-    ];
+    fn row(key: &str, value: Payload) -> ValueRow {
+        ValueRow {
+            tenant: Tenant::parse("acme").expect("a tenant"),
+            key: key.into(),
+            version: 3,
+            value: Some(value),
+            at: At(1),
+            by: None,
+        }
+    }
 
-    fn keys(args: &str) -> Vec<String> {
-        let values = VALUES.iter().map(|(key, value)| (*key, value.as_bytes()));
-        let answer: Value = serde_json::from_str(&Query::read(args.as_bytes()).answer(values)).expect("JSON");
-        let hits = answer["values"].as_array().expect("a list").clone();
-        hits.iter().map(|hit| hit["key"].as_str().expect("a key").to_owned()).collect()
+    fn answer(args: &str, rows: &[ValueRow]) -> Value {
+        serde_json::from_str(&Query::read(args.as_bytes()).answer(rows)).expect("JSON")
     }
 
     #[test]
-    fn values_are_found_by_their_words_best_first() {
-        assert_eq!(keys(r#"{"prefix":"notes/","query":"CAT, trains!"}"#)[0], "notes/a/1");
-        assert_eq!(keys(r#"{"prefix":"notes/a/","query":"trains"}"#), ["notes/a/2", "notes/a/1"]);
-        assert_eq!(keys(r#"{"prefix":"notes/b/","query":"dog"}"#), Vec::<String>::new());
-        assert_eq!(keys(r#"{"prefix":"notes/a/"}"#), ["notes/a/1", "notes/a/2"]);
-        assert_eq!(keys(r#"{"prefix":"","limit":1}"#), ["notes/a/1"]);
-        assert_eq!(keys("nonsense").len(), 4);
+    fn a_list_says_where_it_goes_on_and_a_search_whether_there_is_more() {
+        let rows = ["a", "b", "c"].map(|key| row(key, Payload::text("text")));
+        let page = answer(r#"{"prefix":"","limit":2}"#, &rows);
+        assert_eq!((page["values"][1]["key"].as_str(), page["next"].as_str()), (Some("b"), Some("b")));
+        assert_eq!(page["values"].as_array().map(Vec::len), Some(2));
+        assert_eq!(answer(r#"{"prefix":"","limit":3,"after":"0"}"#, &rows)["next"], Value::Null);
+        let found = answer(r#"{"query":"text","limit":2}"#, &rows);
+        assert_eq!((&found["more"], found.get("next")), (&true.into(), None));
+        assert!(!Query::read(br#"{"query":"?!"}"#).searches() && Query::read(b"nonsense").limit == HITS);
     }
 
     #[test]
     fn notes_become_lines_and_long_values_are_cut() {
-        let values = VALUES.iter().map(|(key, value)| (*key, value.as_bytes()));
-        let answer = Query::read(br#"{"prefix":"notes/a/1"}"#).answer(values);
-        assert_eq!(lines(answer.as_bytes()), "- The cat likes trains");
+        let note = row("notes/a/1", Payload::text(r#"{"text":"The cat likes\ntrains","by":"x","at":"y"}"#));
+        let blob = row("big", Payload::Blob { digest: [1; 32], len: 70_000 });
+        let told = answer("{}", &[note, blob]);
+        assert_eq!(lines(told.to_string().as_bytes()), "- The cat likes trains");
+        assert_eq!(told["values"][1], json!({"key": "big", "version": 3, "bytes": 70_000}));
         let long = "\u{e9}".repeat(HIT_BYTES_MAX);
-        let answer = Query::read(b"{}").answer(std::iter::once(("k", long.as_bytes())));
-        assert!(answer.contains("\"cut\":true") && answer.len() < 2 * HIT_BYTES_MAX, "{}", answer.len());
+        let told = answer("{}", &[row("k", Payload::text(&long))]).to_string();
+        assert!(told.contains("\"cut\":true") && told.len() < 2 * HIT_BYTES_MAX, "{}", told.len());
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use crate::app::App;
 use crate::clock;
 use crate::gateway::ask::run_id;
-use crate::gateway::inside::{self, Inside};
+use crate::gateway::inside::{self, Inside, Unanswered};
 use crate::tasks::Kind;
 use crate::tools::{Call, Outcome};
 
@@ -112,12 +112,20 @@ async fn kept(desk: &Arc<Desk>, blobs: &Blobs, work: &Work, report: Report) -> O
 /// Is its answer too large for a record?
 fn is_large(report: &Report) -> bool {
     let large = |body: &Payload| body.here().is_some_and(|bytes| bytes.len() as u64 > PAYLOAD_BYTES_INLINE);
-    matches!(report, Report::Done { answer: Answer::Done(body) | Answer::Error(body), .. } if large(body))
+    match report {
+        Report::Done { answer, .. } | Report::Found(Finding::Done(answer)) => match answer {
+            Answer::Done(body) | Answer::Error(body) => large(body),
+            Answer::Failed { .. } => false,
+        },
+        _ => false,
+    }
 }
 
 /// A large answer goes to the blob store before a record names it.
 fn stowed(blobs: &Blobs, report: &Report) -> Result<Report, Error> {
-    let Report::Done { answer, used } = report else { return Ok(report.clone()) };
+    let (Report::Done { answer, .. } | Report::Found(Finding::Done(answer))) = report else {
+        return Ok(report.clone());
+    };
     let put = |payload: &Payload| match payload {
         Payload::Here(bytes) if bytes.len() as u64 > PAYLOAD_BYTES_INLINE => blobs.put(bytes.to_vec()),
         small => Ok(small.clone()),
@@ -127,7 +135,10 @@ fn stowed(blobs: &Blobs, report: &Report) -> Result<Report, Error> {
         Answer::Error(body) => Answer::Error(put(body)?),
         failed @ Answer::Failed { .. } => failed.clone(),
     };
-    Ok(Report::Done { answer, used: *used })
+    Ok(match report {
+        Report::Done { used, .. } => Report::Done { answer, used: *used },
+        _ => Report::Found(Finding::Done(answer)),
+    })
 }
 
 /// What is told of something that was done, and whose answer is lost. Of a tool never that
@@ -143,7 +154,10 @@ fn unkept(work: &Work, report: &Report, why: &Error) -> Report {
         }
         _ => Answer::Failed { code: Code::DiskFull, why: why.to_string().into() },
     };
-    Report::Done { answer, used }
+    match report {
+        Report::Found(_) => Report::Found(Finding::Done(answer)),
+        _ => Report::Done { answer, used },
+    }
 }
 
 /// A deadline in the clock that the gateway counts by.
@@ -171,7 +185,7 @@ async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
     };
     let answer = match inside::chat(app, inside).await {
         Ok(answer) => answer,
-        Err(fault) => return refused(&fault, perform.reserved),
+        Err(unanswered) => return refused(&unanswered, perform.reserved),
     };
     match talk::Answer::read(&answer) {
         Ok(read) => {
@@ -180,7 +194,7 @@ async fn model(app: &Arc<App>, perform: &Perform, body: Bytes) -> Report {
         }
         // An answer that is none is the engine's fault like any other: a run that ended with
         // it would begin again from its task, and do all of it twice.
-        Err(_) => refused(&Fault::plain(Code::EngineGarbled), perform.reserved),
+        Err(_) => refused(&Fault::plain(Code::EngineGarbled).into(), perform.reserved),
     }
 }
 
@@ -196,7 +210,8 @@ fn spent(app: &App, perform: &Perform, usage: Option<Usage>) -> Spend {
 
 /// What a refusal means for the effect: want of room is waited for, a fault of the engine is
 /// tried again, and what the request itself is at fault for is told to the agent.
-fn refused(fault: &Fault, reserved: Spend) -> Report {
+fn refused(unanswered: &Unanswered, reserved: Spend) -> Report {
+    let Unanswered { fault, attempts } = unanswered;
     let row = fault.code.row();
     // What an engine began and did not end well it may want to be paid for, and nobody says
     // how much. Who refuses or answers with an error has not begun.
@@ -208,6 +223,8 @@ fn refused(fault: &Fault, reserved: Spend) -> Report {
             | Code::AnswerTooLarge
             | Code::DeadlinePassed
     );
+    // A stop cuts off what an engine is at work on; what waited for one costs nothing.
+    let begun = begun || (fault.code == Code::RunStopped && *attempts > 0);
     let used = if begun { reserved } else { Spend::default() };
     let why: Arc<str> = fault.message.as_ref().into();
     // What a model answers is safe to ask for again: it only costs.
@@ -249,9 +266,13 @@ async fn call(app: &Arc<App>, perform: &Perform, tool: Arc<str>, args: &[u8]) ->
 
 /// What the tool says that was asked whether an effect was done: a JSON object with `done`,
 /// and where that is true with its answer as `output`. Everything else is that it does not
-/// know.
+/// know, unless it could not be asked: it will be once more.
 fn found(outcome: Outcome) -> Report {
-    let Outcome::Done { text, is_error: false } = outcome else { return Report::Found(Finding::Unknown) };
+    let text = match outcome {
+        Outcome::Done { text, is_error: false } => text,
+        Outcome::Failed { retry: true, .. } => return told(EffectClass::Compensable, outcome),
+        Outcome::Done { .. } | Outcome::Failed { .. } => return Report::Found(Finding::Unknown),
+    };
     let said: Option<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&text).ok();
     let done = said.as_ref().and_then(|said| said.get("done")).and_then(serde_json::Value::as_bool);
     Report::Found(match (done, said) {
@@ -286,8 +307,8 @@ fn told(class: EffectClass, outcome: Outcome) -> Report {
             Report::Done { answer: Answer::Error(text.into()), used: Spend::default() }
         }
         // Twice is as good as once: only whether and when it is worth another attempt matters.
-        Outcome::Failed { sent: true, why, .. } if !class.repeats() => {
-            Report::Lost { code: Code::ToolFailed, why: why.into(), used: Spend::default() }
+        Outcome::Failed { sent: true, retry_after, why, .. } if !class.repeats() => {
+            Report::Lost { code: Code::ToolFailed, why: why.into(), retry_after, used: Spend::default() }
         }
         Outcome::Failed { retry: true, retry_after, why, .. } => {
             let used = Spend::default();
@@ -352,9 +373,35 @@ mod tests {
         for unclear in ["", "yes", "true", "[]", "{}", r#"{"done": "true"}"#, r#"{"done": null}"#] {
             assert_eq!(said(unclear), Finding::Unknown, "{unclear}");
         }
-        assert_eq!(found(failed(true, true)), Report::Found(Finding::Unknown));
+        assert_eq!(found(failed(false, true)), Report::Found(Finding::Unknown));
+        assert!(matches!(
+            found(failed(true, false)),
+            Report::NotDone { retry_after: Some(Millis(7_000)), .. }
+        ));
+        assert!(matches!(found(failed(true, true)), Report::Lost { retry_after: Some(Millis(7_000)), .. }));
         let refused = Outcome::Done { text: r#"{"done": true}"#.to_owned(), is_error: true };
         assert_eq!(found(refused), Report::Found(Finding::Unknown));
+    }
+
+    #[test]
+    fn a_large_answer_is_kept_beside_the_journal_whoever_gave_it() {
+        let body = Payload::text(&"x".repeat(PAYLOAD_BYTES_INLINE as usize + 1));
+        let journal = seawall_store::journal::Journal::in_memory().expect("memory");
+        let blobs = journal.blobs();
+        for answer in [Answer::Done(body.clone()), Answer::Error(body)] {
+            let done = Report::Done { answer: answer.clone(), used: Spend::default() };
+            for report in [done, Report::Found(Finding::Done(answer))] {
+                assert!(is_large(&report), "{report:?}");
+                let kept = stowed(blobs, &report).expect("there is room");
+                assert!(!is_large(&kept) && kept != report);
+                assert_eq!(std::mem::discriminant(&kept), std::mem::discriminant(&report));
+            }
+        }
+        for small in
+            [Report::Found(Finding::Unknown), Report::Found(Finding::Done(Answer::Done(Payload::text("y"))))]
+        {
+            assert!(!is_large(&small));
+        }
     }
 
     #[test]
@@ -366,7 +413,8 @@ mod tests {
             assert!(matches!(never, Report::Done { answer: Answer::Failed { .. }, .. }));
         }
         for class in [EffectClass::Compensable, EffectClass::Irreversible] {
-            assert!(matches!(told(class, failed(true, true)), Report::Lost { .. }));
+            let lost = told(class, failed(true, true));
+            assert!(matches!(lost, Report::Lost { retry_after: Some(Millis(7_000)), .. }));
             assert!(matches!(told(class, failed(true, false)), Report::NotDone { .. }));
         }
     }
@@ -374,12 +422,16 @@ mod tests {
     #[test]
     fn an_engine_that_began_is_paid_and_one_that_refused_is_not() {
         let reserved = Spend { tokens: Tokens(90), calls: 1, ..Spend::default() };
-        let paid = |code| match refused(&Fault::plain(code), reserved) {
-            Report::NotDone { used, .. } | Report::Done { used, .. } | Report::Lost { used, .. } => {
-                used.tokens.0
-            }
-            Report::Found(finding) => panic!("nobody asked: {finding:?}"),
-        };
+        let paid_after =
+            |code, attempts| match refused(&Unanswered { fault: Fault::plain(code), attempts }, reserved) {
+                Report::NotDone { used, .. } | Report::Done { used, .. } | Report::Lost { used, .. } => {
+                    used.tokens.0
+                }
+                Report::Found(finding) => panic!("nobody asked: {finding:?}"),
+            };
+        let paid = |code| paid_after(code, 1);
+        assert_eq!(paid(Code::RunStopped), 90, "the kill switch cut it off");
+        assert_eq!(paid_after(Code::RunStopped, 0), 0, "it waited for an engine");
         for code in [Code::EngineCut, Code::EngineTimeout, Code::EngineGarbled, Code::AnswerTooLarge] {
             assert_eq!(paid(code), 90, "{code:?}");
         }

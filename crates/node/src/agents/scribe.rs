@@ -17,6 +17,7 @@ use tokio::sync::broadcast;
 use crate::clock;
 
 use super::desk::{Desk, Pile};
+use super::room::DiskRoom;
 
 /// How long the scribe waits for something to write before it tidies up.
 const IDLE: Duration = Duration::from_millis(500);
@@ -56,6 +57,8 @@ pub struct Scribe {
     events: Events,
     /// A reload changes it.
     kept: Arc<Mutex<Kept>>,
+    /// Who lets new tasks in is told how large the journal is.
+    room: DiskRoom,
     /// Where the journal lies.
     folder: PathBuf,
     has_room: bool,
@@ -87,6 +90,7 @@ impl Scribe {
         desk: Arc<Desk>,
         events: Events,
         kept: Arc<Mutex<Kept>>,
+        room: DiskRoom,
     ) -> Self {
         let now = clock::now();
         Self {
@@ -94,6 +98,7 @@ impl Scribe {
             desk,
             events,
             kept,
+            room,
             folder,
             has_room: true,
             room_at: now,
@@ -227,6 +232,9 @@ impl Scribe {
             return;
         }
         self.room_at = now;
+        if let Ok(usage) = self.journal.usage() {
+            self.room.found(usage.journal_bytes);
+        }
         let room = self.journal.room(self.kept().bytes_max).unwrap_or(Room::None);
         // Payloads are put by workers: what they meet the journal itself does not.
         let full = self.desk.was_full() || is_nearly_full(&self.folder, self.has_room);

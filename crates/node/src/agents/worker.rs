@@ -7,12 +7,12 @@ use std::sync::Arc;
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::{Grant, Perform};
 use seawall_kernel::agents::input::Report;
-use seawall_model::durable::Item;
+use seawall_model::durable::{Item, ValueRow};
 use seawall_model::effect::{Answer, Spend, Work};
 use seawall_model::journal::{Change, Commit, Ending, Next};
-use seawall_model::{Code, Millis, Payload, RunKey, Tokens};
+use seawall_model::{Code, Millis, Payload, RunKey, Tenant, Tokens};
 use seawall_store::Error;
-use seawall_store::journal::{Blobs, Reader};
+use seawall_store::journal::{Blobs, Reader, Search};
 
 use crate::app::App;
 use crate::clock;
@@ -20,12 +20,9 @@ use crate::clock;
 use super::desk::{Desk, Job};
 use super::handler::{self, Terms, View};
 use super::library::Library;
-use super::notes::Query;
+use super::notes::{self, Query};
 use super::perform;
 use super::states::{self, Mark, State, States};
-
-/// Values that a search looks at.
-const SEARCHED_MAX: usize = 2_000;
 
 /// A turn that must wait, for the disk or for a tool server, is granted again after this.
 const PAUSE: Millis = Millis(1_000);
@@ -118,11 +115,13 @@ impl Worker {
     /// Tells the desk, and keeps the state for what comes next, if that rests on it.
     fn commit(&self, grant: Grant, commit: Commit, state: Arc<State>) {
         let (run, mark) = (grant.run.key, Mark::of(&grant.run).next());
-        if matches!(commit.next, Next::Wait(_)) {
-            // Before it is told: what the turn asks for may be begun at once.
-            self.states.keep(run, mark, state, clock::now());
-        }
-        if !self.desk.commit(grant, commit) {
+        let waits = matches!(commit.next, Next::Wait(_));
+        let keep = || {
+            if waits {
+                self.states.keep(run, mark, state, clock::now());
+            }
+        };
+        if !self.desk.commit(grant, commit, keep) {
             self.states.forget(run);
         }
     }
@@ -306,17 +305,31 @@ impl Worker {
             Err(why) => return unread(why),
         };
         let query = Query::read(args.here().unwrap_or_default());
-        let rows = match self.reader.values(&perform.address.tenant, &query.prefix, None, SEARCHED_MAX) {
-            Ok(rows) => rows,
-            Err(why) => return unread(why),
-        };
-        let values: Vec<_> = rows
-            .iter()
-            .filter_map(|row| Some((&*row.key, row.value.as_ref()?.here()?)))
-            // Notes are looked for by their own tool, under their own namespace.
-            .filter(|(key, _)| tool == "notes.search" || !key.starts_with("notes/"))
-            .collect();
-        self.done(query.answer(values.into_iter()).into())
+        // Notes are looked for by their own tool, under their own namespace.
+        let but = if tool == "notes.search" { "" } else { notes::ROOT };
+        match self.find(&perform.address.tenant, &query, but) {
+            Ok(rows) => self.done(query.answer(&rows).into()),
+            Err(why) => unread(why),
+        }
+    }
+
+    /// What a query finds outside of `but`, and one value more, where there are more.
+    fn find(&self, tenant: &Tenant, query: &Query, but: &str) -> Result<Vec<ValueRow>, Error> {
+        let (prefix, limit) = (&*query.prefix, query.limit + 1);
+        if query.searches() {
+            return self
+                .reader
+                .find_values(tenant, &Search { prefix, words: &query.words, any: true, but, limit });
+        }
+        let mut rows = self.reader.values(tenant, prefix, query.after.as_deref(), limit)?;
+        let skips = |row: &ValueRow| !but.is_empty() && row.key.starts_with(but);
+        if let Some(first) = rows.iter().position(skips) {
+            // There may be many: the list goes on behind all of them.
+            rows.truncate(first);
+            let last = format!("{but}\u{10ffff}");
+            rows.extend(self.reader.values(tenant, prefix, Some(&last), limit - rows.len())?);
+        }
+        Ok(rows)
     }
 
     fn done(&self, body: Payload) -> Report {

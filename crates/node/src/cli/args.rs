@@ -320,9 +320,15 @@ pub struct RunForkArgs {
     /// Another value of the state, such as a tool's result: JSON, or else text; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Another version of the definition, and with it another model or other tools
+    /// Another version of the definition, and with it other tools
     #[arg(long, value_name = "VERSION")]
     pub definition: Option<String>,
+    /// Other instructions, for this run alone; @FILE reads them from a file
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub instructions: Option<String>,
+    /// Another model, for this run alone
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
     /// Whom to ask.
     #[command(flatten)]
     pub ask: AskArgs,

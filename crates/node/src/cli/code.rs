@@ -15,3 +15,5 @@ pub const INTERNAL: i32 = 70;
 pub const CANT_CREATE: i32 = 73;
 /// Reading or writing failed.
 pub const IO: i32 = 74;
+/// A person ended the command with Ctrl-C (128 and the number of the signal, as shells have it).
+pub const INTERRUPTED: i32 = 130;

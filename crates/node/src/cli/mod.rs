@@ -26,12 +26,30 @@ use args::{Cli, Command, RunArgs, SimArgs};
 /// Reads the command line, does what it says, and answers with the exit code of
 /// [`code`].
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let code = carry_out(args.into_iter().collect());
+    // A result that is nowhere is no result, however well all else went.
+    if print::is_whole() || code != code::OK {
+        return code;
+    }
+    print::failure("standard output cannot be written", "is its disk full?");
+    code::IO
+}
+
+fn carry_out(args: Vec<OsString>) -> i32 {
+    let as_json = args.iter().skip(1).take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come as errors too, and are none.
+            if !error.use_stderr() {
+                print::note_loss(&error.print());
+                return code::OK;
+            }
+            if as_json {
+                print::json(&misused(&error.render().to_string()).as_json());
+            }
             let _ = error.print();
-            return if error.use_stderr() { code::USAGE } else { code::OK };
+            return code::USAGE;
         }
     };
     match cli.command {
@@ -60,12 +78,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     }
 }
 
+/// A command line that was not understood, from what is said of it to a person: what is
+/// wrong in its first paragraph, then how it is used.
+fn misused(told: &str) -> server::Failed {
+    let (what, rest) = told.split_once("\n\n").unwrap_or((told, ""));
+    let what: Vec<&str> = what.trim_start_matches("error: ").split_whitespace().collect();
+    let usage = rest.lines().find(|line| line.starts_with("Usage:")).unwrap_or("seawall --help");
+    server::failed(code::USAGE, what.join(" "), usage)
+}
+
 fn sim(args: &SimArgs) -> i32 {
     match args.options() {
         Ok(options) => crate::serve::sim(SocketAddr::new(args.host, args.port), options, args.json),
         Err(what) => {
-            print::failure(&what, "seawall sim --help");
-            code::USAGE
+            let failed = server::failed(code::USAGE, what, "seawall sim --help");
+            failed.tell(args::JsonArgs { json: args.json })
         }
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! A closed pipe is no failure: `seawall models | head -1` is a normal thing to do.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 use serde_json::Value;
@@ -23,12 +24,28 @@ pub(crate) const BAD: Style = AnsiColor::Red.on_default().bold();
 
 /// Writes one line to standard output.
 pub(crate) fn line(text: &str) {
-    let _ = writeln!(anstream::stdout().lock(), "{text}");
+    note_loss(&writeln!(anstream::stdout().lock(), "{text}"));
 }
 
 /// Writes text that brings its own line ends to standard output.
 pub(crate) fn text(text: &str) {
-    let _ = write!(anstream::stdout().lock(), "{text}");
+    note_loss(&write!(anstream::stdout().lock(), "{text}"));
+}
+
+/// Something that was to be on standard output is not, and whoever reads it has not left.
+static LOST: AtomicBool = AtomicBool::new(false);
+
+/// Remembers a write to standard output that failed.
+pub(crate) fn note_loss(written: &io::Result<()>) {
+    if written.as_ref().is_err_and(|why| why.kind() != io::ErrorKind::BrokenPipe) {
+        LOST.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Writes what is still held back. Is all that was printed where it was to go?
+pub(crate) fn is_whole() -> bool {
+    note_loss(&io::stdout().lock().flush());
+    !LOST.load(Ordering::Relaxed)
 }
 
 /// Writes what asks a person for a line, and leaves the line open.

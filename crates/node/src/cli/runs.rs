@@ -44,7 +44,10 @@ pub(crate) fn show(args: &RunShowArgs) -> i32 {
 
 /// Nothing is known of a run by this name.
 fn nameless(name: &str, tenant: &str) -> Failed {
-    let what = format!("no call of a run {name:?} of {tenant} is over yet, nor of any below it");
+    let what = match name.starts_with("run-") {
+        true => format!("{name:?} is not the name of a durable run, and {tenant} has no calls by that name"),
+        false => format!("no call of a run {name:?} of {tenant} is over yet, nor of any below it"),
+    };
     let hint = match name.starts_with("run-") {
         true => "a durable run is `run-` and at least four hex digits, as `seawall runs` shows it",
         false => {
@@ -95,7 +98,7 @@ fn render(runs: &[Value]) -> String {
             Cell::styled(last, DIM),
         ]);
     }
-    table.render()
+    table.render() + &budgets(runs)
 }
 
 /// Name, turns, calls, tokens, cost, begin and end of a durable run.
@@ -150,7 +153,18 @@ fn render_door(runs: &[Value], tree: bool) -> String {
             show::time(&run["last_ms"]).into(),
         ]);
     }
-    table.render()
+    table.render() + &budgets(runs)
+}
+
+/// A line for each run of the door that has a budget of its own.
+fn budgets(runs: &[Value]) -> String {
+    let bounded = runs.iter().filter(|run| !is_durable(run) && run["allowance"].is_object());
+    bounded
+        .map(|run| {
+            let meters = meters(run, show::now_ms()).join("; ");
+            format!("{DIM}budget of{DIM:#} {}: {meters}\n", show::text(&run["name"]))
+        })
+        .collect()
 }
 
 /// A durable run: where it stands, its whole tree with states, waits and spend, and what

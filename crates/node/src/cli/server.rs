@@ -51,7 +51,7 @@ impl Failed {
     }
 
     /// As the API has errors: with a code, a message and a hint.
-    fn as_json(&self) -> Value {
+    pub(crate) fn as_json(&self) -> Value {
         let word = match self.code {
             code::NOT_WELL => "refused",
             code::USAGE => "usage",
@@ -120,6 +120,24 @@ impl Server {
     pub(crate) fn get_held(&self, path: &str, held: Duration) -> Result<Value, Failed> {
         let (status, body) = self.fetch_within(WAIT + held, Method::GET, path, None)?;
         if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
+    }
+
+    /// As [`Self::get_held`], until whoever waits presses Ctrl-C: `None` then.
+    pub(crate) fn get_unless_left(&self, path: &str, held: Duration) -> Result<Option<Value>, Failed> {
+        let asking = async {
+            let response = self.send(Method::GET, path, None).await?;
+            let status = response.status();
+            let bytes = self.whole(response).await?;
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            if status.is_success() { Ok(Some(body)) } else { Err(self.refused(status, &body)) }
+        };
+        self.within(WAIT + held, async {
+            tokio::select! {
+                asked = asking => asked,
+                // Where nobody can hear of it, Ctrl-C ends the process as ever.
+                Ok(()) = tokio::signal::ctrl_c() => Ok(None),
+            }
+        })
     }
 
     /// Sends an order.

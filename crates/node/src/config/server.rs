@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use seawall_kernel::plan::{GuardRule, QueueRule, RetryRule};
+use seawall_kernel::plan::{GuardRule, QueueRule, RetryRule, RunBudget};
 use seawall_model::{Bytes, Class, limits as hard};
 use seawall_store::MemoRule;
 
@@ -209,6 +209,11 @@ pub(crate) fn read_guard(r: &mut Reading<'_>, root: &mut Section<'_>) -> GuardRu
         depth: s.count(r, "depth", 1..=hard::RUN_DEPTH_MAX as u32, d.depth),
         live: s.count(r, "live", 1..=hard::CALLS_MAX as u32, d.live),
         refuse: s.choice(r, "action", &["refuse", "warn"], action, (d.refuse, "refuse")),
+        tree: RunBudget {
+            tokens: s.whole_opt(r, "tree_tokens", 1..=u64::from(u32::MAX) << 16),
+            calls: s.whole_opt(r, "tree_calls", 1..=u64::from(u32::MAX)),
+            money: s.part_opt(r, "tree_money", 0.000_001..=1e6).map(|usd| (usd * 1e6).round() as u64),
+        },
     };
     s.finish(r);
     guard

@@ -19,6 +19,12 @@ const CALLS_MAX: u32 = 10_000;
 /// Longest name of a server or an HTTP tool: what models' APIs allow for a function.
 const NAME_LEN_MAX: usize = 64;
 
+/// Names that a server or an HTTP tool cannot have: those that built-in tools begin with,
+/// so that a rule or a definition never means two things, and those of the pools beside the
+/// one that each server has.
+const TAKEN: [&str; 11] =
+    ["agent", "callback", "human", "lease", "message", "models", "notes", "store", "timer", "topic", "turns"];
+
 /// Every tool that is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolsConfig {
@@ -164,6 +170,11 @@ fn read_name(r: &mut Reading<'_>, s: &mut Section<'_>, kind: &str) -> Option<Arc
         r.problems.add(given.line().or(line), s.path("name"), what, "");
         return None;
     };
+    if TAKEN.contains(&name) {
+        let what = format!("{name} is taken: agents' own tools, or a pool of places, are called so");
+        r.problems.add(given.line().or(line), s.path("name"), what, format!("name = \"my-{name}\""));
+        return None;
+    }
     let name: Arc<str> = name.into();
     s.rename(format!("{kind}.{name}"));
     r.record(s.path("name"), format!("{name:?}"), given.origin);
@@ -656,6 +667,21 @@ mod tests {
         assert!(!format!("{:?}", config.settings).contains("s3cret"), "what `check` shows");
         let Way::Child(way) = &config.tools.servers[0].way else { panic!("a child") };
         assert!(!format!("{way:?} {:?}", config.tools.http[0].headers).contains("s3cret"));
+    }
+
+    #[test]
+    fn a_name_never_means_two_things() {
+        for builtin in crate::agents::handler::BUILTINS {
+            let first = builtin.split('.').next().expect("a word");
+            assert!(TAKEN.contains(&first), "{builtin}");
+        }
+        let text = "[[tool_server]]\nname = 'store'\ncommand = ['x']\n\
+                    [[tool]]\nname = 'turns'\nabout = 'a'\nurl = 'https://h/'\n\
+                    [[tool]]\nname = 'stores'\nabout = 'a'\nurl = 'https://h/'\n";
+        insta::assert_snapshot!(read(text).expect_err("two are taken"), @r#"
+        line 2: tool_server[0].name: store is taken: agents' own tools, or a pool of places, are called so (name = "my-store")
+        line 5: tool[0].name: turns is taken: agents' own tools, or a pool of places, are called so (name = "my-turns")
+        "#);
     }
 
     #[test]

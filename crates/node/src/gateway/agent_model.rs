@@ -28,6 +28,7 @@ use crate::keys::Caller;
 use crate::tasks::Kind;
 
 use super::ask::{self, Receipt};
+use super::purse;
 use super::reply::{self, Reply};
 use attend::{Attendance, Outcome, Sink};
 use telling::Telling;
@@ -57,6 +58,7 @@ pub async fn serve(
     let deadline = ask::deadline(headers, received)?;
     let detached = is_detached(headers)?;
     let lineage = ask::lineage(&caller, headers)?;
+    purse::bound(app, &tenant, lineage.as_deref(), headers)?;
     let asking = asks(app, &tenant, lineage.as_deref())?;
     if seen.protocol == Protocol::CountTokens {
         return Ok(counted(seen, trace));
@@ -156,6 +158,7 @@ fn find<'a>(app: &'a App, name: &str) -> Result<(&'a Arc<Runtime>, Arc<Definitio
     // The name is the client's own text: shortened, and never logged.
     let shown: String = agent.chars().take(100).collect();
     let agent = Agent::parse(agent).map_err(|why| {
+        let why = why.to_string().replace("a tenant path", "an agent's name");
         unknown(format!("`{shown}` is no agent: {why}. Ask for agent/TYPE or agent/TYPE/KEY."))
     })?;
     if let Some(definition) = runtime.library.of(agent.kind()) {
@@ -221,6 +224,7 @@ async fn stored(runtime: &Arc<Runtime>, task: String) -> Result<Payload, Fault> 
     if task.len() as u64 <= limits::PAYLOAD_BYTES_INLINE {
         return Ok(task.into());
     }
+    let _reserved = runtime.room.reserve(task.len() as u64).ok_or_else(super::agents::no_room)?;
     let blobs = runtime.blobs.clone();
     let put = runtime.read(move |_| blobs.put(task.into_bytes())).await;
     put.map_err(|why| Fault::new(Code::DiskFull, format!("The task could not be stored: {why}.")))

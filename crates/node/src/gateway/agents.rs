@@ -136,6 +136,7 @@ async fn carry_out(order: Order, request: Request<'_>) -> Answer {
         Order::Values => values::list(request).await,
         Order::Value(key) => values::one(request, key).await,
         Order::SetValue(key) => values::set(request, key).await,
+        Order::Callback(key) => values::call_back(request, key).await,
         Order::DropValue(key) => values::remove(request, key).await,
         Order::Tools => audit::tools(request).await,
         Order::Verify => audit::verify(request).await,
@@ -188,6 +189,12 @@ impl Request<'_> {
         self.read(move |_| blobs.put(content)).await
     }
 
+    /// The same of a new task, which waits for room in the disk's budget.
+    async fn keep_task(&self, task: Vec<u8>) -> Result<Payload, Fault> {
+        let _reserved = self.runtime.room.reserve(task.len() as u64).ok_or_else(no_room)?;
+        self.keep(task).await
+    }
+
     /// A durable run that this visitor may see.
     async fn run(&self, run: RunKey) -> Result<seawall_model::durable::RunRow, Fault> {
         let found = self.read(move |reader| reader.run(run)).await?;
@@ -236,6 +243,11 @@ fn unknown_run(run: RunKey) -> Fault {
 
 fn unknown_effect(effect: EffectId) -> Fault {
     Fault::new(Code::EffectUnknown, format!("Nothing that is under way is called `{effect}`."))
+}
+
+/// The disk's budget has no room for something new.
+pub(super) fn no_room() -> Fault {
+    Fault::new(Code::DiskFull, "The journal's disk budget has no room for this task.").after(Millis(5_000))
 }
 
 /// What the agents said no with, for a client.

@@ -19,6 +19,7 @@ use crate::keys::Caller;
 use crate::memory::Hold;
 
 use super::memo::{self, Memo};
+use super::purse;
 
 /// A request that can be decided on.
 #[derive(Debug)]
@@ -112,6 +113,7 @@ pub fn read(
     let agent = agent(&caller, &parts.headers)?;
     let memo = memo::wanted(&parts.headers, &tenant, lineage.as_deref(), protocol, &body)?;
     let deadline = deadline(&parts.headers, received)?;
+    purse::bound(app, &tenant, lineage.as_deref(), &parts.headers)?;
     if let Some(key) = &caller.key {
         app.disk.key_used(key, clock::wall(received));
     }

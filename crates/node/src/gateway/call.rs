@@ -94,7 +94,7 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             biased;
             attempted = attempt::attempt(&ask, way, &grant, journey) => attempted,
             // The attempt is dropped, and the call with it.
-            () = stopped(&mut halted) => return reply::fault(ask.protocol, &Fault::plain(Code::RunStopped), &ask.trace),
+            () = stopped(&mut halted) => return cut_off(&ask, &grant),
         };
         match attempted {
             Ok(mut response) => {
@@ -113,6 +113,13 @@ pub async fn serve(app: &Arc<App>, ask: Ask) -> Response<Reply> {
             }
         }
     }
+}
+
+/// The answer to a call whose run was stopped while it was at an engine.
+fn cut_off(ask: &Ask, grant: &Grant) -> Response<Reply> {
+    let mut response = reply::fault(ask.protocol, &Fault::plain(Code::RunStopped), &ask.trace);
+    say_how(response.headers_mut(), ask, grant);
+    response
 }
 
 /// Comes when the call's run was stopped; never for a call without one.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use seawall_model::{Agent, At, Class, Code, Fault, Millis, Protocol, RunId, Tenant};
 use seawall_wire::translate::Gathering;
@@ -15,6 +15,7 @@ use crate::clock;
 
 use super::ask::{self, Ask};
 use super::call;
+use super::reply::Reply;
 
 /// A call from inside.
 #[derive(Debug)]
@@ -35,13 +36,28 @@ pub struct Inside {
     pub speaker: Option<Speaker>,
 }
 
+/// A call that has no answer.
+#[derive(Clone, Debug)]
+pub struct Unanswered {
+    /// What a client would have been told, with the time after which to try again.
+    pub fault: Fault,
+    /// So often an engine was asked.
+    pub attempts: u32,
+}
+
+impl From<Fault> for Unanswered {
+    fn from(fault: Fault) -> Self {
+        Self { fault, attempts: 0 }
+    }
+}
+
 /// Makes a chat call and gives its answer whole.
 ///
 /// # Errors
-/// What a client would have been told, with the time after which to try again.
-pub async fn chat(app: &Arc<App>, inside: Inside) -> Result<Bytes, Fault> {
+/// What a client would have been told, and whether an engine was asked.
+pub async fn chat(app: &Arc<App>, inside: Inside) -> Result<Bytes, Unanswered> {
     if *app.phase.borrow() >= Phase::Draining {
-        return Err(Fault::plain(Code::Draining));
+        return Err(Fault::plain(Code::Draining).into());
     }
     let received = clock::now();
     let live = app.live.load_full();
@@ -50,7 +66,7 @@ pub async fn chat(app: &Arc<App>, inside: Inside) -> Result<Bytes, Fault> {
     let model = ask::resolve(&live, &seen.model)?;
     if !live.routes.allows(&inside.tenant, model.id) {
         let message = format!("`{}` may not use the model `{}`.", inside.tenant, model.name);
-        return Err(Fault::new(Code::ModelForbidden, message));
+        return Err(Fault::new(Code::ModelForbidden, message).into());
     }
     let hold = app.memory.hold(body.len() as u64).ok_or_else(ask::full)?;
     let answer_bytes_max = live.config.limits.answer_bytes_max.0;
@@ -79,6 +95,16 @@ pub async fn chat(app: &Arc<App>, inside: Inside) -> Result<Bytes, Fault> {
         received,
     };
     let response = call::serve(app, ask).await;
+    let attempts = attempts(response.headers());
+    answered(response, gathering, answer_bytes_max).await.map_err(|fault| Unanswered { fault, attempts })
+}
+
+/// What came of a call, whole.
+async fn answered(
+    response: Response<Reply>,
+    gathering: Option<(Gathering, Speaker)>,
+    answer_bytes_max: u64,
+) -> Result<Bytes, Fault> {
     let (status, retry_after) = (response.status(), retry_after(response.headers()));
     if let Some((gathering, speaker)) = gathering
         && status == StatusCode::OK
@@ -106,11 +132,7 @@ fn is_events(headers: &HeaderMap) -> bool {
 }
 
 /// Passes the answer on as it comes, and gives it whole at its end.
-async fn gathered(
-    mut body: super::reply::Reply,
-    mut gathering: Gathering,
-    speaker: &Speaker,
-) -> Result<Bytes, Fault> {
+async fn gathered(mut body: Reply, mut gathering: Gathering, speaker: &Speaker) -> Result<Bytes, Fault> {
     let mut broken = Broken(Some(speaker));
     speaker.say(Talk::Begun);
     let said = |text: &str| speaker.say(Talk::Text(text.into()));
@@ -138,7 +160,7 @@ impl Drop for Broken<'_> {
     }
 }
 
-async fn whole(mut body: super::reply::Reply, bytes_max: u64) -> Result<Bytes, Fault> {
+async fn whole(mut body: Reply, bytes_max: u64) -> Result<Bytes, Fault> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Fault::plain(Code::EngineCut))?;
@@ -149,6 +171,12 @@ async fn whole(mut body: super::reply::Reply, bytes_max: u64) -> Result<Bytes, F
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// How often an engine was asked; without the header, none was.
+fn attempts(headers: &HeaderMap) -> u32 {
+    let said = headers.get("x-seawall-attempts").and_then(|attempts| attempts.to_str().ok()?.parse().ok());
+    said.unwrap_or(0)
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Millis> {

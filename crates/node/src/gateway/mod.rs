@@ -11,6 +11,7 @@ pub mod inside;
 pub mod journey;
 pub mod memo;
 pub mod ops;
+pub mod purse;
 pub mod rates;
 pub mod relay;
 pub mod handed;

@@ -27,6 +27,7 @@ use super::ask;
 use super::attempt;
 use super::handed::Handed;
 use super::journey::{Journey, Origin, failure_name};
+use super::purse;
 use super::rates;
 use super::relay::{Flow, Relay};
 use super::reply::{self, Reply};
@@ -231,6 +232,7 @@ fn allowed(app: &App, live: &Live, parts: &http::request::Parts, received: At) -
     let lineage = ask::lineage(&caller, &parts.headers)?;
     let (run, parent) = ask::runs(&tenant, lineage.as_deref());
     let deadline = ask::deadline(&parts.headers, received)?;
+    purse::bound(app, &tenant, lineage.as_deref(), &parts.headers)?;
     Ok(Passing { model: model.clone(), caller, tenant, class, run, lineage, agent, parent, deadline })
 }
 

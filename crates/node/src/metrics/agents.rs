@@ -1,7 +1,7 @@
 //! Agents that run inside: how they stand, what they wait for, and what their operators
 //! were told of. Read when somebody looks.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use prometheus_client::registry::Registry;
 
@@ -26,13 +26,18 @@ pub(super) struct AgentLooks {
     offences: Counters<1>,
     states: Counters<1>,
     state_bytes: Gauges<0>,
+    disk: Gauges<1>,
 }
 
 impl AgentLooks {
     pub(super) fn register(r: &mut Registry) -> Self {
         Self {
             agents: gauges(r, "seawall_agents", "Agents, suspended ones included, by state"),
-            waits: gauges(r, "seawall_agent_waits", "Agents in memory that wait, by the nearest cause"),
+            waits: gauges(
+                r,
+                "seawall_agent_waits",
+                "Agents that wait, suspended ones included, by the nearest cause",
+            ),
             runs: gauges(r, "seawall_runs_live", "Durable runs that are not over"),
             pool: gauges(
                 r,
@@ -64,6 +69,11 @@ impl AgentLooks {
                 "States of runs that were in memory when they were wanted (hit), or were read (miss)",
             ),
             state_bytes: gauges(r, "seawall_agent_state_bytes", "Bytes of runs' states kept in memory"),
+            disk: gauges(
+                r,
+                "seawall_agent_disk_bytes",
+                "Bytes of the journal and of what it names, and how many there may be",
+            ),
         }
     }
 
@@ -74,7 +84,10 @@ impl AgentLooks {
         let now = |state: &str| view.states.get(state).copied().unwrap_or(0);
         let busy = now("running") + now("runnable");
         // The census is of lately, the view of now: what is in memory is never left out.
-        let waiting = census.active.saturating_sub(busy).max(now("waiting"));
+        let waits = census.away.clone().with(&view.needs);
+        let active = |cause: &str| !matches!(cause, "quarantine" | "halted" | "turn_slot");
+        let all: u64 = waits.0.iter().filter(|(cause, _)| active(cause)).map(|(_, count)| count).sum();
+        let waiting = census.active.saturating_sub(busy).max(now("waiting")).max(all);
         for (state, count) in [
             ("idle", census.idle.max(now("idle"))),
             ("runnable", now("runnable")),
@@ -86,8 +99,8 @@ impl AgentLooks {
             self.agents.get_or_create(&one("state", state)).set(count as f64);
         }
         self.waits.clear();
-        for (cause, count) in &view.needs {
-            self.waits.get_or_create(&one("cause", *cause)).set(*count as f64);
+        for (cause, count) in &waits.0 {
+            self.waits.get_or_create(&one("cause", Arc::<str>::from(cause.as_str()))).set(*count as f64);
         }
         self.runs.get_or_create(&Labels([])).set(view.runs_live as f64);
         self.undurable.get_or_create(&Labels([])).set(view.undurable as f64);
@@ -127,6 +140,9 @@ impl AgentLooks {
             counter.inc_by(count.saturating_sub(known));
         }
         self.state_bytes.get_or_create(&Labels([])).set(figures.bytes as f64);
+        let (used, allowed) = runtime.room.figures();
+        self.disk.get_or_create(&one("what", "used")).set(used as f64);
+        self.disk.get_or_create(&one("what", "allowed")).set(allowed as f64);
     }
 
     fn budgets(&self, census: &Census) {

@@ -1,7 +1,7 @@
 //! Monitors and links in the world's own books: whoever is told of an end is told of one
 //! that was, and whoever is linked to a run that failed does not end well.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use seawall_kernel::agents::Shard;
 use seawall_model::durable::Standing;
@@ -9,13 +9,17 @@ use seawall_model::effect::Answer;
 use seawall_model::journal::{Ending, Event};
 use seawall_model::{Address, EffectId, RunKey};
 
+/// Turns that a run may have before it hears of an end that a crash kept from it.
+const LATE_TURNS_MAX: u32 = 1;
+
 /// All ties, by committed records.
 #[derive(Clone, Debug, Default)]
 pub struct Bonds {
     /// Both runs of each link, the smaller first.
     links: BTreeSet<(RunKey, RunKey)>,
-    /// Runs that are to fail, since one that they are linked to did.
-    doomed: BTreeSet<RunKey>,
+    /// Runs that are to fail, since one that they are linked to did; and once the process
+    /// has died, their turns since.
+    doomed: BTreeMap<RunKey, Option<u32>>,
     /// Agents that ever were out of service.
     quarantined: BTreeSet<Address>,
     /// Monitors that were told of an end.
@@ -47,14 +51,27 @@ impl Bonds {
             }
             // Between the end of one and that of the other the process died: the other may
             // have its turn before it hears of it.
-            Event::Opened => self.doomed.clear(),
+            Event::Opened => {
+                for turns in self.doomed.values_mut() {
+                    *turns = Some(0);
+                }
+            }
+            Event::Turned(turn) => self.turn(turn.run),
             _ => {}
         }
     }
 
+    /// A run that is to fail has no turn, or one if the process died.
+    fn turn(&mut self, run: RunKey) {
+        let Some(turns) = self.doomed.get_mut(&run) else { return };
+        let late = turns.take().is_some_and(|before| before < LATE_TURNS_MAX);
+        assert!(late, "ties: {run} goes on, and one that it is linked to failed");
+        *turns = Some(LATE_TURNS_MAX);
+    }
+
     /// A run is over.
     pub fn end(&mut self, run: RunKey, ending: &Ending) {
-        let doomed = self.doomed.remove(&run);
+        let doomed = self.doomed.remove(&run).is_some_and(|turns| turns.is_none());
         match ending {
             Ending::Done(_) => {
                 assert!(!doomed, "ties: {run} ended well, and one that it is linked to failed");
@@ -70,7 +87,9 @@ impl Bonds {
     fn doom(&mut self, run: RunKey) {
         let of = self.links.iter().filter(|(one, other)| *one == run || *other == run);
         let others: Vec<RunKey> = of.map(|(one, other)| if *one == run { *other } else { *one }).collect();
-        self.doomed.extend(others);
+        for other in others {
+            self.doomed.entry(other).or_default();
+        }
     }
 
     /// A monitor of an agent is answered, before that is folded into its shard; `ended` is

@@ -240,7 +240,7 @@ impl Books {
     /// Records of messages.
     fn read_mail(&mut self, shard: usize, agent: Option<&Address>, event: &Event) {
         match event {
-            Event::Mailed { message } => {
+            Event::Mailed { message, .. } => {
                 let to = agent.expect("a message is for an agent");
                 self.last_mail = Some(to.clone());
                 let new = self.mailed.insert((to.clone(), message.id));
@@ -250,7 +250,7 @@ impl Books {
                     *self.exchanged.entry((from.clone(), to.clone())).or_default() += 1;
                 }
             }
-            Event::Unlettered { number } => {
+            Event::Unlettered { number, .. } => {
                 let letter = &self.fold[shard].letters[number];
                 self.unlettered += 1;
                 let sent = self.redriven.remove(&(shard as u8, *number));

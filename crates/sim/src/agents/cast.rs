@@ -149,6 +149,7 @@ pub fn rules(plan: &Plan) -> Rules {
         rule("pay", "tool", "bank.pay", irreversible, asks()),
         rule("send", "tool", "bank.send", irreversible, Verdict::Allow),
         rule("guarded", "child", "guarded*", None, asks()),
+        rule("linked", "link", "*", None, Verdict::Allow),
     ];
     let (turns_max, models_max, tool_max) = plan.places;
     Rules {

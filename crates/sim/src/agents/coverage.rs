@@ -12,9 +12,9 @@ const ENOUGH: u64 = 4;
 /// Each plan, and what must be seen in it.
 pub const SEEN: &[(&str, &[&str])] = &[
     ("agents-calm", &["turns", "done"]),
-    ("agents-faults", &["hung", "lost", "failed tools", "refused by models"]),
+    ("agents-faults", &["hung", "lost", "failed tools", "refused by models", "deferred"]),
     ("agents-crash", &["crashes", "in doubt"]),
-    ("agents-people", &["halts", "released", "cancelled"]),
+    ("agents-people", &["halts", "released", "cancelled", "delegated"]),
     ("agents-disk", &["slow writes", "slow reads"]),
     ("agents-storm", &["crashes", "torn", "cut", "forked", "drained"]),
     ("agents-torn", &["torn", "torn, whole on disk"]),
@@ -31,7 +31,7 @@ pub const SEEN: &[(&str, &[&str])] = &[
     ("agents-kill", &["crashes"]),
     ("agents-fork", &["forked"]),
     ("agents-edit", &["edited"]),
-    ("agents-ties", &["ends told", "felled"]),
+    ("agents-ties", &["ends told", "felled", "crashes"]),
     ("agents-query", &["found done", "found not done"]),
 ];
 
@@ -55,6 +55,7 @@ impl Coverage {
             ("cancelled", of(&tally.ends, "cancelled")),
             ("halts", of(&tally.kinds, "halted")),
             ("released", of(&tally.kinds, "released")),
+            ("delegated", of(&tally.kinds, "delegated")),
             ("dead letters", of(&tally.kinds, "lettered")),
         ];
         for (what, count) in figures.into_iter().chain(tally.happened.iter().map(|(what, n)| (*what, *n))) {

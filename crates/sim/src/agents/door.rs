@@ -6,7 +6,7 @@ use seawall_kernel::agents::input::Ticket;
 use seawall_kernel::agents::{Agents, Effect};
 use seawall_model::durable::{Item, Rung, Scope};
 use seawall_model::effect::{EffectId, Work};
-use seawall_model::{Address, Code, Payload, RunKey};
+use seawall_model::{Address, Code, Millis, Payload, RunKey};
 
 use super::actor::{self, State};
 use super::books::is_gated;
@@ -117,6 +117,10 @@ impl World {
         self.turns.insert(address.clone(), turning);
         self.check_turns();
         self.books.show(run, grant.number, &grant.items);
+        if self.defers() {
+            self.later(Millis(1), Happening::Deferred(grant.address, grant.token));
+            return;
+        }
         let nothing = State::new();
         let state = self.disk.states.get(&run).unwrap_or(&nothing);
         let commit = actor::play(self.plan.seed, &grant, state).map(Box::new);
@@ -211,7 +215,7 @@ impl World {
             (Asked::Send(to, id), _) => {
                 let row = self.books.fold.iter().find_map(|shard| shard.agents.get(&to));
                 assert!(
-                    row.is_some_and(|row| row.seen.contains(&id)),
+                    row.is_some_and(|row| row.seen.iter().any(|(known, _)| *known == id)),
                     "I3: {to} is said to have {id} and has not"
                 );
             }

@@ -1,7 +1,7 @@
 //! Lies to the machine, to doubt the doubter: with each of these a law must be seen to
 //! break, or the watch over it is asleep.
 
-use seawall_kernel::agents::input::{Input, Report};
+use seawall_kernel::agents::input::{Finding, Input, Report};
 use seawall_kernel::agents::progress::GuardRule;
 use seawall_kernel::agents::rules::Rules;
 use seawall_model::durable::{AgentRow, Item, Stage};
@@ -21,6 +21,10 @@ pub enum Lie {
     ForgetAttempts,
     /// Messages are missing when an agent is read back (mail).
     LoseMail,
+    /// Links are missing when an agent is read back (ties).
+    HideEnds,
+    /// What was found not to be done is said to be done (effects).
+    FlipFindings,
     /// Half of a transaction is on disk after a crash (I4).
     HalfWrites,
     /// A full disk is not told of (room).
@@ -132,8 +136,8 @@ impl Lie {
                 start.state.clear();
                 Input::Start { ticket, start }
             }
-            (Self::LoseEdits, Input::Vote { ticket, effect, address, who, yes: true, .. }) => {
-                Input::Vote { ticket, effect, address, who, yes: true, args: None, facts: Vec::new() }
+            (Self::LoseEdits, Input::Vote { ticket, effect, address, matter, who, yes: true, .. }) => {
+                Input::Vote { ticket, effect, address, matter, who, yes: true, args: None, facts: Vec::new() }
             }
             (Self::HideCosts, Input::Report { effect, address, mut report }) => {
                 if let Report::NotDone { used, .. } | Report::Lost { used, .. } = &mut report {
@@ -166,6 +170,9 @@ impl Lie {
             (Self::CutAnswers, Report::Done { answer: Answer::Done(body), used }) if body.len() > 10_000 => {
                 Report::Done { answer: Answer::Done(Payload::text("and so on")), used }
             }
+            (Self::FlipFindings, Report::Found(Finding::NotDone)) => {
+                Report::Found(Finding::Done(Answer::Done(Payload::text("surely it was done"))))
+            }
             (_, report) => report,
         }
     }
@@ -179,6 +186,9 @@ impl Lie {
                         pending.stage = Stage::Ready { after: At(0) };
                     }
                 }
+            }
+            if self == Self::HideEnds {
+                row.ties.retain(|tie| !tie.linked);
             }
             if self == Self::LoseMail {
                 row.inbox.retain(|item| !matches!(item, Item::Mail(_)));

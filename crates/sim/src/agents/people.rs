@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use seawall_kernel::agents::input::Input;
+use seawall_kernel::agents::input::{Input, Matter};
 use seawall_model::durable::{AgentRow, Message, Pending, Rung, Scope, Stage, Standing};
 use seawall_model::effect::{Answer, EffectClass, Person, Work};
 use seawall_model::{Address, Agent, At, Millis, Payload, RunKey, Tenant};
@@ -84,7 +84,8 @@ impl World {
                 });
                 let asked = args.clone().map_or(Asked::Other, |args| Asked::Edit(effect, args));
                 let ticket = self.ticket(asked);
-                self.step(Input::Vote { ticket, effect, address, who, yes, args, facts: Vec::new() });
+                let (matter, facts) = (Matter::Approval, Vec::new());
+                self.step(Input::Vote { ticket, effect, address, matter, who, yes, args, facts });
             }
             (Stage::Waiting, Work::Promise { .. }) => {
                 let answer = Answer::Done(Payload::text("yes, we shall"));
@@ -98,7 +99,8 @@ impl World {
     fn resolve(&mut self, pending: &Pending, address: Address, answer: Answer) {
         self.books.resolve(pending.id);
         let ticket = self.ticket(Asked::Resolve(pending.id));
-        self.step(Input::Resolve { ticket, effect: pending.id, address, by: "bob".into(), answer });
+        let who = Box::new(Person { name: "bob".into(), ..*self.voter() });
+        self.step(Input::Resolve { ticket, effect: pending.id, address, who, answer });
     }
 
     /// They look at the tool, which knows: it was done, or may be sent again.
@@ -119,8 +121,10 @@ impl World {
         let ticket = self.ticket(Asked::Other);
         let (effect, address) = (pending.id, row.address.clone());
         let who = Box::new(Person { name: "cy".into(), ..*self.voter() });
-        let facts = Vec::new();
-        self.step(Input::Vote { ticket, effect, address, who, yes: wanted, args: None, facts });
+        let (matter, facts) = (Matter::Doubt, Vec::new());
+        // They know better than the tool when to try again.
+        self.trouble.forgive(effect);
+        self.step(Input::Vote { ticket, effect, address, matter, who, yes: wanted, args: None, facts });
     }
 
     /// Somebody who may say yes where nobody is named.
@@ -196,7 +200,7 @@ impl World {
         // In the end they are thrown away: sent again they would begin something new.
         let send = !self.calm && self.rng.chance(0.7);
         self.books.redrive(shard, number, send);
-        self.step(Input::Redrive { ticket, shard, number, send });
+        self.step(Input::Redrive { ticket, shard, number, send, by: "operator".into() });
     }
 
     fn reload(&mut self) {
@@ -225,7 +229,12 @@ impl World {
             self.ticket(Asked::Send(to.clone(), id));
             let body = Payload::text(&ticket.to_string());
             let message = Message { id, from: None, name: Some("signal".into()), at: At(0), hop: 0, body };
-            self.step(Input::Send { ticket, to: to.clone(), message: Box::new(message) });
+            self.step(Input::Send {
+                ticket,
+                to: to.clone(),
+                message: Box::new(message),
+                by: "outsider".into(),
+            });
         }
     }
 
@@ -234,6 +243,6 @@ impl World {
         let ticket = self.ticket(Asked::Other);
         let key: Arc<str> = format!("board/{}", self.rng.below(2)).into();
         let value = self.rng.chance(0.8).then(|| Payload::text("from outside"));
-        self.step(Input::Put { ticket, tenant, key, value, expect: None });
+        self.step(Input::Put { ticket, tenant, key, value, expect: None, by: "outsider".into() });
     }
 }

@@ -95,7 +95,7 @@ impl World {
         }
         if !self.calm && self.rng.below(100) < self.plan.faults.hangs {
             self.tally.happen("hung");
-            let report = Report::Lost { code, why: why(), used: most };
+            let report = Report::Lost { code, why: why(), retry_after: None, used: most };
             return Fate { execute: false, report, after_us: 300_000_000, price: used };
         }
         if !self.calm && self.rng.below(100) < self.plan.faults.models {
@@ -115,8 +115,8 @@ impl World {
                     let report = Report::NotDone { code, why: why(), retry_after: None, counts: true, used };
                     (report, latency, used)
                 }
-                2 => (Report::Lost { code, why: why(), used: most }, latency, used),
-                _ => (Report::Lost { code, why: why(), used: most }, 60_000_000, used),
+                2 => (Report::Lost { code, why: why(), retry_after: None, used: most }, latency, used),
+                _ => (Report::Lost { code, why: why(), retry_after: None, used: most }, 60_000_000, used),
             };
             return Fate { execute: false, report, after_us, price };
         }
@@ -145,7 +145,7 @@ impl World {
                 let code = Code::ToolFailed;
                 Report::NotDone { code, why: why(), retry_after: None, counts: true, used: price }
             }
-            _ => Report::Lost { code: Code::ToolFailed, why: why(), used: price },
+            _ => Report::Lost { code: Code::ToolFailed, why: why(), retry_after: None, used: price },
         };
         Fate { execute: false, report, after_us, price }
     }
@@ -154,7 +154,9 @@ impl World {
         let latency = 5_000 + self.rng.below(1_000_000);
         let why = || Arc::from("so it goes");
         let price = Spend::default();
-        let lost = || Report::Lost { code: Code::ToolFailed, why: why(), used: Spend::default() };
+        let retry_after = self.rng.chance(0.2).then(|| Millis(500 + self.rng.below(4_000)));
+        let lost =
+            || Report::Lost { code: Code::ToolFailed, why: why(), retry_after, used: Spend::default() };
         if !self.calm && self.rng.below(100) < self.plan.faults.tools {
             let counts = self.rng.chance(0.7);
             self.tally.happen("failed tools");
@@ -196,7 +198,7 @@ impl World {
             _ => {
                 self.tally.happen("never");
                 let (code, why) = (Code::ToolFailed, Arc::from("nobody waits for ever"));
-                let report = Report::Lost { code, why, used: price };
+                let report = Report::Lost { code, why, retry_after: None, used: price };
                 return Fate { execute: self.rng.chance(0.5), report, after_us: 600_000_000, price };
             }
         };

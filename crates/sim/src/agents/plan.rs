@@ -79,6 +79,8 @@ pub struct Faults {
     pub bombs: u64,
     /// Approvals that are given with other arguments.
     pub edits: u64,
+    /// Turns that cannot be taken when they are granted.
+    pub deferrals: u64,
 }
 
 /// One world.
@@ -203,6 +205,7 @@ pub fn invent(name: &str, seed: u64, length: Option<Millis>) -> Option<Plan> {
         plan.faults.tools = 5 + rng.below(40);
         plan.faults.models = 5 + rng.below(30);
         plan.faults.crossing = rng.below(50);
+        plan.faults.deferrals = 5;
         plan.jumps = rng.below(3);
     }
     if crashes {
@@ -257,6 +260,7 @@ fn trouble(plan: &mut Plan, rng: &mut Rng) {
         "agents-ties" => {
             plan.among = &["guard", "guard", "faulty", "faulty", "chat", "poison"];
             (plan.starts, plan.tenants, plan.length) = (120, 1, Millis(60_000));
+            plan.crashes = 2;
         }
         "agents-query" => {
             (plan.faults.tools, plan.only) = (60, Some("worker"));

@@ -9,7 +9,7 @@ use seawall_kernel::agents::effect::{Grant, Perform};
 use seawall_kernel::agents::input::{Input, Report, Start};
 use seawall_model::effect::{Allowance, EffectId, Work};
 use seawall_model::journal::Change;
-use seawall_model::{Agent, At, Millis, Payload, RunKey};
+use seawall_model::{Address, Agent, At, Millis, Payload, RunKey};
 
 use super::actor::State;
 use super::cast::{self, INBOX_MAX, PINNED};
@@ -39,8 +39,11 @@ pub(super) struct Trouble {
     pub(super) draining: Option<At>,
     /// Models refuse everybody until then.
     refusing_until: At,
-    /// Effects that were refused: not again before.
-    not_before: BTreeMap<EffectId, At>,
+    /// Effects that were refused: not again before. What is asked about or undone meanwhile
+    /// may be that earlier, where it was lost.
+    not_before: BTreeMap<EffectId, (At, bool)>,
+    /// Turns that were put off: not again before.
+    put_off: BTreeMap<(Address, RunKey, usize), At>,
     /// Versions in force, and since when.
     versions: Vec<(At, Arc<str>)>,
     /// The number of the newest, and the percentage of its allowances.
@@ -61,6 +64,7 @@ impl Trouble {
             draining: None,
             refusing_until: At(0),
             not_before: BTreeMap::new(),
+            put_off: BTreeMap::new(),
             versions: Vec::new(),
             version: (1, 100),
             forks: BTreeMap::new(),
@@ -72,7 +76,13 @@ impl Trouble {
         (self.tear, self.full, self.draining) = (false, false, None);
         self.rooms += 1;
         self.not_before.clear();
+        self.put_off.clear();
         self.versions.clear();
+    }
+
+    /// Somebody says that it may be tried again.
+    pub(super) fn forgive(&mut self, effect: EffectId) {
+        self.not_before.remove(&effect);
     }
 
     /// The disk became full, or was freed.
@@ -149,16 +159,41 @@ impl World {
 
     /// What is reported of a call may say when it can be tried again.
     pub(super) fn note_refusal(&mut self, effect: EffectId, report: &Report) {
+        let now = self.trouble.heard.max(self.clock());
         if let Report::NotDone { retry_after: Some(after), .. } = report {
-            let now = self.trouble.heard.max(self.clock());
-            self.trouble.not_before.insert(effect, now.plus(*after));
+            self.trouble.not_before.insert(effect, (now.plus(*after), false));
         }
+        if let Report::Lost { retry_after: Some(after), .. } = report {
+            self.trouble.not_before.insert(effect, (now.plus(*after), true));
+        }
+    }
+
+    /// Is the turn one that cannot be taken yet?
+    pub(super) fn defers(&mut self) -> bool {
+        let percent = self.plan.faults.deferrals;
+        percent > 0 && !self.calm && self.rng.below(100) < percent
+    }
+
+    /// A turn that is granted is put off for a while.
+    pub(super) fn deferred(&mut self, address: Address, token: u64) {
+        let Some(turning) = self.turns.get(&address).filter(|turning| turning.token == token) else {
+            return;
+        };
+        let after = Millis(50 + self.rng.below(2_000));
+        self.tally.happen("deferred");
+        let until = self.trouble.heard.max(self.clock()).plus(after);
+        self.trouble.put_off.insert((address.clone(), turning.run, turning.restarts), until);
+        self.turns.remove(&address);
+        self.step(Input::Defer { address, token, cause: "tool_server", on: "shop".into(), after });
     }
 
     /// Holds a call against what was said of it: when it may be tried, and with what.
     pub(super) fn check_promises(&mut self, perform: &Perform) {
         let heard = self.trouble.heard;
-        if let Some(from) = self.trouble.not_before.remove(&perform.effect) {
+        let amends = perform.undo || perform.query;
+        let held = self.trouble.not_before.get(&perform.effect).filter(|(_, lost)| !(*lost && amends));
+        if let Some((from, _)) = held.copied() {
+            self.trouble.not_before.remove(&perform.effect);
             let early = from.micros_since(heard);
             assert!(heard >= from, "retry: {} is tried again {early} us early", perform.effect);
         }
@@ -171,6 +206,10 @@ impl World {
     /// Holds a turn against the version and the state that its run must have.
     pub(super) fn check_grant(&mut self, grant: &Grant) {
         let (address, run) = (&grant.address, &grant.run);
+        let put_off = self.trouble.put_off.remove(&(address.clone(), run.key, run.restarts.len()));
+        if let Some(from) = put_off {
+            assert!(grant.at >= from, "retry: {address} has its turn before the time it was put off to");
+        }
         if let Some(since) = self.trouble.draining {
             assert!(grant.at <= since, "drain: {address} has a turn, granted {:?} after {since:?}", grant.at);
         }

@@ -209,6 +209,12 @@ impl Blobs {
         Ok(bytes.into())
     }
 
+    /// Bytes of all blobs as of this moment; `None` until the journal's owner counted them.
+    #[must_use]
+    pub fn counted(&self) -> Option<u64> {
+        self.books().bytes
+    }
+
     /// Bytes of all blobs. Counts them at first use.
     pub(super) fn bytes(&self) -> Result<u64, Error> {
         if let Some(bytes) = self.books().bytes {
@@ -314,7 +320,10 @@ fn sync_dir(path: &Path) -> Result<(), Error> {
 
 fn failed(path: &Path, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::Full,
+        // A limit on the sizes of files is as full as a disk is.
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            Error::Full
+        }
         _ => Error::Failed { why: format!("{}: {error}", path.display()) },
     }
 }

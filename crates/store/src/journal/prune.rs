@@ -173,6 +173,7 @@ mod tests {
             address: Address::parse("acme/a/1").expect("valid"),
             shard: 0,
             seq: 1,
+            changed: At(0),
             standing: Standing::Idle,
             lasting: true,
             run: None,

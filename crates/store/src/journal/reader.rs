@@ -60,6 +60,37 @@ pub struct RunFilter {
     pub before: Option<(At, RunKey)>,
 }
 
+/// Which values to find by the words in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Search<'a> {
+    /// Their keys begin with this.
+    pub prefix: &'a str,
+    /// A text with the words.
+    pub words: &'a str,
+    /// Is one of the words enough?
+    pub any: bool,
+    /// Keys that begin with this are left out; empty leaves none out.
+    pub but: &'a str,
+    /// So many at most.
+    pub limit: usize,
+}
+
+impl Search<'_> {
+    /// The words, each quoted as the index reads it. Of more than
+    /// [`limits::SEARCH_WORDS_MAX`] the longest are kept: what is frequent is short.
+    fn wanted(&self) -> Vec<String> {
+        let words = self.words.split(|char: char| !char.is_alphanumeric());
+        let mut known = BTreeSet::new();
+        let mut words: Vec<String> = words.filter(|word| !word.is_empty()).map(str::to_lowercase).collect();
+        words.retain(|word| known.insert(word.clone()));
+        if words.len() > limits::SEARCH_WORDS_MAX {
+            words.sort_by_key(|word| std::cmp::Reverse(word.chars().count()));
+            words.truncate(limits::SEARCH_WORDS_MAX);
+        }
+        words.into_iter().map(|word| format!("\"{word}\"")).collect()
+    }
+}
+
 /// `tenant` is the path in parameter `?n`, or below it; every tenant, where that is null.
 pub(super) fn under(n: usize) -> String {
     // `0` follows `/` in ASCII.
@@ -256,6 +287,21 @@ impl Reader {
         Ok(standings)
     }
 
+    /// How many agents of a tenant and all below it wait, by [`AgentRow::cause`]. Looks into an
+    /// index alone.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn causes(&self, tenant: Option<&str>) -> Result<Vec<(String, u64)>, Error> {
+        let sql = format!(
+            "SELECT cause, COUNT(*) FROM agents WHERE cause <> '' AND {} GROUP BY cause ORDER BY cause",
+            under(1)
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let rows = statement.query_map([tenant], |row| Ok((row.get(0)?, column::unsigned(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// One run.
     ///
     /// # Errors
@@ -355,9 +401,8 @@ impl Reader {
         self.many("a value", sql, params![tenant.as_str(), prefix, last, after.unwrap_or(""), bounded(limit)])
     }
 
-    /// Values of a tenant whose key begins so and whose text holds all of these words, the
-    /// best match first. Looks at the first [`limits::VALUE_INDEXED_BYTES_MAX`] of each,
-    /// and not into blobs.
+    /// Values of a tenant whose key begins so and that hold all of these words, the best match
+    /// first: as [`Self::find_values`].
     ///
     /// # Errors
     /// If the disk fails.
@@ -368,21 +413,34 @@ impl Reader {
         words: &str,
         limit: usize,
     ) -> Result<Vec<ValueRow>, Error> {
-        let words: Vec<_> = words
-            .split(|char: char| !char.is_alphanumeric())
-            .filter(|word| !word.is_empty())
-            .take(limits::SEARCH_WORDS_MAX)
-            .map(|word| format!("\"{word}\""))
-            .collect();
+        self.find_values(tenant, &Search { prefix, words, any: false, but: "", limit })
+    }
+
+    /// Values of a tenant by the words in them, the best match first (BM25, as FTS5 computes
+    /// it). Looks at the key and at the first [`limits::VALUE_INDEXED_BYTES_MAX`] of each
+    /// value; of a blob, at the key alone. Without words all are found, by key.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn find_values(&self, tenant: &Tenant, search: &Search<'_>) -> Result<Vec<ValueRow>, Error> {
+        let words = search.wanted();
         if words.is_empty() {
-            return self.values(tenant, prefix, None, limit);
+            return self.values(tenant, search.prefix, None, search.limit);
         }
-        let query = format!("tenant : {} AND text : ({})", tenant_word(tenant.as_str()), words.join(" AND "));
+        let words = words.join(if search.any { " OR " } else { " AND " });
+        let query = format!("tenant : {} AND text : ({words})", tenant_word(tenant.as_str()));
         let sql = "SELECT vals.body FROM vals_words JOIN vals ON vals.id = vals_words.rowid
                    WHERE vals_words MATCH ?1 AND vals.tenant = ?2 AND vals.key >= ?3 AND vals.key < ?4
-                   ORDER BY vals_words.rank, vals.id LIMIT ?5";
-        let last = format!("{prefix}\u{10ffff}");
-        self.many("a value", sql, params![query, tenant.as_str(), prefix, last, bounded(limit)])
+                       AND (?5 = '' OR vals.key < ?5 OR vals.key >= ?6)
+                   ORDER BY vals_words.rank, vals.id LIMIT ?7";
+        let last = |prefix: &str| format!("{prefix}\u{10ffff}");
+        let (but, but_last) = (search.but, last(search.but));
+        let limit = bounded(search.limit);
+        self.many(
+            "a value",
+            sql,
+            params![query, tenant.as_str(), search.prefix, last(search.prefix), but, but_last, limit],
+        )
     }
 
     /// Leases of a tenant and all below it; of all, for the kernel: without a bound.
@@ -426,6 +484,52 @@ impl Reader {
             letters.push((row.get(0)?, letter));
         }
         Ok(letters)
+    }
+
+    /// So many of these at most, after one of the last page.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn letters_after(
+        &self,
+        tenant: Option<&str>,
+        after: Option<(u8, u64)>,
+        limit: usize,
+    ) -> Result<Vec<(u8, DeadLetter)>, Error> {
+        let sql = format!(
+            "SELECT shard, body FROM letters WHERE {} AND (shard, number) > (?2, ?3)
+             ORDER BY shard, number LIMIT ?4",
+            under(1)
+        );
+        let (shard, number) = after.map_or((-1, 0), |(shard, number)| (i64::from(shard), number));
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![tenant, shard, number, bounded(limit)])?;
+        let mut letters = Vec::new();
+        while let Some(row) = rows.next()? {
+            letters.push((row.get(0)?, decode("a dead letter", row.get_ref(1)?.as_blob()?)?));
+        }
+        Ok(letters)
+    }
+
+    /// How many of these there are.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn count_letters(&self, tenant: Option<&str>) -> Result<u64, Error> {
+        let sql = format!("SELECT count(*) FROM letters WHERE {}", under(1));
+        let count = self.conn.prepare_cached(&sql)?.query_row([tenant], |row| row.get(0))?;
+        Ok(column::unsigned(count))
+    }
+
+    /// One dead letter.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn letter(&self, shard: u8, number: u64) -> Result<Option<DeadLetter>, Error> {
+        let Ok(number) = i64::try_from(number) else { return Ok(None) };
+        let sql = "SELECT body FROM letters WHERE shard = ?1 AND number = ?2";
+        self.one("a dead letter", sql, params![shard, number])
     }
 
     /// The bytes of a payload, wherever they are.

@@ -157,11 +157,12 @@ fn keep_agent(transaction: &Transaction<'_>, agent: &AgentRow, sink: &mut Sink) 
     sink.hold(agent);
     let (standing, seq) = (standing(agent.standing), column::amount(agent.seq));
     let due = column::time(agent.due());
+    let cause = agent.cause().unwrap_or_default();
     // The common case leaves every indexed column alone, and with them the indexes.
     let mut update = transaction.prepare_cached(
         "UPDATE agents SET seq = ?2, body = ?3
          WHERE address = ?1 AND standing = ?4 AND needs = ?5 AND blobs = ?6 AND due = ?7
-             AND lasting = ?8",
+             AND lasting = ?8 AND cause = ?9",
     )?;
     let changed = update.execute(params![
         address,
@@ -171,20 +172,22 @@ fn keep_agent(transaction: &Transaction<'_>, agent: &AgentRow, sink: &mut Sink) 
         wanted,
         sink.named(),
         due,
-        agent.lasting
+        agent.lasting,
+        cause
     ])?;
     if changed == 0 {
         let mut upsert = transaction.prepare_cached(
-            "INSERT INTO agents (address, tenant, shard, standing, needs, blobs, seq, body, due, lasting)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+            "INSERT INTO agents
+                 (address, tenant, shard, standing, needs, blobs, seq, body, due, lasting, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT (address) DO UPDATE SET standing = excluded.standing, needs = excluded.needs,
                  blobs = excluded.blobs, seq = excluded.seq, body = excluded.body, due = excluded.due,
-                 lasting = excluded.lasting",
+                 lasting = excluded.lasting, cause = excluded.cause",
         )?;
         let tenant = agent.address.tenant.as_str();
         let (shard, blobs, lasting) = (agent.shard, sink.named(), agent.lasting);
         upsert.execute(params![
-            address, tenant, shard, standing, wanted, blobs, seq, sink.bytes, due, lasting
+            address, tenant, shard, standing, wanted, blobs, seq, sink.bytes, due, lasting, cause
         ])?;
     }
     if wanted & needs::APPROVAL != 0 {
@@ -242,6 +245,9 @@ fn keep_state(
     Ok(())
 }
 
+/// Where agents' notes lie, each by the run and turn that made it.
+const NOTES: &str = "notes/";
+
 fn keep_value(transaction: &Transaction<'_>, value: &ValueRow, sink: &mut Sink) -> Result<(), Error> {
     sink.hold(value);
     let mut upsert = transaction.prepare_cached(
@@ -261,7 +267,7 @@ fn keep_value(transaction: &Transaction<'_>, value: &ValueRow, sink: &mut Sink) 
         ],
         |row| row.get(0),
     )?;
-    match value.value.as_ref().and_then(Payload::here).and_then(searchable) {
+    match searchable(value) {
         Some(text) => {
             let mut index = transaction.prepare_cached(
                 "INSERT OR REPLACE INTO vals_words (rowid, tenant, text) VALUES (?1, ?2, ?3)",
@@ -280,8 +286,16 @@ pub(super) fn tenant_word(tenant: &str) -> String {
     format!("t{}", &blobs::hex(&blobs::digest(tenant.as_bytes()))[..32])
 }
 
-/// The part of a value that can be found by its words, if it is text.
-fn searchable(bytes: &[u8]) -> Option<&str> {
+/// What a value can be found by: the words of its key, and those at the beginning of a text.
+/// The keys of notes say nothing of them.
+fn searchable(row: &ValueRow) -> Option<String> {
+    let value = row.value.as_ref()?;
+    let key = if row.key.starts_with(NOTES) { "" } else { &*row.key };
+    let text = value.here().and_then(beginning).unwrap_or_default();
+    Some(format!("{key}\n{text}")).filter(|text| text.len() > 1)
+}
+
+fn beginning(bytes: &[u8]) -> Option<&str> {
     let head = &bytes[..bytes.len().min(limits::VALUE_INDEXED_BYTES_MAX)];
     match std::str::from_utf8(head) {
         Ok(text) => Some(text),

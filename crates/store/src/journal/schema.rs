@@ -15,6 +15,8 @@ pub(super) const STEPS: &[&str] = &[V1];
 // `agents.due` is `AgentRow::due`: 0 while there is something to do, the largest number where
 // time alone changes nothing.
 //
+// `agents.cause` is `AgentRow::cause`, empty where an agent does not wait.
+//
 // `journal.hash` chains each shard: see `chain`. Of a shard, `seq` and `hash` are its
 // end, `cut_seq` and `cut_hash` what it was cut up to: the chain is whole from there.
 const V1: &str = "
@@ -54,6 +56,7 @@ CREATE TABLE agents (
     needs    INTEGER NOT NULL,
     asks     TEXT NOT NULL DEFAULT '',
     due      INTEGER NOT NULL,
+    cause    TEXT NOT NULL,
     lasting  INTEGER NOT NULL,
     blobs    INTEGER NOT NULL,
     seq      INTEGER NOT NULL,
@@ -62,6 +65,7 @@ CREATE TABLE agents (
 CREATE INDEX agents_at_work ON agents (shard) WHERE standing IN (1, 2);
 CREATE INDEX agents_done ON agents (shard) WHERE standing = 3;
 CREATE INDEX agents_by_due ON agents (due) WHERE due > 0 AND due < 9223372036854775807;
+CREATE INDEX agents_by_cause ON agents (cause, tenant) WHERE cause <> '';
 CREATE INDEX agents_lasting ON agents (tenant) WHERE lasting = 1;
 CREATE INDEX agents_in_need ON agents (id) WHERE needs > 0;
 CREATE INDEX agents_with_blobs ON agents (id) WHERE blobs > 0;

@@ -16,6 +16,7 @@ use seawall_model::{Address, At, Code, EffectClass, EffectId, Millis, Payload, T
 
 use super::*;
 
+mod books;
 mod keeping;
 
 /// A folder of its own for each test, gone at its end.
@@ -78,6 +79,7 @@ fn agent(name: &str, seq: u64, run: Option<RunKey>) -> AgentRow {
         address: address(name),
         shard: 0,
         seq,
+        changed: At(0),
         standing: if run.is_some() { Standing::Active } else { Standing::Idle },
         lasting: true,
         run,
@@ -89,7 +91,7 @@ fn agent(name: &str, seq: u64, run: Option<RunKey>) -> AgentRow {
         expires: At::MAX,
         strikes: 0,
         progress: Progress::default(),
-        seen: vec![1, 2],
+        seen: vec![(1, 2), (3, 4)],
         topics: Vec::new(),
         why: None,
         ties: Vec::new(),
@@ -164,7 +166,7 @@ impl Pen {
 
     fn mailed(&mut self, at: u64, name: &str, body: Payload) -> Entry {
         let message = Message { id: at, from: None, name: None, at: At(at), hop: 0, body };
-        self.entry(at, Some(name), Event::Mailed { message })
+        self.entry(at, Some(name), Event::Mailed { message, by: None })
     }
 }
 
@@ -350,6 +352,21 @@ fn an_older_owner_and_a_gap_are_refused_whole() {
     assert!(matches!(journal.append(&[other], &[]), Err(Error::Fenced { shard: 9, current: 0, .. })));
 }
 
+/// `letter` is the only one, `0.4`, of somebody of `acme`.
+fn letters_are_paged(reader: &Reader, letter: &DeadLetter) {
+    let letter = letter.clone();
+    let page = |after| reader.letters_after(Some("acme"), after, 10).expect("read");
+    assert_eq!(page(None), [(0, letter.clone())]);
+    assert_eq!(page(Some((0, 3))), [(0, letter.clone())]);
+    assert_eq!(page(Some((0, 4))), [], "it is after the one named");
+    assert_eq!(page(Some((1, 0))), []);
+    assert_eq!(reader.letters_after(None, None, 0).expect("read"), []);
+    assert_eq!(reader.count_letters(Some("acme")).expect("read"), 1);
+    assert_eq!(reader.count_letters(Some("acm")).expect("read"), 0);
+    assert_eq!(reader.letter(0, 4).expect("read"), Some(letter));
+    assert_eq!((reader.letter(1, 4).expect("read"), reader.letter(0, u64::MAX).expect("read")), (None, None));
+}
+
 #[test]
 fn rows_change_and_go() {
     let mut journal = Journal::in_memory().expect("opens");
@@ -391,8 +408,9 @@ fn rows_change_and_go() {
     ];
     journal.append(&[started], &rows).expect("appended");
     let reader = journal.reader();
-    assert_eq!(reader.letters(Some("acme")).expect("read"), [(0, letter)]);
+    assert_eq!(reader.letters(Some("acme")).expect("read"), [(0, letter.clone())]);
     assert_eq!(reader.letters(Some("acm")).expect("read"), []);
+    letters_are_paged(reader, &letter);
     assert_eq!(reader.leases(None).expect("read"), [lease]);
     assert_eq!(reader.topics(None).expect("read"), [topic]);
     assert_eq!(reader.schedules().expect("read"), [schedule]);
@@ -494,6 +512,16 @@ fn values_are_found_by_prefix_and_by_word() {
     assert_eq!(found("harbour tide"), ["notes/1"]);
     assert_eq!(found("NEAR(\" OR * tenant:"), Vec::<String>::new(), "no query language reaches the index");
     assert_eq!(found("?!").len(), 4, "no words at all: everything under the prefix");
+    assert_eq!(found("OTHER"), ["other"], "a key has words too");
+    let any = |words: &str, but: &str| {
+        let search = Search { words, any: true, but, limit: 10, ..Search::default() };
+        keys(reader.find_values(&acme, &search).expect("read"))
+    };
+    assert_eq!(any("noon nowhere", ""), ["notes/1"], "one of the words is enough");
+    assert_eq!(any("tide harbour tide", "")[0], "notes/1", "who has more of them comes first");
+    assert_eq!(any("tide", "notes/"), ["other"]);
+    let task = format!("{} harbour", (0..100).map(|n| format!("a{n} ")).collect::<String>());
+    assert_eq!(any(&task, ""), ["notes/1"], "the longest words of a long text are looked for");
     let gone = reader.value(&acme, "notes/3").expect("read").expect("kept for its version");
     assert_eq!((gone.version, gone.value), (2, None));
 }

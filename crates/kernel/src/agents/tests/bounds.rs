@@ -3,6 +3,8 @@
 use super::*;
 use crate::agents::effect::Reply;
 use crate::agents::mail::from_outside;
+use seawall_model::durable::Holder;
+use seawall_model::journal::{Entry, Event, Record};
 
 /// One input, and the code it is refused with.
 fn refused(scene: &mut Scene, input: Input) -> Option<Code> {
@@ -42,7 +44,7 @@ fn begin(name: &str) -> Input {
 fn letter(to: &str, id: u64, bytes: usize) -> Input {
     let to = Address { tenant: tenant(), agent: agent(to) };
     let message = Box::new(from_outside(id, None, vec![b'x'; bytes].into()));
-    Input::Send { ticket: 1, to, message }
+    Input::Send { ticket: 1, to, message, by: "ann".into() }
 }
 
 fn release(token: u64) -> Ask {
@@ -114,6 +116,169 @@ fn an_agent_subscribes_to_so_many_topics() {
 }
 
 #[test]
+fn of_an_agent_that_is_never_idle_runs_that_are_over_leave_memory() {
+    let mut scene = Scene::new(Vec::new());
+    for _ in 0..40 {
+        scene.start("a/1");
+        scene.commit(Vec::new(), Next::End(Ending::Done(Payload::empty())));
+    }
+    assert_eq!(shard(&scene).row.runs, 40);
+    assert_eq!(shard(&scene).runs.keys().collect::<Vec<_>>(), [&RunKey::new(0, 40)], "the last one stays");
+}
+
+#[test]
+fn all_subscribers_that_are_away_come_at_once_and_each_is_told_once() {
+    let mut scene = Scene::new(Vec::new());
+    let mut rows = Vec::new();
+    for nth in 0..3 {
+        scene.start(&format!("b/{nth}"));
+        rows.push(scene.ask(vec![subscribe("news", true)]));
+        scene.commit(Vec::new(), Next::End(Ending::Done(Payload::empty())));
+    }
+    scene.start("a/1");
+    let shard = shard(&scene).clone();
+    let sender = scene.turns.last().expect("its turn").address.clone();
+    let (row, run) = (shard.agents[&sender].clone(), shard.runs[&RunKey::new(0, 4)].clone());
+    let bare = Shard { row: shard.row.clone(), topics: shard.topics.clone(), ..Shard::new(0) };
+    let rules = Rules { suspend_after: Millis(1), ..scene.agents.rules().clone() };
+    scene.agents = Agents::open(scene.now, rules, vec![bare], 1);
+    let mut out = Vec::new();
+    scene.agents.restore(scene.now, vec![*row], vec![*run], &mut out);
+    scene.turns.clear();
+    scene.take(out);
+    let grant = scene.turns.pop().expect("its turn");
+    let publish = Work::Publish { topic: "news".into(), body: Payload::text("hi") };
+    let asks = vec![ask(publish, EffectClass::Idempotent)];
+    let commit = Box::new(Commit { changes: Vec::new(), asks, next: Next::Wait(Wake::Any) });
+    let mut out = Vec::new();
+    scene.agents.step(
+        scene.now,
+        Input::Commit { address: sender.clone(), token: grant.token, commit },
+        &mut out,
+    );
+    let away = |out: &[Effect]| {
+        out.iter().filter(|effect| matches!(effect, Effect::Load(address) if rows.contains(address))).count()
+    };
+    assert_eq!(away(&out), 3, "all are asked for in one go");
+    for address in &rows {
+        // Each is gone again when the next one comes.
+        scene.now = scene.now.plus(Millis(1_000));
+        let mut more = Vec::new();
+        let loaded = vec![(*shard.agents[address]).clone()];
+        let input = Input::Loaded { address: address.clone(), agents: loaded, runs: Vec::new() };
+        scene.agents.step(scene.now, input, &mut more);
+        assert_eq!(away(&more), 0, "nobody is asked for again");
+        let seq = scene.agents.batch().entries.last().map_or(0, |entry| entry.seq);
+        scene.agents.step(scene.now, Input::Durable { shard: 0, seq }, &mut more);
+        scene.now = scene.now.plus(Millis(1_000));
+        scene.agents.step(scene.now, Input::Tick, &mut more);
+    }
+    let heard = Answer::Done(Payload::text("{\"subscribers\":3}"));
+    assert_eq!(scene.heard(&sender, 1), Some(&heard));
+    assert!(scene.agents.told.is_empty());
+}
+
+#[test]
+fn what_was_never_put_off_begins_though_the_clock_was_set_back() {
+    let mut scene = Scene::new(Vec::new());
+    scene.start("a/1");
+    let address = scene.ask(vec![tool(EffectClass::Idempotent)]);
+    let shard = shard(&scene).clone();
+    let (row, run) = (shard.agents[&address].clone(), shard.runs[&RunKey::new(0, 1)].clone());
+    let before = At(scene.now.0 - 900_000);
+    let bare = Shard { row: shard.row, ..Shard::new(0) };
+    scene.agents = Agents::open(before, scene.agents.rules().clone(), vec![bare], 1);
+    let mut out = Vec::new();
+    scene.agents.restore(before, vec![*row], vec![*run], &mut out);
+    scene.performs.clear();
+    scene.now = before;
+    scene.take(out);
+    assert_eq!(scene.performs.len(), 1);
+}
+
+fn fold(shard: &mut Shard, agent: Option<&str>, event: Event) {
+    let agent = agent.map(|agent| Address::parse(agent).expect("valid"));
+    let record = Record { at: At(1), agent, event };
+    shard.fold(&Entry { shard: 0, epoch: 1, seq: shard.row.seq + 1, record });
+}
+
+#[test]
+fn the_letters_of_one_tenant_displace_nobody_elses() {
+    let mut shard = Shard::new(0);
+    let mut bury = |to: &str, count: usize| {
+        for id in 0..count as u64 {
+            let message = from_outside(id, None, Payload::empty());
+            fold(&mut shard, Some(to), Event::Lettered { message, why: Code::MailboxFull });
+        }
+        let of = |letter: &&seawall_model::durable::DeadLetter| letter.to.tenant.root() == "quiet";
+        assert!(shard.letters.len() <= limits::LETTERS_MAX);
+        (shard.letters.values().filter(of).count(), shard.letters.len())
+    };
+    assert_eq!(bury("quiet/team/a/1", 5), (5, 5));
+    let (quiet, all) = bury("loud/a/1", 2 * limits::LETTERS_MAX);
+    assert!(quiet == 5 && all > limits::LETTERS_MAX - limits::LETTERS_MAX / 50, "{quiet} of {all}");
+    assert_eq!(bury("quiet/a/1", 5).0, 10);
+}
+
+#[test]
+fn topics_and_leases_have_a_bound_for_each_tenant() {
+    let mut shard = Shard::new(0);
+    for nth in 0..limits::TOPICS_MAX {
+        let tenant = Tenant::parse(if nth % 2 == 0 { "loud" } else { "loud/team" }).expect("valid");
+        let agent = Address { tenant: tenant.clone(), agent: agent("a/1") };
+        let topic = format!("t{nth}").into();
+        fold(
+            &mut shard,
+            None,
+            Event::Subscribed { tenant: tenant.clone(), topic, agent: agent.clone(), on: true },
+        );
+        let effect = EffectId { run: RunKey::new(0, 1), number: 1 };
+        let holder = Holder { effect, agent, token: nth as u64, units: 1, until: At(9_000_000) };
+        fold(&mut shard, None, Event::Granted { tenant, resource: format!("r{nth}").into(), of: 1, holder });
+    }
+    let mut scene = Scene::new(Vec::new());
+    scene.agents = Agents::open(scene.now, scene.agents.rules().clone(), vec![shard], 0);
+    scene.take(Vec::new());
+    let lease = |name: &str| {
+        let work = Work::Acquire { resource: name.into(), units: 1, of: 1, ttl: Millis::from_secs(60) };
+        ask(work, EffectClass::Idempotent)
+    };
+    for (tenant, code) in [("loud/other", Some(Code::MailboxFull)), ("loud-too", None)] {
+        let Input::Start { mut start, ticket } = begin("a/1") else { panic!("it begins a run") };
+        start.tenant = Tenant::parse(tenant).expect("valid");
+        scene.step(Input::Start { start, ticket });
+        let address = scene.ask(vec![subscribe("new", true), lease("new")]);
+        assert_eq!((scene.code(&address, 1), scene.code(&address, 2)), (code, code), "{tenant}");
+        assert!(scene.heard(&address, 1).is_some() && scene.heard(&address, 2).is_some());
+    }
+}
+
+#[test]
+fn values_that_nobody_waits_for_leave_memory_however_often_they_were_written() {
+    let mut scene = Scene::new(Vec::new());
+    let mut out = Vec::new();
+    let put = |scene: &mut Scene, out: &mut Vec<Effect>| {
+        for key in ["even", "odd"] {
+            let (value, by) = (Some(Payload::text("x")), "ann".into());
+            let input = Input::Put { ticket: 1, tenant: tenant(), key: key.into(), value, expect: None, by };
+            scene.agents.step(scene.now, input, out);
+        }
+    };
+    put(&mut scene, &mut out);
+    for key in ["even", "odd"] {
+        let input = Input::ValueLoaded { tenant: tenant(), key: key.into(), row: None };
+        scene.agents.step(scene.now, input, &mut out);
+    }
+    let seq = scene.agents.batch().entries.last().expect("two were written").seq;
+    (0..10).for_each(|_| put(&mut scene, &mut out));
+    scene.agents.step(scene.now, Input::Durable { shard: 0, seq }, &mut out);
+    assert_eq!(shard(&scene).values.len(), 2, "they were written again");
+    scene.take(out);
+    assert!(shard(&scene).values.is_empty() && scene.agents.values.is_empty());
+    assert!(scene.agents.values_idle.is_empty());
+}
+
+#[test]
 fn a_mailbox_is_bounded_in_bytes() {
     let mut scene = Scene::new(Vec::new());
     assert_eq!(refused(&mut scene, letter("a/1", 1, limits::INBOX_BYTES_MAX + 1)), None, "one always fits");
@@ -140,6 +305,9 @@ fn agents_with_keys_have_a_bound_for_each_tenant() {
     let parent = scene.ask(vec![child("b/1"), child("b"), child("a/2")]);
     assert_eq!(scene.code(&parent, 1), known);
     assert_eq!((scene.code(&parent, 2), scene.code(&parent, 3)), (None, None));
+    let single = scene.turns.iter().find(|grant| grant.address.agent.as_str().starts_with("b/run-"));
+    let single = single.expect("its turn").address.agent.to_string();
+    assert_eq!(refused(&mut scene, letter(&single, 4, 1)), None, "who works on one task takes mail");
     scene.agents.rules.tenant_agents_max = 4;
     assert_eq!(refused(&mut scene, begin("a/3")), None);
     assert_eq!(refused(&mut scene, begin("a/4")), known);

@@ -12,7 +12,7 @@ fn link(name: &str) -> Ask {
 
 /// `b/1` at work, and `a/1` that asks for this.
 fn watched(asks: Vec<Ask>) -> (Scene, Address, Address) {
-    let mut scene = Scene::new(Vec::new());
+    let mut scene = Scene::new(vec![rule("link", Verdict::Allow)]);
     scene.start("b/1");
     let other = scene.ask(Vec::new());
     scene.start("a/1");
@@ -52,6 +52,53 @@ fn a_monitor_goes_with_its_patience_and_with_its_run() {
     assert!(scene.row(&other).ties.is_empty(), "the run began anew and wants it no more");
     cancel(&mut scene, 1, &other);
     assert!(scene.row(&address).inbox.iter().all(|item| !matches!(item, Item::Answer { .. })));
+}
+
+#[test]
+fn nobody_monitors_one_who_waits_for_him() {
+    // Three in a circle: the last one is refused.
+    let mut scene = Scene::new(Vec::new());
+    scene.start("a/1");
+    let first = scene.turns.pop().expect("its turn");
+    scene.start("a/2");
+    let second = scene.turns.pop().expect("its turn");
+    scene.start("a/3");
+    scene.ask(vec![monitor("a/1")]);
+    scene.turns.push(second);
+    let second = scene.ask(vec![monitor("a/3")]);
+    assert_eq!(scene.code(&second, 1), None);
+    scene.turns.push(first);
+    let first = scene.ask(vec![monitor("a/2"), child("b/1")]);
+    assert_eq!(scene.code(&first, 1), Some(Code::BadField));
+    // A child is waited for by those above it, and by all who wait for these.
+    let below = scene.turns.iter().position(|grant| grant.address.agent.as_str() == "b/1").expect("its turn");
+    let grant = scene.turns.remove(below);
+    scene.turns.push(grant);
+    let below = scene.ask(vec![monitor("a/1"), monitor("a/3")]);
+    assert_eq!((scene.code(&below, 1), scene.code(&below, 2)), (Some(Code::BadField), Some(Code::BadField)));
+}
+
+#[test]
+fn a_monitor_without_a_patience_of_its_own_has_the_usual_one() {
+    let (mut scene, address, other) = watched(vec![monitor("b/1")]);
+    scene.tick(Millis::from_secs(86_401));
+    assert_eq!(scene.code(&address, 1), Some(Code::DeadlinePassed));
+    assert!(scene.row(&other).ties.is_empty());
+}
+
+#[test]
+fn who_works_for_others_is_linked_to_by_a_rule_alone() {
+    let mut scene = Scene::new(Vec::new());
+    scene.start("b/1");
+    scene.ask(Vec::new());
+    scene.start("a/1");
+    let address = scene.ask(vec![link("b/1"), child("b/2")]);
+    assert_eq!(scene.code(&address, 1), Some(Code::GateDenied));
+    let at = scene.turns.iter().position(|grant| grant.address == address).expect("it was told");
+    let grant = scene.turns.remove(at);
+    scene.turns.push(grant);
+    scene.ask(vec![link("b/2")]);
+    assert!(matches!(scene.heard(&address, 3), Some(Answer::Done(_))), "it is its own child");
 }
 
 #[test]

@@ -62,7 +62,11 @@ impl Draft<'_> {
         let (work, class) = self.work(tool, &args, written, nth)?;
         let calls = u64::from(matches!(tool.how, How::Outside { .. }));
         let cost_max = Spend { calls, ..Spend::default() };
-        Ok(Ask { tag: format!("t/{}", call.id).into(), work, class, cost_max, patience: None, twin, facts })
+        let patience = match &tool.how {
+            How::Built(builtin) => builtin.patience(&args),
+            _ => None,
+        };
+        Ok(Ask { tag: format!("t/{}", call.id).into(), work, class, cost_max, patience, twin, facts })
     }
 
     fn work(

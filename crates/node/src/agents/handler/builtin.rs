@@ -12,6 +12,8 @@ use crate::agents::notes::{self, Note};
 
 /// Longest sleep and longest lease: what waits longer is a schedule.
 const SECONDS_MAX: u64 = 366 * 86_400;
+/// Where in the tenant's store answers of systems outside lie, each by its name.
+pub const CALLBACKS: &str = "callbacks/";
 /// A lease that names no time ends after so many seconds.
 const LEASE_SECONDS: u64 = 60;
 
@@ -51,11 +53,12 @@ macro_rules! builtins {
 builtins! {
     StoreGet "store.get" "get" "Reads a value of the shared store by its key."
     StorePut "store.put" "put" "Writes a value into the shared store; without a value, removes it. With `version`, only if it still has that version (0: only if there is none)."
-    StoreList "store.list" "tool" "Lists values of the shared store whose keys begin with a prefix."
+    StoreWatch "store.watch" "watch" "Waits until a value of the shared store is newer than a version (`newer_than`, as store.get told it; without it, until there is one), and answers with the value."
+    StoreList "store.list" "tool" "Lists values of the shared store whose keys begin with a prefix, in the order of their keys. `next` of an answer is the `after` of the next page."
     StoreSearch "store.search" "tool" "Finds values of the shared store by the words in them, best first."
     NotesAdd "notes.add" "put" "Keeps a note for later: a fact or a decision worth knowing in another task."
     NotesSearch "notes.search" "tool" "Finds notes that were kept, by the words in them, best first."
-    TimerSleep "timer.sleep" "timer" "Waits for so many seconds. Nothing is used up meanwhile."
+    TimerSleep "timer.sleep" "timer" "Waits for so many seconds, or until a time (RFC 3339, such as 2030-01-31T09:00:00Z). Nothing is used up meanwhile."
     MessageSend "message.send" "message" "Leaves a message in another agent's mailbox and does not wait for an answer."
     TopicPublish "topic.publish" "publish" "Tells all agents that subscribed to a topic."
     TopicSubscribe "topic.subscribe" "subscribe" "Has messages of a topic sent to your own mailbox from now on, or no longer."
@@ -63,6 +66,7 @@ builtins! {
     AgentLink "agent.link" "link" "Ties your task to what another agent works on now: if one of them fails, is cancelled or put out of service, the other fails with it. With `on` false, no longer."
     LeaseAcquire "lease.acquire" "acquire" "Takes an exclusive right to a resource (or some of its units), waiting until it is free. Answers with a token."
     LeaseRelease "lease.release" "release" "Gives a lease back, by the token it was granted with."
+    CallbackWait "callback.wait" "watch" "Waits until a system outside answers with POST /seawall/callbacks/NAME, and answers with what it said. Choose a name that nobody used before and tell it to that system first; an answer that came already counts."
     HumanAsk "human.ask" "promise" "Asks a person and waits for the answer. For decisions that are not yours."
 }
 
@@ -75,6 +79,7 @@ pub fn tool_of(kind: &str, object: &str) -> String {
         "child" => format!("agent:{object}"),
         "model" => format!("model:{object}"),
         "put" if object.starts_with(notes::ROOT) => Builtin::NotesAdd.name().to_owned(),
+        "watch" if object.starts_with(CALLBACKS) => Builtin::CallbackWait.name().to_owned(),
         _ => {
             let found = Builtin::ALL.into_iter().find(|builtin| builtin.kind() == kind);
             found.map_or_else(|| kind.to_owned(), |builtin| builtin.name().to_owned())
@@ -98,6 +103,7 @@ pub fn rules_of(pattern: &str, namespace: &str) -> Vec<(&'static str, String)> {
     for builtin in Builtin::ALL.into_iter().filter(|builtin| fits.fits(builtin.name())) {
         match builtin {
             Builtin::NotesAdd => rules.push(("put", format!("{}*", notes::prefix(namespace)))),
+            Builtin::CallbackWait => rules.push(("watch", format!("{CALLBACKS}*"))),
             other if other.kind() == "tool" => rules.push(("tool", other.name().to_owned())),
             other => rules.push((other.kind(), "*".to_owned())),
         }
@@ -138,7 +144,14 @@ impl Builtin {
             Self::StorePut => {
                 (json!({"key": name, "value": {}, "version": {"type": "integer", "minimum": 0}}), vec!["key"])
             }
-            Self::StoreList => (json!({"prefix": {"type": "string"}, "limit": limit}), vec!["prefix"]),
+            Self::StoreWatch => {
+                let version = json!({"type": "integer", "minimum": 0});
+                (json!({"key": name, "newer_than": version, "seconds": seconds}), vec!["key"])
+            }
+            Self::StoreList => {
+                let prefix = json!({"type": "string"});
+                (json!({"prefix": prefix, "after": prefix, "limit": limit}), vec!["prefix"])
+            }
             Self::StoreSearch => {
                 (json!({"query": text, "prefix": {"type": "string"}, "limit": limit}), vec!["query"])
             }
@@ -150,7 +163,7 @@ impl Builtin {
                 vec!["text"],
             ),
             Self::NotesSearch => (json!({"query": text, "limit": limit}), vec!["query"]),
-            Self::TimerSleep => (json!({"seconds": seconds}), vec!["seconds"]),
+            Self::TimerSleep => (json!({"seconds": seconds, "until": {"type": "string"}}), vec![]),
             Self::MessageSend => {
                 let to = json!({"type": "string", "description": "type/key"});
                 (json!({"to": to, "body": text}), vec!["to", "body"])
@@ -172,6 +185,7 @@ impl Builtin {
                 json!({"resource": name, "token": {"type": "integer", "minimum": 0}}),
                 vec!["resource", "token"],
             ),
+            Self::CallbackWait => (json!({"name": name, "seconds": seconds}), vec!["name"]),
             Self::HumanAsk => (
                 json!({"question": text, "options": {"type": "array", "items": {"type": "string"}, "maxItems": 16}}),
                 vec!["question"],
@@ -192,6 +206,10 @@ impl Builtin {
                 let value = args.get("value").filter(|value| !value.is_null()).map(carried);
                 (Work::Put { key: name("key")?, value, expect: whole("version") }, idempotent)
             }
+            Self::StoreWatch => {
+                let version = whole("newer_than").unwrap_or_default();
+                (Work::Watch { key: name("key")?, version }, EffectClass::Read)
+            }
             Self::StoreList | Self::StoreSearch => (self.looking(args.clone()), EffectClass::Read),
             Self::NotesSearch => {
                 let mut args = args.clone();
@@ -199,10 +217,7 @@ impl Builtin {
                 (self.looking(args), EffectClass::Read)
             }
             Self::NotesAdd => (note(args, caller)?, idempotent),
-            Self::TimerSleep => {
-                let seconds = args.get("seconds").and_then(Value::as_f64).unwrap_or_default();
-                (Work::Timer { at: caller.now.plus(millis(seconds)) }, idempotent)
-            }
+            Self::TimerSleep => (Work::Timer { at: rings(args, caller.now)? }, idempotent),
             Self::MessageSend => {
                 let to = Agent::parse(said("to")).map_err(|error| format!("to is no agent: {error}"))?;
                 (Work::Message { to, body: Payload::text(said("body")) }, idempotent)
@@ -224,10 +239,20 @@ impl Builtin {
                 let token = whole("token").unwrap_or_default();
                 (Work::Release { resource: name("resource")?, token }, idempotent)
             }
+            Self::CallbackWait => {
+                let key = named(&format!("{CALLBACKS}{}", name("name")?), "name")?;
+                (Work::Watch { key, version: 0 }, EffectClass::Read)
+            }
             Self::HumanAsk => {
                 (Work::Promise { question: Value::Object(args.clone()).to_string().into() }, idempotent)
             }
         })
+    }
+
+    /// How long such a call waits at most, where its arguments say so.
+    pub(super) fn patience(self, args: &Map<String, Value>) -> Option<Millis> {
+        let seconds = args.get("seconds").and_then(Value::as_f64)?;
+        matches!(self, Self::StoreWatch | Self::CallbackWait).then(|| millis(seconds))
     }
 
     /// Looking through the store is performed like a tool, by whoever has the store.
@@ -300,6 +325,26 @@ fn note(args: &Map<String, Value>, caller: &Caller<'_>) -> Result<Work, String> 
     let key = format!("{}{}.{}.{}", notes::prefix(caller.namespace), caller.run, caller.turn, caller.nth);
     let value = serde_json::to_vec(&note).expect("texts are JSON");
     Ok(Work::Put { key: named(&key, "memory.namespace")?, value: Some(value.into()), expect: None })
+}
+
+/// When a sleep ends: in so many seconds or at a time, which may be past.
+fn rings(args: &Map<String, Value>, now: At) -> Result<At, String> {
+    let (seconds, until) = (args.get("seconds"), args.get("until").and_then(Value::as_str));
+    let last = now.plus(Millis::from_secs(SECONDS_MAX));
+    match (seconds.and_then(Value::as_f64), until) {
+        (Some(seconds), None) => Ok(now.plus(millis(seconds))),
+        (None, Some(until)) => {
+            let time: jiff::Timestamp = until.trim().parse().map_err(|_| {
+                format!(
+                    "until is no RFC 3339 time such as {}",
+                    written_time(now.plus(Millis::from_secs(3_600)))
+                )
+            })?;
+            let at = At(u64::try_from(time.as_microsecond()).unwrap_or(0));
+            if at <= last { Ok(at) } else { Err("until is more than a year from now".to_owned()) }
+        }
+        _ => Err("give either seconds or until".to_owned()),
+    }
 }
 
 fn lease(args: &Map<String, Value>, resource: Arc<str>) -> Result<Work, String> {

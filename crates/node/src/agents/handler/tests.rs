@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use seawall_model::durable::{Message, RunRow, RunState, Wake};
 use seawall_model::effect::{Allowance, Answer, Ask, EffectClass, Spend, Work};
 use seawall_model::journal::{Change, Commit};
-use seawall_model::{Address, EffectId, MicroUsd, RunKey};
+use seawall_model::{Address, EffectId, MicroUsd, Millis, RunKey};
 use serde_json::{Value, json};
 
 use super::*;
@@ -277,6 +277,41 @@ fn tools_are_called_together_and_what_is_wrong_is_told_to_the_model() {
     play.turn();
     play.said("All done.");
     insta::assert_snapshot!(play.told);
+}
+
+#[test]
+fn waiting_is_for_a_time_for_so_long_or_for_a_newer_value() {
+    let mut play = Play::new(&format!("{PLAIN}tools = [\"timer.sleep\", \"store.watch\"]\n"), "Wait.");
+    play.turn();
+    play.calls(&[
+        ("a", "timer__sleep", "{\"seconds\":1.5}"),
+        ("b", "timer__sleep", "{\"until\":\"2026-01-02T04:00:00+01:00\"}"),
+        ("c", "store__watch", "{\"key\":\"k\",\"newer_than\":7,\"seconds\":30}"),
+        ("d", "store__watch", "{\"key\":\"k\"}"),
+        ("e", "timer__sleep", "{\"seconds\":1,\"until\":\"2026-01-02T04:00:00Z\"}"),
+        ("f", "timer__sleep", "{}"),
+        ("g", "timer__sleep", "{\"until\":\"tomorrow\"}"),
+        ("h", "timer__sleep", "{\"until\":\"2031-01-02T04:00:00Z\"}"),
+    ]);
+    let asked: Vec<(&str, &Work, Option<Millis>)> =
+        play.under_way.iter().map(|(tag, (_, ask))| (&**tag, &ask.work, ask.patience)).collect();
+    let watch = |version| Work::Watch { key: "k".into(), version };
+    assert_eq!(
+        asked,
+        [
+            ("t/a", &Work::Timer { at: play.now.plus(Millis(1_500)) }, None),
+            ("t/b", &Work::Timer { at: At(1_767_322_800_000_000) }, None),
+            ("t/c", &watch(7), Some(Millis::from_secs(30))),
+            ("t/d", &watch(0), None),
+        ]
+    );
+    for tag in ["t/a", "t/b", "t/c", "t/d"] {
+        play.answer(tag, Answer::Done(Payload::empty()));
+    }
+    play.turn();
+    for told in ["give either seconds or until", "until is no RFC 3339 time", "more than a year from now"] {
+        assert!(play.told.contains(told), "{told}: {}", play.told);
+    }
 }
 
 #[test]
@@ -562,6 +597,9 @@ fn patterns_become_rules_in_the_gates_words() {
     assert_eq!(rules("agent:helper"), ["child helper", "child helper/*"]);
     assert_eq!(rules("model:fast"), ["model fast"]);
     assert_eq!(rules("store.put"), ["put *"]);
+    assert_eq!(rules("callback.wait"), ["watch callbacks/*"]);
+    assert_eq!(tool_of("watch", "callbacks/x"), "callback.wait");
+    assert_eq!(tool_of("watch", "plan"), "store.watch");
     assert_eq!(rules("notes.*"), ["put notes/ns/*", "tool notes.search", "tool notes.*"]);
     assert!(rules("*").contains(&"promise *".to_owned()));
 }

@@ -259,6 +259,9 @@ pub struct LettersArgs {
     /// What to do with one.
     #[command(subcommand)]
     pub command: Option<LettersCommand>,
+    /// Only letters after this one, for the next page
+    #[arg(long, value_name = "SHARD.NUMBER")]
+    pub after: Option<String>,
     /// Whose.
     #[command(flatten)]
     pub of: TenantArgs,
@@ -422,6 +425,9 @@ pub enum AuditCommand {
 /// Flags of `audit verify`.
 #[derive(Args, Clone, Debug)]
 pub struct VerifyArgs {
+    /// Also look whether each agent and run that is not over has what it rests on
+    #[arg(long)]
+    pub books: bool,
     /// The configuration.
     #[command(flatten)]
     pub config: ConfigArgs,

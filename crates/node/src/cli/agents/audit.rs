@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use seawall_model::limits;
 use seawall_store::Error;
-use seawall_store::journal::{Reader, Report};
+use seawall_store::journal::{Books, Reader, Report};
 use serde_json::{Value, json};
 
 use crate::cli::args::{ConfigArgs, JsonArgs};
@@ -49,11 +49,24 @@ fn verify(args: &VerifyArgs) -> Result<i32, Failed> {
     let reader = open(&args.config)?;
     let report = reader.verify(0..=u8::MAX).map_err(|error| in_words(&error))?;
     let missing = missing(&report);
-    let whole = report.first_bad.is_none() && missing.is_none();
+    let books = args.books.then(|| reconcile(&reader)).transpose().map_err(|error| in_words(&error))?;
+    let right = books.as_ref().is_none_or(|books| books.wrong.is_empty());
+    let whole = report.first_bad.is_none() && missing.is_none() && right;
     if args.json.json {
-        print::json(&as_json(&report, missing));
+        let mut json = as_json(&report, missing);
+        if let Some(books) = &books {
+            let wrong = books.wrong.iter().map(|wrong| json!({ "of": wrong.of, "what": wrong.what }));
+            let (agents, runs) = (books.agents, books.runs);
+            json["books"] = json!({
+                "right": right, "agents": agents, "runs": runs, "wrong": wrong.collect::<Vec<_>>(),
+            });
+        }
+        print::json(&json);
     } else {
         print::text(&render(&report));
+        if let Some(books) = &books {
+            print::text(&render_books(books));
+        }
         if let Some(bad) = &report.first_bad {
             let what =
                 format!("the journal is broken in shard {} at sequence {}: {}", bad.shard, bad.seq, bad.what);
@@ -63,6 +76,25 @@ fn verify(args: &VerifyArgs) -> Result<i32, Failed> {
         }
     }
     Ok(if whole { code::OK } else { code::NOT_WELL })
+}
+
+/// Looks at the rows of all shards.
+fn reconcile(reader: &Reader) -> Result<Books, Error> {
+    let mut books = Books::default();
+    for shard in 0..limits::SHARDS {
+        books.add(reader.reconcile_shard(shard)?);
+    }
+    Ok(books)
+}
+
+fn render_books(books: &Books) -> String {
+    let mut out: String = books.wrong.iter().map(|wrong| format!("{}: {}\n", wrong.of, wrong.what)).collect();
+    let (style, word) = if books.wrong.is_empty() { (GOOD, "right") } else { (BAD, "wrong") };
+    let (agents, runs) = (books.agents, books.runs);
+    out.push_str(&format!(
+        "{style}{word}{style:#}: {agents} agents at work and {runs} live runs looked at\n"
+    ));
+    out
 }
 
 /// The first of the shards that every journal has which this one lacks.

@@ -21,13 +21,36 @@ pub(super) fn send(args: &SendArgs) -> i32 {
         }
         in_tenant(&mut body, &args.of);
         let path = format!("/seawall/agents/{}/messages", escaped(agent.as_str()));
-        Ok(order(&args.ask, &path, &body, |_| format!("{agent} has the message in its mailbox.\n")))
+        Ok(order(&args.ask, &path, &body, |answer| taken(agent.as_str(), answer)))
     })
+}
+
+/// What is said of a message that was sent. A key that was mistyped makes an agent of its
+/// own: that must not look as if it worked.
+fn taken(agent: &str, answer: &Value) -> String {
+    if answer["duplicate"] == true {
+        return format!("{agent} took this message before: nothing changes.\n");
+    }
+    let mut out = format!("{agent} has the message in its mailbox.\n");
+    if answer["idle"] == true {
+        out.push_str(&format!(
+            "{WARN}{agent} is new and idle:{WARN:#} nothing starts it (on_message is not \"start\"); \
+             start it with: seawall start {agent} TASK\n"
+        ));
+    }
+    out
 }
 
 pub(super) fn letters(args: &LettersArgs) -> i32 {
     match &args.command {
-        None => look(&args.ask, &of(&args.of, "/seawall/letters"), render),
+        None => attempt(args.ask.json, || {
+            let mut path = of(&args.of, "/seawall/letters");
+            if let Some(after) = &args.after {
+                let after = letter_named(after)?;
+                path.push_str(&format!("{}after={after}", if path.contains('?') { '&' } else { '?' }));
+            }
+            Ok(look(&args.ask, &path, render))
+        }),
         Some(LettersCommand::Redrive(letter)) => deal(letter, "redrive", "was sent again"),
         Some(LettersCommand::Discard(letter)) => deal(letter, "discard", "was thrown away"),
     }
@@ -77,8 +100,9 @@ fn render_at(answer: &Value, now_ms: u64) -> String {
         ]);
     }
     let mut out = table.render();
-    if let Some(all) = answer["all"].as_u64().filter(|all| *all > letters.len() as u64) {
-        out.push_str(&format!("{DIM}the first {} of {all}{DIM:#}\n", letters.len()));
+    if let Some(next) = answer["next"].as_str() {
+        let (next, all) = (show::clean(next, false), show::text(&answer["all"]));
+        out.push_str(&format!("{DIM}of {all} in all; there may be more: --after {next}{DIM:#}\n"));
     }
     out
 }
@@ -94,17 +118,29 @@ mod tests {
             "letter": "3.17", "agent": "writer/1", "tenant": "local", "why": "mailbox_full",
             "message": { "kind": "message", "from": "local/editor/1", "at_ms": 1_000, "body": { "text": "hello" } },
         });
-        let answer = json!({ "letters": [letter], "all": 2 });
+        let answer = json!({ "letters": [letter], "all": 2, "next": "3.17" });
         insta::assert_snapshot!(plain(&render_at(&answer, 61_000)), @r#"
         letter  to        tenant  from            why           age  message
         3.17    writer/1  local   local/editor/1  mailbox_full  60s  {"text":"hello"}
-        the first 1 of 2
+        of 2 in all; there may be more: --after 3.17
         "#);
         assert_eq!(render_at(&json!({ "letters": [] }), 0), "There are no dead letters.\n");
         assert!(
             !render_at(&json!({ "letters": [null, 3] }), 0).is_empty(),
             "whatever a server says is only shown"
         );
+    }
+
+    #[test]
+    fn a_message_that_starts_nothing_says_so() {
+        let told = |answer: Value| plain(&taken("w/typoo", &answer));
+        assert_eq!(
+            told(json!({ "taken": true, "created": true })),
+            "w/typoo has the message in its mailbox.\n"
+        );
+        let idle = told(json!({ "taken": true, "created": true, "idle": true }));
+        assert!(idle.contains("w/typoo is new and idle: nothing starts it"), "{idle}");
+        assert!(told(json!({ "taken": false, "duplicate": true })).contains("took this message before"));
     }
 
     #[test]

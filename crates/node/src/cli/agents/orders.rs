@@ -32,7 +32,10 @@ pub(super) fn start(args: &StartArgs) -> i32 {
         if args.wait {
             let run = show::text(&begun["run"]);
             print::note(&format!("{run} has begun: {}", show::text(&begun["agent"])));
-            let over = wait(&server, &run)?;
+            let Some(over) = wait(&server, &run)? else {
+                print::note(&left(&run));
+                return Ok(code::INTERRUPTED);
+            };
             return Ok(ended(&over, args.ask.json.json));
         }
         if args.ask.json.json {
@@ -89,13 +92,20 @@ fn allowance(list: &[String]) -> Result<Map<String, Value>, Failed> {
     Ok(allowance)
 }
 
-/// Waits until a run is over; answers with what it is then.
-fn wait(server: &Server, run: &str) -> Result<Value, Failed> {
+/// What is said to a person who does not wait any longer.
+fn left(run: &str) -> String {
+    format!("{run} goes on: see it with `seawall run {run}`, end it with `seawall cancel {run}`")
+}
+
+/// Waits until a run is over; answers with what it is then, or nothing if whoever waits left.
+fn wait(server: &Server, run: &str) -> Result<Option<Value>, Failed> {
     loop {
         let path = format!("/seawall/runs/{}?wait_ms={HELD_MS}", escaped(run));
-        let now = server.get_held(&path, Duration::from_millis(HELD_MS))?;
+        let Some(now) = server.get_unless_left(&path, Duration::from_millis(HELD_MS))? else {
+            return Ok(None);
+        };
         if is_over(&now) {
-            return Ok(now);
+            return Ok(Some(now));
         }
     }
 }
@@ -155,8 +165,23 @@ pub(in crate::cli) fn again(args: &RunOrderArgs) -> i32 {
 pub(in crate::cli) fn fork(args: &RunForkArgs) -> i32 {
     attempt(args.ask.json, || {
         let run = run_named(&args.run)?;
-        let body = forking(args.turn, args.task.as_deref(), &args.set, args.definition.as_deref())?;
+        let mut body = forking(args.turn, args.task.as_deref(), &args.set, args.definition.as_deref())?;
+        if let Some(text) = &args.instructions {
+            body["instructions"] = json!(instructions(text)?);
+        }
+        if let Some(model) = &args.model {
+            body["model"] = json!(model);
+        }
         Ok(order(&args.ask, &format!("/seawall/runs/{run}/fork"), &body, started))
+    })
+}
+
+/// A text, or with `@` that of a file.
+#[expect(clippy::disallowed_methods, reason = "a command that does nothing else may wait for the disk")]
+fn instructions(text: &str) -> Result<String, Failed> {
+    let Some(path) = text.strip_prefix('@') else { return Ok(text.to_owned()) };
+    std::fs::read_to_string(path).map_err(|why| {
+        failed(code::IO, format!("{path}: {why}"), "--instructions @FILE names a file of text")
     })
 }
 

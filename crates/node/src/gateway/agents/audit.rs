@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use seawall_model::{Code, Fault, Millis, limits};
+use seawall_store::journal::{Books, Place, Reader};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -79,10 +80,28 @@ pub(super) async fn verify(mut request: Request<'_>) -> Answer {
         "ok": first_bad.is_null(), "records": records, "shards": shards, "first_bad": first_bad,
     });
     if books {
-        let checked = request.runtime.desk.check();
-        body["books"] = json!({"right": checked.is_ok(), "why": checked.err()});
+        body["books"] = reconciled(&request).await?;
     }
     request.json(StatusCode::OK, &body)
+}
+
+/// The reconciler: those in memory, and the rows of all.
+async fn reconciled(request: &Request<'_>) -> Result<Value, Fault> {
+    let here = request.runtime.desk.check();
+    let mut books = Books::default();
+    for shard in 0..limits::SHARDS {
+        books.next = Some(Place::Agent(0));
+        while let Some(from) = books.next {
+            let look = move |reader: &Reader| reader.reconcile(shard, from, limits::JOURNAL_PAGE_ROWS);
+            books.add(request.read(look).await?);
+        }
+    }
+    let wrong = books.wrong.iter().map(|wrong| json!({"of": wrong.of, "what": wrong.what}));
+    let first = books.wrong.first().map(|wrong| format!("{}: {}", wrong.of, wrong.what));
+    Ok(json!({
+        "right": here.is_ok() && first.is_none(), "why": here.err().or(first),
+        "agents": books.agents, "runs": books.runs, "wrong": wrong.collect::<Vec<_>>(),
+    }))
 }
 
 /// `GET audit/export`: every record as a line of JSON; with `content=1` what it holds too.

@@ -1,7 +1,10 @@
 //! Definitions of agents through the API: checked as a whole, kept beside those that are
 //! written by hand, and in force at once.
 
+use std::sync::Arc;
+
 use http::{StatusCode, header};
+use seawall_kernel::agents::Input;
 use seawall_model::{Code, Fault, limits};
 use serde_json::{Value, json};
 
@@ -48,6 +51,7 @@ pub(super) async fn set(request: Request<'_>, kind: String) -> Answer {
     let (runtime, of) = (request.runtime.clone(), kind.clone());
     let done = request.runtime.read(move |_| Ok(runtime.define(&live.config, &of, Some(&text)))).await;
     done.map_err(unread)?.map_err(not_in_force)?;
+    record(&request, &kind, Some(definition.version.clone())).await?;
     tracing::info!(kind, version = %definition.version, by = %request.who.by, "a definition was put into force");
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
     let body = json!({"type": kind, "version": &*definition.version, "warnings": warnings});
@@ -82,8 +86,16 @@ pub(super) async fn remove(request: Request<'_>, kind: String) -> Answer {
     let (runtime, of) = (request.runtime.clone(), kind.clone());
     let done = request.runtime.read(move |_| Ok(runtime.define(&live.config, &of, None))).await;
     done.map_err(unread)?.map_err(not_in_force)?;
+    record(&request, &kind, None).await?;
     tracing::info!(kind, by = %request.who.by, "a definition was removed");
     request.json(StatusCode::OK, &json!({"type": kind, "removed": true}))
+}
+
+/// Writes into the journal who did it.
+async fn record(request: &Request<'_>, kind: &str, version: Option<Arc<str>>) -> Result<(), Fault> {
+    let (kind, by) = (kind.into(), request.who.by.clone());
+    request.tell(|ticket| Input::Define { ticket, kind, version, by }).await?;
+    Ok(())
 }
 
 fn undefined(kind: &str) -> Fault {

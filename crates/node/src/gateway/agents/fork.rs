@@ -10,6 +10,7 @@ use seawall_kernel::agents::{Input, Start};
 use seawall_model::durable::Forked;
 use seawall_model::journal::Change;
 use seawall_model::{Agent, Code, Fault, Payload, RunKey, limits};
+use seawall_store::journal::Reader;
 use serde_json::json;
 
 use crate::agents::handler::{FORK, FORK_RETOLD, may_set};
@@ -25,6 +26,7 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
     let retold = fields.has("task");
     let task = fields.content("task");
     let version: Option<Arc<str>> = fields.text("version")?.map(Into::into);
+    let other = Other { instructions: fields.text("instructions")?, model: fields.text("model")? };
     let set = fields.object("set")?.map(|mut set| set.contents()).unwrap_or_default();
     fields.finish()?;
     let row = request.run(run).await?;
@@ -40,9 +42,11 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
     let agent = Agent::parse(row.agent.agent.kind()).map_err(|_| Fault::plain(Code::Internal))?;
     request.may_use(&row.agent.tenant, &agent)?;
     known_version(&request, agent.kind(), version.as_ref()).await?;
+    let version = version.unwrap_or_else(|| row.version.clone());
+    let version = varied(&request, agent.kind(), version, other).await?;
     let state = state(&request, run, turn, set, retold).await?;
     let task = match task {
-        Some(task) => request.keep(task).await?,
+        Some(task) => request.keep_task(task).await?,
         None => row.task.clone(),
     };
     let start = Start {
@@ -51,9 +55,9 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
         task,
         allowance: row.allowance,
         by: request.who.by.clone(),
-        caller: None,
+        caller: row.caller.clone(),
         fork: Some(Forked { run, turn }),
-        version: Some(version.unwrap_or_else(|| row.version.clone())),
+        version: Some(version),
         state,
     };
     let said = request.tell(|ticket| Input::Start { ticket, start: Box::new(start) }).await?;
@@ -66,6 +70,42 @@ pub(super) async fn fork(request: Request<'_>, run: RunKey) -> Answer {
         "turn": turn,
     });
     request.json(StatusCode::CREATED, &body)
+}
+
+/// What of the definition is another for the new run alone.
+struct Other {
+    instructions: Option<String>,
+    model: Option<String>,
+}
+
+/// The version that the new run is on. Definitions are the admins', and so is another one.
+async fn varied(
+    request: &Request<'_>,
+    kind: &str,
+    version: Arc<str>,
+    other: Other,
+) -> Result<Arc<str>, Fault> {
+    let field = match &other {
+        Other { instructions: None, model: None } => return Ok(version),
+        Other { instructions: Some(_), .. } => "instructions",
+        Other { .. } => "model",
+    };
+    request.who.only_admin()?;
+    if let Some(model) = &other.model
+        && request.app.live.load().routes.resolve(model).is_none()
+    {
+        let message = format!("No model by the name `{model}` is configured.");
+        return Err(Fault::new(Code::ModelUnknown, message)
+            .at("model")
+            .advise("`seawall models` lists them."));
+    }
+    let (library, kind) = (request.runtime.library.clone(), kind.to_owned());
+    let read = move |_: &Reader| {
+        let changed = [("instructions", other.instructions), ("model", other.model)];
+        Ok(library.vary(&kind, &version, changed))
+    };
+    let made = request.read(read).await?;
+    made.map_err(|why| Fault::new(Code::BadField, why).at(field))
 }
 
 /// The state that the new run begins with.

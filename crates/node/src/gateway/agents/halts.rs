@@ -8,7 +8,7 @@ use seawall_model::durable::Scope;
 use seawall_model::{Code, Fault};
 use serde_json::json;
 
-use crate::agents::handler::{BUILTINS, rules_of};
+use crate::agents::handler::{BUILTINS, rules_of, tool_of};
 
 use super::{Answer, Request};
 
@@ -37,11 +37,11 @@ pub(super) async fn set(request: Request<'_>) -> Answer {
     if let Scope::Tool(name) = &scope
         && on
         && BUILTINS.contains(&&**name)
-        && !is_called(name)
+        && !is_reached(name)
     {
-        let message = format!("`{name}` is work of the runtime itself, which no stop of a tool reaches.");
+        let message = format!("`{name}` is a way to use the store, which no stop of its own reaches.");
         return Err(Fault::new(Code::BadField, message).at("scope").advise(
-            "Stop the agents that use it, or forbid it by a rule: `[[agents.permissions]]` with `deny`.",
+            "Stop `store.put` or `store.watch`, or forbid it by a rule: `[[agents.permissions]]` with `deny`.",
         ));
     }
     let was = request.runtime.desk.halts().contains(&scope);
@@ -53,9 +53,9 @@ pub(super) async fn set(request: Request<'_>) -> Answer {
     request.json(StatusCode::OK, &body)
 }
 
-/// Is this built-in tool called as those from outside are, and so stopped as they are?
-fn is_called(tool: &str) -> bool {
-    rules_of(tool, "").iter().any(|(kind, _)| *kind == "tool")
+/// Does a stop of this built-in tool reach it? Not where its work is known by another's name.
+fn is_reached(tool: &str) -> bool {
+    rules_of(tool, "").iter().any(|(kind, _)| *kind == "tool" || tool_of(kind, "") == tool)
 }
 
 /// Is there anything now that this stops?
@@ -65,7 +65,7 @@ async fn matches(request: &Request<'_>, scope: &Scope) -> Result<bool, Fault> {
         Scope::Tool(name) => {
             let fits = Pattern::new(name);
             let known = request.app.tools.known();
-            let built_in = BUILTINS.iter().any(|tool| fits.fits(tool) && is_called(tool));
+            let built_in = BUILTINS.iter().any(|tool| fits.fits(tool) && is_reached(tool));
             Ok(built_in || known.iter().any(|card| fits.fits(&card.name)))
         }
         Scope::Type(kind) => {
@@ -93,11 +93,31 @@ async fn matches(request: &Request<'_>, scope: &Scope) -> Result<bool, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use seawall_model::effect::Work;
+    use seawall_model::{At, Payload};
+
     use super::*;
 
     #[test]
-    fn stops_of_tools_reach_what_is_called_as_one() {
-        assert!(is_called("store.search") && is_called("store.list"));
-        assert!(!is_called("store.put") && !is_called("human.ask"));
+    fn stops_reach_the_built_in_tools_by_the_names_that_the_kernel_knows() {
+        assert!(is_reached("store.search") && is_reached("store.put") && is_reached("human.ask"));
+        assert!(!is_reached("notes.add") && !is_reached("callback.wait"));
+        let key: Arc<str> = "k".into();
+        let works = [
+            Work::Get { key: key.clone() },
+            Work::Watch { key: key.clone(), version: 0 },
+            Work::Timer { at: At(1) },
+            Work::Promise { question: Payload::empty() },
+            Work::Publish { topic: key.clone(), body: Payload::empty() },
+            Work::Subscribe { topic: key.clone(), on: true },
+            Work::Release { resource: key, token: 1 },
+        ];
+        for work in works {
+            let tool = work.tool().expect("a tool's work");
+            assert!(BUILTINS.contains(&tool) && is_reached(tool), "{tool}");
+            assert_eq!(tool_of(work.kind(), ""), tool);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use http::Method;
 use seawall_model::{Agent, Code, EffectId, Fault, RunKey, limits};
 
+use crate::agents::handler::CALLBACKS;
 use crate::gateway::method_not_allowed;
 use crate::gateway::route::decoded;
 
@@ -61,6 +62,8 @@ pub(super) enum Order {
     SetValue(String),
     /// `DELETE values/KEY`
     DropValue(String),
+    /// `POST callbacks/NAME`, as the key of the value that it becomes
+    Callback(String),
     /// `GET tools`
     Tools,
     /// `GET audit/verify`
@@ -117,6 +120,16 @@ pub(super) fn order(method: &Method, path: &str) -> Result<Order, Fault> {
 fn read(method: &Method, rest: &str) -> Result<Option<Order>, Fault> {
     if let Some(key) = rest.strip_prefix("values/") {
         return value(method, key);
+    }
+    if let Some(name) = rest.strip_prefix("callbacks/") {
+        // What answers lie under is a value as any.
+        let key = format!("{CALLBACKS}{name}");
+        return Ok(value(&Method::PUT, &key)?.filter(|_| *method == Method::POST).and_then(
+            |order| match order {
+                Order::SetValue(key) if !name.is_empty() => Some(Order::Callback(key)),
+                _ => None,
+            },
+        ));
     }
     let parts: Option<Vec<String>> = rest.split('/').map(decoded).collect();
     let parts = parts.ok_or_else(|| Fault::new(Code::PathUnknown, "The path has a broken escape."))?;
@@ -281,6 +294,7 @@ mod tests {
             ),
             (Method::POST, "/seawall/letters/3.17/discard", Order::Letter(3, 17, false)),
             (Method::GET, "/seawall/why/clerk/7", Order::WhyAgent(agent("clerk/7"))),
+            (Method::POST, "/seawall/callbacks/a%20b", Order::Callback("callbacks/a b".to_owned())),
             (Method::PUT, "/seawall/values/a/b%20c%2Fd", Order::SetValue("a/b c/d".to_owned())),
         ] {
             assert_eq!(asked(&method, path), Ok(expected), "{path}");
@@ -302,6 +316,8 @@ mod tests {
             (Method::PUT, "/seawall/definitions/a%2Fb", Code::BadField),
             (Method::POST, "/seawall/effects/7/deny", Code::EffectUnknown),
             (Method::GET, "/seawall/values/", Code::BadField),
+            (Method::POST, "/seawall/callbacks/", Code::PathUnknown),
+            (Method::GET, "/seawall/callbacks/a", Code::MethodNotAllowed),
         ] {
             assert_eq!(asked(&method, path), Err(code), "{path}");
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use seawall_kernel::agents::Input;
-use seawall_kernel::agents::input::Ticket;
+use seawall_kernel::agents::input::{Matter, Ticket};
 use seawall_model::durable::{Pending, Stage};
 use seawall_model::effect::{Answer as Outcome, Approval, Fact, Person, Verdict, Work};
 use seawall_model::{Address, Code, EffectId, Fault, Payload};
@@ -16,6 +16,7 @@ use crate::clock;
 
 use super::path::Act;
 use super::show::{self, Show, moment};
+use super::visitor::Visitor;
 use super::{Answer, Request, unknown_effect};
 
 /// Effects of each kind in one answer.
@@ -110,7 +111,6 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
         return Err(unknown_effect(effect));
     }
     let mut fields = request.fields()?;
-    let by = request.who.by.clone();
     match (act, &row.stage) {
         (Act::Approve, Stage::Approving { .. }) => {
             if !may {
@@ -119,13 +119,13 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
             let args = fields.object_text("args")?;
             fields.finish()?;
             let (args, facts) = edited(&request, &address, version, &row, args).await?;
-            request.tell(vote(effect, address, who, true, args, facts)).await?;
+            request.tell(vote(effect, address, Matter::Approval, who, true, args, facts)).await?;
         }
         (Act::Delegate, Stage::Approving { .. }) => {
             if !may {
                 return Err(not_yours(&row));
             }
-            let to = key_named(&request, &fields.text("to")?.unwrap_or_default())?;
+            let to = key_named(&request, &address, &row, &fields.text("to")?.unwrap_or_default())?;
             fields.finish()?;
             request.tell(|ticket| Input::Delegate { ticket, effect, address, who, to }).await?;
         }
@@ -136,12 +136,12 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
             }
             let why = words(fields.text("why")?, "why")?.map(|why| Payload::text(&why));
             fields.finish()?;
-            request.tell(vote(effect, address, who, false, why, Vec::new())).await?;
+            request.tell(vote(effect, address, Matter::Approval, who, false, why, Vec::new())).await?;
         }
         (Act::Again, Stage::Doubtful { .. }) => {
             request.who.only_admin()?;
             fields.finish()?;
-            request.tell(vote(effect, address, who, true, None, Vec::new())).await?;
+            request.tell(vote(effect, address, Matter::Doubt, who, true, None, Vec::new())).await?;
         }
         (Act::Answer, stage) => {
             if matches!(stage, Stage::Doubtful { .. }) {
@@ -153,7 +153,7 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
             let output = fields.content("output");
             fields.finish()?;
             let answer = outcome(&request, output, error).await?;
-            request.tell(|ticket| Input::Resolve { ticket, effect, address, by, answer }).await?;
+            request.tell(|ticket| Input::Resolve { ticket, effect, address, who, answer }).await?;
         }
         (act, stage) => return Err(not_so(effect, act, stage)),
     }
@@ -164,21 +164,35 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
 fn vote(
     effect: EffectId,
     address: Address,
+    matter: Matter,
     who: Box<Person>,
     yes: bool,
     args: Option<Payload>,
     facts: Vec<Fact>,
 ) -> impl FnOnce(Ticket) -> Input {
-    move |ticket| Input::Vote { ticket, effect, address, who, yes, args, facts }
+    move |ticket| Input::Vote { ticket, effect, address, matter, who, yes, args, facts }
 }
 
-/// Whom a vote is handed to: without such a key nobody would have it.
-fn key_named(request: &Request<'_>, to: &str) -> Result<Arc<str>, Fault> {
-    if request.app.keys.load().works(to, clock::wall(clock::now())) {
-        return Ok(to.into());
+/// Whom a vote is handed to: without such a key nobody would have it, and with one that has
+/// a vote of its own two votes would be one. A key that is none of the asker's business is
+/// answered like one that nobody has.
+fn key_named(request: &Request<'_>, address: &Address, row: &Pending, to: &str) -> Result<Arc<str>, Fault> {
+    let refuse = |message: String| Err(Fault::new(Code::BadField, message).at("to"));
+    let person = request.app.keys.load().person(to, clock::wall(clock::now()));
+    match person.filter(|person| knows(&request.who, address, row, person)) {
+        None => refuse(format!("`to` names a key that works and that you may know of, and `{to}` is none.")),
+        Some(person) if row.has_vote(&person) => {
+            refuse(format!("`{to}` has a vote on it already, and nobody counts twice."))
+        }
+        Some(person) => Ok(person.name),
     }
-    let message = format!("`to` names a key that works, and `{to}` is none.");
-    Err(Fault::new(Code::BadField, message).at("to"))
+}
+
+/// May who asks learn that there is this key? It is of a tenant of theirs, or of the one
+/// whose effect it is, or the rule names it.
+fn knows(who: &Visitor, address: &Address, row: &Pending, key: &Person) -> bool {
+    let named = || row.approval().is_some_and(|approval| approval.names(key));
+    who.sees(&key.tenant) || key.tenant.is_under(address.tenant.as_str()) || named()
 }
 
 /// An effect under way, its agent, and the version that its run is on.
@@ -280,15 +294,18 @@ fn not_so(effect: EffectId, act: Act, stage: &Stage) -> Fault {
 /// `GET letters`
 pub(super) async fn letters(mut request: Request<'_>) -> Answer {
     let tenant = request.who.lists(request.query.take("tenant").as_deref())?;
+    let after = after_letter(request.query.take("after").as_deref())?;
     let limit = request.query.limit(100, COUNT_MAX)?;
     request.query.finish()?;
     let body = request
         .read(move |reader| {
-            let letters = reader.letters(tenant.as_deref())?;
+            let letters = reader.letters_after(tenant.as_deref(), after, limit)?;
+            let all = reader.count_letters(tenant.as_deref())?;
             let show = Show::whole(reader);
+            let full = if letters.len() == limit { letters.last() } else { None };
+            let next = full.map(|(shard, letter)| format!("{shard}.{}", letter.number));
             let shown: Vec<Value> = letters
                 .iter()
-                .take(limit)
                 .map(|(shard, letter)| {
                     json!({
                         "letter": format!("{shard}.{}", letter.number),
@@ -299,10 +316,21 @@ pub(super) async fn letters(mut request: Request<'_>) -> Answer {
                     })
                 })
                 .collect();
-            Ok(json!({"letters": shown, "all": letters.len()}))
+            Ok(json!({"letters": shown, "all": all, "next": next}))
         })
         .await?;
     request.json(StatusCode::OK, &body)
+}
+
+/// The letter that a page before ended with.
+fn after_letter(given: Option<&str>) -> Result<Option<(u8, u64)>, Fault> {
+    let Some(given) = given else { return Ok(None) };
+    let parts = given.split_once('.');
+    let name = parts.and_then(|(shard, number)| Some((shard.parse().ok()?, number.parse().ok()?)));
+    name.map(Some).ok_or_else(|| {
+        Fault::new(Code::BadField, "`after` is a letter's name, as `next` of the page before said.")
+            .at("after")
+    })
 }
 
 /// `POST letters/SHARD.NUMBER/redrive` and `discard`
@@ -314,14 +342,61 @@ pub(super) async fn letter(request: Request<'_>, shard: u8, number: u64, send: b
     let tenant = request.who.lists(None)?;
     let found = request
         .read(move |reader| {
-            let letters = reader.letters(tenant.as_deref())?;
-            Ok(letters.iter().any(|(at, letter)| *at == shard && letter.number == number))
+            let letter = reader.letter(shard, number)?;
+            let own = |to: &Address| tenant.is_none_or(|tenant| to.tenant.is_under(&tenant));
+            Ok(letter.is_some_and(|letter| own(&letter.to)))
         })
         .await?;
     if !found {
         return Err(unknown());
     }
-    request.tell(|ticket| Input::Redrive { ticket, shard, number, send }).await?;
+    let by = request.who.by.clone();
+    request.tell(|ticket| Input::Redrive { ticket, shard, number, send, by }).await?;
     let what = if send { "redriven" } else { "discarded" };
     request.json(StatusCode::OK, &json!({"letter": name, what: true}))
+}
+
+#[cfg(test)]
+mod tests {
+    use seawall_model::effect::{EffectClass, Ruling, Spend};
+    use seawall_model::{Agent, At, Millis, RunKey, Tenant};
+
+    use super::*;
+
+    fn asking(approvers: &[&str]) -> Pending {
+        let approvers = approvers.iter().map(|name| (*name).into()).collect();
+        let approval = Approval { quorum: 1, approvers, patience: Millis(1_000), deputy: None };
+        Pending {
+            id: EffectId { run: RunKey::new(0, 1), number: 1 },
+            tag: "t".into(),
+            work: Work::Tool { tool: "mail.send".into(), args: Payload::empty(), undo: None, query: None },
+            class: EffectClass::Irreversible,
+            ruling: Ruling { rule: "staff".into(), verdict: Verdict::Ask(approval) },
+            reserved: Spend::default(),
+            twin: 0,
+            stage: Stage::Approving { yes: Vec::new(), until: At(1_000_000) },
+            attempts: 0,
+            asked: At(0),
+            until: At::MAX,
+            child: None,
+            handed: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn who_hands_a_vote_on_learns_of_no_keys_that_are_none_of_its_business() {
+        let tenant = |path| Tenant::parse(path).expect("good");
+        let key =
+            |name: &str, path| Person { name: name.into(), tenant: tenant(path), admin: false, alone: false };
+        let visitor =
+            |admin, path| Visitor { admin, own: tenant(path), by: "k1".into(), models: Arc::default() };
+        let address = Address { tenant: tenant("acme"), agent: Agent::parse("clerk/1").expect("good") };
+        let lead = visitor(false, "acme/leads");
+        let row = asking(&["k1", "boss", "board"]);
+        let known = |key: &Person| knows(&lead, &address, &row, key);
+        assert!(known(&key("k2", "acme/leads")) && known(&key("k3", "acme/x")), "those at home");
+        assert!(known(&key("boss", "other")) && known(&key("k4", "board/x")), "those whom the rule names");
+        assert!(!known(&key("k5", "other")) && !known(&key("k6", "acme2")), "and nobody else");
+        assert!(knows(&visitor(true, "ops"), &address, &row, &key("k5", "other")), "an admin knows all");
+    }
 }

@@ -56,9 +56,9 @@ fn event(show: &Show<'_>, event: &Event) -> Value {
             "verdict": ruling.as_ref().map(|ruling| verdict(&ruling.verdict)),
             "decided": !matches!(stage, Some(seawall_model::durable::Stage::Approving { .. })),
         }),
-        Event::Mailed { message } => json!({"message": show.message(message)}),
+        Event::Mailed { message, by } => json!({"message": show.message(message), "by": by.as_deref()}),
         Event::Lettered { message, why } => json!({"message": show.message(message), "why": why.as_str()}),
-        Event::Unlettered { number } => json!({"number": number}),
+        Event::Unlettered { number, sent, by } => json!({"number": number, "sent": sent, "by": &**by}),
         Event::Ended { run, ending: how } => {
             let mut shown = ending(show, how);
             shown["run"] = run.to_string().into();
@@ -70,6 +70,9 @@ fn event(show: &Show<'_>, event: &Event) -> Value {
         Event::Quarantined { why } => json!({"why": &**why}),
         Event::Released { by } => json!({"by": &**by}),
         Event::Halted { scope, on, by } => json!({"scope": scope.to_string(), "on": on, "by": &**by}),
+        Event::Defined { kind, version, by } => {
+            json!({"type": &**kind, "version": version.as_deref(), "by": &**by})
+        }
         Event::Moved { run, version } => json!({"run": run.to_string(), "version": &**version}),
         _ => shared(event),
     }
@@ -78,11 +81,12 @@ fn event(show: &Show<'_>, event: &Event) -> Value {
 /// What happened to what a tenant's agents share.
 fn shared(event: &Event) -> Value {
     match event {
-        Event::Put { key, value, version, by, .. } => json!({
+        Event::Put { key, value, version, by, who, .. } => json!({
             "key": &**key,
             "version": version,
             "bytes": value.as_ref().map(seawall_model::Payload::len),
             "effect": by.map(|effect| effect.to_string()),
+            "by": who.as_deref(),
         }),
         Event::Granted { resource, of, holder, .. } => json!({
             "resource": &**resource,

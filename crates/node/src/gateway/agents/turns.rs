@@ -160,7 +160,7 @@ impl Tape {
                     shown["by"] = json!(by.as_deref());
                     inbox.push_back(shown);
                 }
-                Event::Mailed { message } => inbox.push_back(show.message(message)),
+                Event::Mailed { message, .. } => inbox.push_back(show.message(message)),
                 _ => {}
             }
         }

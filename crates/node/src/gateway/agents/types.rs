@@ -14,6 +14,7 @@ use seawall_model::{Address, Agent, Code, Fault, RunKey, limits};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::agents::census::Waits;
 use crate::agents::durability_word;
 use crate::config::problem::nearest;
 
@@ -33,8 +34,13 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
     }
     request.query.finish()?;
     let of = tenant.clone();
-    let standings = request.read(move |reader| reader.standings(of.as_deref())).await?;
-    let tally = request.runtime.desk.tally(tenant.as_deref());
+    let desk = request.runtime.desk.clone();
+    let (standings, (away, tally)) = request
+        .read(move |reader| {
+            let tenant = of.as_deref();
+            Ok((reader.standings(tenant)?, Waits::away(reader, &desk, tenant)?))
+        })
+        .await?;
     let mut counts: BTreeMap<Arc<str>, BTreeMap<&'static str, u64>> = BTreeMap::new();
     for (kind, standing, count) in &standings {
         let states = counts.entry(kind.as_str().into()).or_default();
@@ -78,7 +84,7 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
             "tools": [], "unmet": [], "agents": counts}));
     }
     let body = json!({
-        "types": types, "states": states, "waits": tally.needs, "durability": durability(&request),
+        "types": types, "states": states, "waits": away.with(&tally.needs).0, "durability": durability(&request),
     });
     request.json(StatusCode::OK, &body)
 }
@@ -166,7 +172,8 @@ pub(super) async fn start(request: Request<'_>, agent: Agent) -> Answer {
     request.query.finish()?;
     let mut fields = request.fields()?;
     let tenant = request.who.acts_for(fields.text("tenant")?.as_deref())?;
-    let task = fields.content("task").unwrap_or_default();
+    let task = fields.content("task");
+    let task = task.ok_or_else(|| Fault::new(Code::BadField, "A run has a `task`.").at("task"))?;
     let allowance = fields.allowance("allowance")?;
     let version: Option<Arc<str>> = fields.text("version")?.map(Into::into);
     let wait = wait_ms(fields.whole("wait_ms")?)?;
@@ -174,7 +181,7 @@ pub(super) async fn start(request: Request<'_>, agent: Agent) -> Answer {
     request.may_use(&tenant, &agent)?;
     defined(&request, agent.kind())?;
     known_version(&request, agent.kind(), version.as_ref()).await?;
-    let task = request.keep(task).await?;
+    let task = request.keep_task(task).await?;
     let by = request.who.by.clone();
     let start =
         Start { tenant, agent, task, allowance, by, caller: None, fork: None, version, state: Vec::new() };
@@ -308,8 +315,29 @@ pub(super) async fn send(request: Request<'_>, agent: Agent) -> Answer {
     let body = request.keep(body).await?;
     let message = Box::new(from_outside(digest(&id), name.map(Into::into), body));
     let sent = to.clone();
-    request.tell(|ticket| Input::Send { ticket, to: sent, message }).await?;
-    let body = json!({"agent": to.agent.as_str(), "tenant": to.tenant.as_str(), "id": id, "taken": true});
+    let by = request.who.by.clone();
+    let said = request.tell(|ticket| Input::Send { ticket, to: sent, message, by }).await;
+    let said = said.map_err(|fault| match fault.code {
+        Code::VersionConflict => fault.at("id").advise(
+            "It is the same message only with the same `body` and `name`: send another under another `id`.",
+        ),
+        _ => fault,
+    })?;
+    let (created, before) = match said {
+        Said::Taken { created, before } => (created, before),
+        _ => (false, false),
+    };
+    let starts = request.runtime.library.of(to.agent.kind()).is_some_and(|kind| kind.starts_on_mail);
+    let body = json!({
+        "agent": to.agent.as_str(),
+        "tenant": to.tenant.as_str(),
+        "id": id,
+        "taken": !before,
+        "duplicate": before,
+        "created": created,
+        // Nothing starts it but a run of its own.
+        "idle": created && !starts,
+    });
     request.json(StatusCode::ACCEPTED, &body)
 }
 

@@ -1,14 +1,22 @@
 //! Values of a tenant's store, for programs beside its agents.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::{StatusCode, header};
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::effect::Reply as Said;
 use seawall_model::durable::ValueRow;
-use seawall_model::{Code, Fault, Payload, Tenant, limits};
+use seawall_model::journal::{Entry, Event};
+use seawall_model::{Code, Fault, Millis, Payload, Tenant, limits};
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 
 use super::show::{Show, ms};
-use super::{Answer, Request};
+use super::types::wait_ms;
+use super::{Answer, Request, leaving};
 
 /// Values listed where the question names no number.
 const COUNT: usize = 100;
@@ -60,23 +68,73 @@ fn shown(show: &Show<'_>, row: &ValueRow) -> Value {
     })
 }
 
-/// `GET values/KEY`
+/// `GET values/KEY`; with `wait_ms` once it is newer than `newer_than`, or there is one.
 pub(super) async fn one(mut request: Request<'_>, key: String) -> Answer {
     let tenant = tenant(&mut request)?;
+    let wait = wait_ms(request.query.whole("wait_ms")?)?;
+    let known = request.query.whole("newer_than")?;
     request.query.finish()?;
-    let wanted = (tenant.clone(), key.clone());
-    let shown = request
-        .read(move |reader| {
-            let row = reader.value(&tenant, &key)?.filter(|row| row.value.is_some());
-            Ok(row.map(|row| shown(&Show::whole(reader), &row)))
-        })
-        .await?;
-    let shown = shown.ok_or_else(|| unknown(&wanted))?;
-    let mut response = request.json(StatusCode::OK, &shown)?;
+    let until = Instant::now() + Duration::from_millis(wait);
+    let name = (tenant, key);
+    let mut news = if wait > 0 { Some(listen(&request)?) } else { None };
+    let (status, shown) = loop {
+        let (found, found_key) = (name.0.clone(), name.1.clone());
+        let read = request.read(move |reader| {
+            let row = reader.value(&found, &found_key)?;
+            let shown = row.as_ref().map(|row| shown(&Show::whole(reader), row));
+            Ok((row.is_some_and(|row| row.value.is_some()), shown))
+        });
+        let (there, shown) = read.await?;
+        let version = shown.as_ref().map_or(0, |shown| shown["version"].as_u64().unwrap_or(0));
+        if known.map_or(there, |known| version > known) {
+            break (StatusCode::OK, shown);
+        }
+        let again = match &mut news {
+            None if known.is_none() => return Err(unknown(&name)),
+            None => false,
+            Some(news) => written(&request, news, &name, until).await,
+        };
+        if !again {
+            break (StatusCode::ACCEPTED, shown);
+        }
+    };
+    let shown = shown.unwrap_or_else(|| json!({"key": name.1, "version": 0, "value": null}));
+    let mut response = request.json(status, &shown)?;
     if let Ok(tag) = format!("\"{}\"", shown["version"]).parse() {
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)
+}
+
+type News = broadcast::Receiver<Arc<Entry>>;
+
+/// Hears every record from now on.
+fn listen(request: &Request<'_>) -> Result<News, Fault> {
+    if request.runtime.events.receiver_count() >= limits::FOLLOWERS_MAX {
+        let fault = Fault::new(Code::QueueFull, "As many clients wait for values and events as may.");
+        return Err(fault.after(Millis(5_000)));
+    }
+    Ok(request.runtime.events.subscribe())
+}
+
+/// Waits until a value is written or removed, or that may have been missed. Not so: the time
+/// is over, or Seawall leaves.
+async fn written(request: &Request<'_>, news: &mut News, name: &(Tenant, String), until: Instant) -> bool {
+    let is_it = |entry: &Entry| match &entry.record.event {
+        Event::Put { tenant, key, .. } => *tenant == name.0 && **key == *name.1,
+        _ => false,
+    };
+    loop {
+        tokio::select! {
+            heard = news.recv() => match heard {
+                Ok(entry) if !is_it(&entry) => {}
+                Ok(_) | Err(RecvError::Lagged(_)) => return true,
+                Err(RecvError::Closed) => return false,
+            },
+            () = tokio::time::sleep_until(until) => return false,
+            () = leaving(request.app) => return false,
+        }
+    }
 }
 
 /// `PUT values/KEY`
@@ -93,6 +151,15 @@ pub(super) async fn set(mut request: Request<'_>, key: String) -> Answer {
     })?;
     let value = request.keep(value).await?;
     put(&request, tenant, &key, Some(value), expect).await
+}
+
+/// `POST callbacks/NAME`: what a system outside answers, once, whether it is waited for yet or
+/// not. Its body is kept as it came.
+pub(super) async fn call_back(mut request: Request<'_>, key: String) -> Answer {
+    let tenant = tenant(&mut request)?;
+    request.query.finish()?;
+    let value = request.keep(request.body.to_vec()).await?;
+    put(&request, tenant, &key, Some(value), Some(0)).await
 }
 
 /// There is no such value.
@@ -131,8 +198,8 @@ async fn put(
     value: Option<Payload>,
     expect: Option<u64>,
 ) -> Answer {
-    let name = key.into();
-    let said = request.tell(|ticket| Input::Put { ticket, tenant, key: name, value, expect }).await?;
+    let (name, by) = (key.into(), request.who.by.clone());
+    let said = request.tell(|ticket| Input::Put { ticket, tenant, key: name, value, expect, by }).await?;
     let Said::Version(version) = said else { return Err(Fault::plain(Code::Internal)) };
     request.json(StatusCode::OK, &json!({"key": key, "version": version}))
 }

@@ -55,7 +55,9 @@ fn shown(row: &AgentRow, standing: &Standing, sentence: &str) -> Value {
 fn run_sentence(run: &RunRow, agent: &AgentRow, standing: &Standing) -> String {
     match &run.state {
         RunState::Done { .. } => format!("{} is done.", run.key),
-        RunState::Failed { code, why } => format!("{} failed with {}: {why}.", run.key, code.as_str()),
+        RunState::Failed { code, why } => {
+            format!("{} failed with {}: {}.", run.key, code.as_str(), why.trim_end_matches('.'))
+        },
         RunState::Cancelled { by } => format!("{} was ended by {by}.", run.key),
         RunState::Queued => match agent.run {
             Some(other) => {
