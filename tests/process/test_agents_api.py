@@ -201,7 +201,7 @@ def test_a_stop_holds_a_tree_until_it_is_lifted(town: Town) -> None:
     run = town.start("clerk", script(ASK + "; say Done."))
     question = asked(town, "questions")[0]
     town.post(f"/seawall/runs/{run}/stop")
-    assert town.get("/seawall/halts")["halts"] == [f"run:{run}"]
+    assert [stop["scope"] for stop in town.get("/seawall/halts")["halts"]] == [f"run:{run}"]
     town.post(f"/seawall/effects/{question['effect']}/answer", {"output": "go"})
     assert f"run:{run}" in town.get(f"/seawall/why/{run}")["sentence"] and town.run(run)["state"] == "active"
     town.post(f"/seawall/runs/{run}/resume")
@@ -309,9 +309,13 @@ def test_turns_are_told_with_state_and_a_fork_goes_on_from_one(town: Town) -> No
 def test_messages_are_taken_once_and_dead_letters_are_sent_again(town: Town) -> None:
     run = town.start("clerk/4", script(ASK + "; say Done."))
     question = asked(town, "questions")[0]
-    for _ in range(2):
-        answer = town.client.post("/seawall/agents/clerk/4/messages", json={"body": "hurry", "name": "note", "id": "m1"})
+    path, message = "/seawall/agents/clerk/4/messages", {"body": "hurry", "name": "note", "id": "m1"}
+    for before in (False, True):
+        answer = town.client.post(path, json=message)
         assert answer.status_code == 202
+        assert (answer.json()["taken"], answer.json()["duplicate"]) == (not before, before)
+    for other in ({"body": "wait"}, {"name": "other"}):
+        refused(town.client.post(path, json=message | other), 409, "version_conflict")
     inbox = town.get("/seawall/agents/clerk/4")["inbox"]
     assert [(item["kind"], item["body"], item["name"]) for item in inbox] == [("message", "hurry", "note")]
     town.post(f"/seawall/effects/{question['effect']}/answer", {"output": 1})
@@ -495,6 +499,8 @@ def test_metrics_tell_of_agents(dozing: Town) -> None:
     [
         ("POST", "/seawall/agents/nobody/runs", {"task": "x"}, 404, "agent_unknown"),
         ("POST", "/seawall/agents/clerk/runs", {"tusk": "x"}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", {}, 400, "bad_field"),
+        ("POST", "/seawall/agents/clerk/runs", None, 400, "bad_field"),
         ("POST", "/seawall/agents/clerk/runs", {"task": "x", "allowance": {"tokens": -1}}, 400, "bad_field"),
         ("POST", "/seawall/agents/clerk/runs", {"task": "x", "version": "../../etc"}, 400, "bad_field"),
         ("POST", "/seawall/agents/clerk/runs", {"task": "x", "wait_ms": 10**9}, 400, "bad_field"),

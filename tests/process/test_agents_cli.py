@@ -71,6 +71,21 @@ def shell(town: Town) -> Shell:
     return Shell(town.gateway.url)
 
 
+def test_what_cannot_be_printed_and_what_is_not_understood_is_told(shell: Shell) -> None:
+    for arguments in (["runs"], ["agents", "--json"], ["--help"], ["version"]):
+        with open("/dev/full", "w") as full:
+            command = [str(harness.BINARY), *arguments]
+            ran = subprocess.run(
+                command, env={**os.environ, **shell.environment}, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30
+            )
+        assert (ran.returncode, "standard output cannot be written" in ran.stderr) == (74, True), arguments
+    for arguments in (["start", "clerk"], ["runs", "--nonsense"]):
+        told = shell.json(*arguments, code=64)
+        assert told["error"]["code"] == "usage" and told["error"]["message"] and told["exit"] == 64
+    assert "is new and idle" in shell.run("send", "clerk/typoo", "hello")
+    assert "is new and idle" not in shell.run("send", "clerk/typoo", "hello")
+
+
 def waiting(shell: Shell) -> str:
     """A run that waits for people: for an answer, and for a yes."""
     run = shell.json("start", "clerk", ASK, "--allow", "tokens=900000,wall=10m")["run"]

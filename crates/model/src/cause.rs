@@ -23,8 +23,16 @@ impl AgentRow {
         if wakeful && self.rests_until > self.changed {
             return Some("rest");
         }
-        let own = self.pending.iter().find(|pending| Some(pending.id.run) == self.run);
-        own.map(Pending::cause).or_else(|| (!wakeful).then_some("message"))
+        self.awaited().next().map(Pending::cause).or_else(|| (!wakeful).then_some("message"))
+    }
+
+    /// Effects under way of the run it works on, the nearest first: a doubt is what only
+    /// people can end, so it stands before what ends by itself.
+    pub fn awaited(&self) -> impl Iterator<Item = &Pending> {
+        let own = || self.pending.iter().filter(|pending| Some(pending.id.run) == self.run);
+        let is_doubt =
+            |pending: &&Pending| matches!(pending.stage, Stage::Doubtful { .. }) && !pending.is_dropped();
+        own().filter(is_doubt).chain(own().filter(move |pending| !is_doubt(pending)))
     }
 
     /// Does it wait for a human, because it made no progress?

@@ -313,6 +313,21 @@ pub struct Pending {
     /// Votes on it that were handed on, in order; at most
     /// [`limits::VOTES_HANDED_MAX`].
     pub handed: Vec<Handed>,
+    /// Why it is tried again, where it is.
+    pub setback: Option<Setback>,
+}
+
+/// What came of the tries of an effect, all in vain so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// The row of the table that the last try ended with.
+    pub code: Code,
+    /// In words, the same.
+    pub why: Arc<str>,
+    /// When the first try failed.
+    pub first: At,
+    /// When the last did.
+    pub last: At,
 }
 
 impl Pending {
@@ -665,6 +680,17 @@ impl fmt::Display for Scope {
     }
 }
 
+/// A stop in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// What is stopped.
+    pub scope: Scope,
+    /// Who stopped it.
+    pub by: Arc<str>,
+    /// When.
+    pub at: At,
+}
+
 /// A shard's own row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShardRow {
@@ -682,7 +708,7 @@ pub struct ShardRow {
     /// next holder are above it.
     pub tokens: u64,
     /// What is stopped; in shard 0 for all.
-    pub halts: Vec<Scope>,
+    pub halts: Vec<Stop>,
 }
 
 /// A row as it is after some records, for the store to keep.

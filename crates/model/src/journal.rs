@@ -70,6 +70,8 @@ pub enum Event {
         effect: EffectId,
         /// Not before.
         until: At,
+        /// The row of the table.
+        code: Code,
         /// In words.
         why: Arc<str>,
         /// Does it count as an attempt?

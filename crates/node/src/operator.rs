@@ -149,6 +149,9 @@ impl Operator {
                 app.metrics.service.reload("refused");
                 return;
             }
+            if !agents.library.troubles().is_empty() {
+                app.metrics.service.reload("definitions_refused");
+            }
         }
         self.put_in_force(app, config);
     }

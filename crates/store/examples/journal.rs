@@ -85,6 +85,7 @@ fn agent(number: u64, seq: u64) -> AgentRow {
             until: At(1_700_000_600_000_000),
             child: None,
             handed: Vec::new(),
+            setback: None,
         }],
         wake: Wake::All,
         rests_until: At(0),

@@ -124,8 +124,9 @@ impl Agents {
         self.look(address);
     }
 
-    /// What a yes makes of an effect that asks. With other arguments it is another call:
-    /// the gate rules on it anew, and what others said yes to was something else.
+    /// What a yes makes of an effect that asks. The rules may have changed since it asked:
+    /// what they forbid by now is not done, and what they ask more for waits for it. With
+    /// other arguments it is another call, and what others said yes to was something else.
     fn approve(
         &self,
         address: &Address,
@@ -136,13 +137,18 @@ impl Agents {
     ) -> Result<Ballot, (Code, Arc<str>)> {
         let mut judged = row.clone();
         let args = args.filter(|_| matches!(row.work, Work::Tool { .. }));
-        let ruling = args.as_ref().map(|args| self.rule_edited(address, row, args, facts));
+        let edited = args.is_some();
+        let ruling = matches!(row.work, Work::Tool { .. })
+            .then(|| self.rule_again(address, row, args.as_ref(), facts));
+        if let Some(Ruling { rule, verdict: Verdict::Deny }) = &ruling {
+            let (tool, with) =
+                (row.work.object(), if edited { " with these arguments" } else { " any more" });
+            let why = format!("the rule `{rule}` does not allow `{tool}`{with}");
+            return Err((Code::GateDenied, why.into()));
+        }
+        let stricter = |ruling: &Ruling| *ruling != row.ruling && matches!(ruling.verdict, Verdict::Ask(_));
+        let ruling = ruling.filter(|ruling| edited || stricter(ruling));
         if let Some(ruling) = &ruling {
-            if ruling.verdict == Verdict::Deny {
-                let (rule, tool) = (&ruling.rule, row.work.object());
-                let why = format!("the rule `{rule}` does not allow `{tool}` with these arguments");
-                return Err((Code::GateDenied, why.into()));
-            }
             if ruling.rule != row.ruling.rule {
                 judged.handed.clear();
             }
@@ -157,22 +163,28 @@ impl Agents {
         let Verdict::Ask(approval) = &judged.ruling.verdict else {
             return Ok(Ballot { stage: Some(begins), args, ruling });
         };
-        let mut said = if ruling.is_some() { Vec::new() } else { so_far.clone() };
-        // Another rule may ask others than whoever edited it.
+        let anew = judged.ruling.rule != row.ruling.rule;
+        let mut said = if edited || anew { Vec::new() } else { so_far.clone() };
+        // Another rule may ask others than whoever said yes.
         if judged.has_vote(who) && !said.contains(&who.name) {
             said.push(who.name.clone());
         }
-        let anew = judged.ruling.rule != row.ruling.rule;
         let until = if anew { self.now.plus(approval.patience) } else { *until };
         let enough = said.len() >= usize::from(approval.quorum.max(1));
         let stage = if enough { begins } else { Stage::Approving { yes: said, until } };
         Ok(Ballot { stage: Some(stage), args, ruling })
     }
 
-    /// What the gate says of a call with other arguments.
-    fn rule_edited(&self, address: &Address, row: &Pending, args: &Payload, facts: Vec<Fact>) -> Ruling {
+    /// What the gate says of a call by now, with other arguments where there are any.
+    fn rule_again(
+        &self,
+        address: &Address,
+        row: &Pending,
+        args: Option<&Payload>,
+        facts: Vec<Fact>,
+    ) -> Ruling {
         let mut work = row.work.clone();
-        if let Work::Tool { args: old, .. } = &mut work {
+        if let (Work::Tool { args: old, .. }, Some(args)) = (&mut work, args) {
             *old = args.clone();
         }
         let ask = Ask {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use seawall_model::durable::{
     AgentRow, DeadLetter, Fate, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState, ScheduleRow,
-    Stage, Standing, Tie, TopicRow, ValueRow, Wake,
+    Setback, Stage, Standing, Stop, Tie, TopicRow, ValueRow, Wake,
 };
 use seawall_model::effect::{Answer, EffectId, Handed, Ruling, Spend, Work};
 use seawall_model::journal::{Change, Ending, Entry, Event, Next, Planned, Turn};
@@ -71,8 +71,9 @@ impl Shard {
                     self.touch(effect.run, dirty);
                 }
             }
-            Event::Postponed { effect, until, counts, used, .. } => {
+            Event::Postponed { effect, until, code, why, counts, used } => {
                 self.stage(address, *effect, &Stage::Ready { after: *until }, *counts);
+                self.set_back(address, *effect, at, (*code, why));
                 // Where the clock was set back since, it is told from what was never put off.
                 self.asked_by(address, *effect, at);
                 if *used != Spend::default() {
@@ -119,10 +120,10 @@ impl Shard {
                 self.letters.remove(number);
                 dirty.letter(*number);
             }
-            Event::Halted { scope, on, .. } => {
-                self.row.halts.retain(|halted| halted != scope);
+            Event::Halted { scope, on, by } => {
+                self.row.halts.retain(|stop| stop.scope != *scope);
                 if *on {
-                    self.row.halts.push(scope.clone());
+                    self.row.halts.push(Stop { scope: scope.clone(), by: by.clone(), at });
                 }
             }
             Event::Put { tenant, key, value, version, by, .. } => {
@@ -281,6 +282,7 @@ impl Shard {
             until: planned.until,
             child: planned.child.as_ref().map(|child| child.key),
             handed: Vec::new(),
+            setback: None,
         });
         self.reserve(run, planned.reserved, dirty);
         if let Some(child) = &planned.child {
@@ -311,6 +313,15 @@ impl Shard {
         if let Some(nth) = pending(agent, effect) {
             agent.pending[nth].asked = agent.pending[nth].asked.min(at);
         }
+    }
+
+    /// Why the effect is tried again; what an operator stopped did not fail.
+    fn set_back(&mut self, address: &Address, effect: EffectId, last: At, (code, why): (Code, &Arc<str>)) {
+        let Some(agent) = self.agents.get_mut(address) else { return };
+        let Some(at) = pending(agent, effect).filter(|_| code != Code::RunStopped) else { return };
+        let setback = &mut agent.pending[at].setback;
+        let first = setback.as_ref().map_or(last, |before| before.first);
+        *setback = Some(Setback { code, why: why.clone(), first, last });
     }
 
     fn voted(

@@ -72,8 +72,8 @@ impl Agents {
         if self.runs_live >= self.rules.runs_max || self.slots.len() >= self.rules.agents_max {
             return Err((Code::AgentsFull, "as many runs are alive as may be".into()));
         }
-        if let Some(scope) = self.halted(address, None) {
-            return Err((Code::RunStopped, format!("an operator stopped {scope}").into()));
+        if let Some(stop) = self.halted(address, None) {
+            return Err((Code::RunStopped, format!("an operator stopped {}", stop.scope).into()));
         }
         match self.agent(address) {
             Some(agent) if agent.standing == Standing::Quarantined => {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, RunRow, Scope, ValueRow};
+use seawall_model::durable::{AgentRow, RunRow, Scope, Stop, ValueRow};
 use seawall_model::effect::EffectId;
 use seawall_model::journal::{Entry, Event, Record};
 use seawall_model::{Address, At, Code, RunKey, Tenant};
@@ -566,9 +566,9 @@ impl Agents {
     }
 
     /// Is this stopped, for this agent's run?
-    pub(super) fn halted(&self, address: &Address, run: Option<RunKey>) -> Option<&Scope> {
+    pub(super) fn halted(&self, address: &Address, run: Option<RunKey>) -> Option<&Stop> {
         let halts = self.shards.first().map_or(&[][..], |shard| &shard.row.halts);
-        halts.iter().find(|scope| match scope {
+        halts.iter().find(|stop| match &stop.scope {
             Scope::All => true,
             Scope::Tenant(prefix) => address.tenant.is_under(prefix),
             Scope::Type(kind) => address.agent.kind() == &**kind,
@@ -581,7 +581,7 @@ impl Agents {
     /// Is this tool stopped?
     pub(super) fn tool_halted(&self, tool: &str) -> bool {
         let halts = self.shards.first().map_or(&[][..], |shard| &shard.row.halts);
-        halts.iter().any(|scope| match scope {
+        halts.iter().any(|stop| match &stop.scope {
             Scope::Tool(name) => match name.strip_suffix('*') {
                 Some(begin) => tool.starts_with(begin),
                 None => tool == &**name,

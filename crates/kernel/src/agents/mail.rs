@@ -76,6 +76,7 @@ impl Agents {
             Event::Postponed {
                 effect,
                 until,
+                code: Code::MailboxFull,
                 why,
                 counts: false,
                 used: seawall_model::effect::Spend::default(),

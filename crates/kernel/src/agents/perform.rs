@@ -253,7 +253,7 @@ impl Agents {
             let used = Spend { calls, ..used };
             return self.answer(address, effect, Answer::Failed { code, why }, used, None);
         }
-        self.try_again(address, effect, until, why, counts, used);
+        self.try_again(address, effect, until, (code, why), counts, used);
     }
 
     /// Ready to be done again. What the try before cost is booked, and as much as before
@@ -263,7 +263,7 @@ impl Agents {
         address: &Address,
         effect: EffectId,
         until: At,
-        why: Arc<str>,
+        (code, why): (Code, Arc<str>),
         counts: bool,
         used: Spend,
     ) -> bool {
@@ -278,7 +278,7 @@ impl Agents {
             self.answer(address, effect, answer, Spend { calls, ..used }, None);
             return false;
         }
-        self.record(address, Event::Postponed { effect, until, why, counts, used });
+        self.record(address, Event::Postponed { effect, until, code, why, counts, used });
         true
     }
 
@@ -437,7 +437,8 @@ impl Agents {
         } else {
             let why = Arc::from("taken back before it was sent");
             let used = Spend::default();
-            self.record(address, Event::Postponed { effect, until: self.now, why, counts: false, used });
+            let (until, code) = (self.now, Code::RunStopped);
+            self.record(address, Event::Postponed { effect, until, code, why, counts: false, used });
         }
         if let Some(live) = self.live(address) {
             live.flights.remove(&effect);
@@ -522,7 +523,7 @@ impl Agents {
         }
         if used != Spend::default() {
             let why = "it was stopped while it was under way".into();
-            self.try_again(address, effect, self.now, why, false, used);
+            self.try_again(address, effect, self.now, (Code::RunStopped, why), false, used);
         }
     }
 

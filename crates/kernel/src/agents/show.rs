@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState, Stage, Standing};
+use seawall_model::durable::{AgentRow, AgentState, Pending, RunRow, RunState, Stage, Standing, Stop};
 use seawall_model::effect::{EffectId, Spend, Work};
 use seawall_model::{Address, At, RunKey};
 
@@ -102,21 +102,22 @@ impl Agents {
         };
         // What it did last, or what became of it: it waits since then.
         let since = row.changed;
-        let mut need = |cause, on: &str, until| {
+        let mut need = |cause, on: &str, since, until| {
             needs.push(Need { cause, on: on.into(), since, until, effect: None });
         };
         if row.standing == Standing::Quarantined {
-            need("quarantine", row.why.as_deref().unwrap_or_default(), None);
+            need("quarantine", row.why.as_deref().unwrap_or_default(), since, None);
         }
-        if let Some(scope) = self.halted(&row.address, row.run) {
-            need("halted", &scope.to_string(), None);
+        let stop = self.halted(&row.address, row.run);
+        if let Some(stop) = stop {
+            need("halted", &stop.scope.to_string(), stop.at, None);
         }
         if row.is_held_by_guard() {
-            need("guard", "a human, after no progress", None);
+            need("guard", "a human, after no progress", since, None);
         } else if row.rests_until > self.now {
-            need("rest", "", Some(row.rests_until));
+            need("rest", "", since, Some(row.rests_until));
         }
-        if let Some(live) = live.filter(|live| live.lined_up) {
+        if let Some(live) = live.filter(|live| live.lined_up && stop.is_none()) {
             let (cause, since) = ("turn_slot", row.changed.max(live.since));
             needs.push(Need { cause, on: "".into(), since, until: None, effect: None });
         }
@@ -124,9 +125,9 @@ impl Agents {
             let (cause, on, since) = (put_off.cause, put_off.on.clone(), put_off.since);
             needs.push(Need { cause, on, since, until: None, effect: None });
         }
-        for pending in row.pending.iter().filter(|pending| Some(pending.id.run) == row.run) {
-            needs.push(self.need_of(row, pending));
-        }
+        // No place is given to what is stopped: it waits for none.
+        let is_moot = |need: &Need| stop.is_some() && matches!(need.cause, "model_slot" | "tool_slot");
+        needs.extend(row.awaited().map(|pending| self.need_of(row, pending)).filter(|need| !is_moot(need)));
         if needs.is_empty() && row.standing == Standing::Active && !row.is_wakeful() {
             needs.push(Need { cause: "message", on: "".into(), since, until: None, effect: None });
         }
@@ -141,7 +142,7 @@ impl Agents {
         };
         let rests = row.rests_until > self.now;
         let put_off = live.and_then(|live| live.deferred.as_ref()).filter(|it| it.until > self.now);
-        let mut pending = row.pending.iter().filter(|pending| Some(pending.id.run) == row.run);
+        let mut pending = row.awaited();
         Some(match () {
             () if row.standing == Standing::Quarantined => "quarantine",
             () if self.halted(&row.address, row.run).is_some() => "halted",
@@ -158,6 +159,12 @@ impl Agents {
                 (None, None) => return None,
             },
         })
+    }
+
+    /// The stop that an agent is under.
+    #[must_use]
+    pub fn stop_of(&self, row: &AgentRow) -> Option<&Stop> {
+        self.halted(&row.address, row.run)
     }
 
     fn need_of(&self, row: &AgentRow, pending: &Pending) -> Need {

@@ -290,7 +290,11 @@ impl Agents {
         // Only tools have arguments that can be left out; the rest is not done with them.
         let unredacted = matches!(verdict, Verdict::Redact(_)) && !matches!(ask.work, Work::Tool { .. });
         if *verdict == Verdict::Deny || unredacted {
-            let why = format!("{} `{}` is not allowed", ask.work.kind(), ask.work.object());
+            // As `rule` denies it.
+            let gone =
+                matches!(ask.work, Work::Tool { .. }) && self.rules.kind(address.agent.kind()).is_none();
+            let more = if gone { ": the agent's definition is gone" } else { "" };
+            let why = format!("{} `{}` is not allowed{more}", ask.work.kind(), ask.work.object());
             return Err(Refused(Code::GateDenied, why.into()));
         }
         if ask.work.tool().is_some_and(|tool| self.tool_halted(tool)) {
@@ -454,7 +458,8 @@ impl Agents {
         let Next::End(ending) = next else { return next };
         // What would fail again is not begun again: only time, luck or others can mend a run.
         let hopeless = match &ending {
-            Ending::Failed { code, .. } => code.row().retry == Retry::Never,
+            // Nor is a budget filled by beginning again.
+            Ending::Failed { code, .. } => code.row().retry == Retry::Never || *code == Code::BudgetExhausted,
             Ending::Cancelled { .. } => true,
             Ending::Done(_) => false,
         };

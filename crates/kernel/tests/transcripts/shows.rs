@@ -257,7 +257,7 @@ pub(crate) fn show(agents: &Agents, shard: &Shard, what: &str, start: u64) -> Ve
                 format!("{} to {} {}: {}", row.number, row.to.agent, row.why.as_str(), message(&row.message))
             })
             .collect(),
-        "halts" => shard.row.halts.iter().map(ToString::to_string).collect(),
+        "halts" => shard.row.halts.iter().map(|stop| stop.scope.to_string()).collect(),
         "waits" => shard.agents.values().flat_map(|row| waits(agents, row, start)).collect(),
         name => {
             let row = shard.agents.values().find(|row| row.address.agent.as_str() == name);

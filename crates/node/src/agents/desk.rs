@@ -10,7 +10,7 @@ use std::time::Duration;
 use seawall_kernel::agents::effect::{Grant, Notice, Perform, Reply};
 use seawall_kernel::agents::input::Ticket;
 use seawall_kernel::agents::{Agents, Batch, Effect, Input, Need, Tally, View};
-use seawall_model::durable::{AgentRow, AgentState, RunRow, RunState};
+use seawall_model::durable::{AgentRow, AgentState, RunRow, RunState, Stop};
 use seawall_model::effect::EffectId;
 use seawall_model::journal::Commit;
 use seawall_model::{Address, At, RunKey, Tenant};
@@ -173,6 +173,10 @@ pub struct Standing {
     pub state: AgentState,
     /// What it waits for.
     pub needs: Vec<Need>,
+    /// The stop that it is under.
+    pub stop: Option<Stop>,
+    /// So often an effect is tried at most.
+    pub tries_max: u32,
 }
 
 impl std::fmt::Debug for Desk {
@@ -268,7 +272,12 @@ impl Desk {
     pub fn look(&self, address: &Address, row: Option<AgentRow>) -> Option<(AgentRow, Standing)> {
         let inner = self.lock();
         let row = inner.agents.row(address).cloned().or(row)?;
-        let standing = Standing { state: inner.agents.state(&row), needs: inner.agents.needs(&row) };
+        let standing = Standing {
+            state: inner.agents.state(&row),
+            needs: inner.agents.needs(&row),
+            stop: inner.agents.stop_of(&row).cloned(),
+            tries_max: inner.agents.rules().tries_max,
+        };
         Some((row, standing))
     }
 
@@ -309,7 +318,7 @@ impl Desk {
 
     /// What is stopped.
     #[must_use]
-    pub fn halts(&self) -> Vec<seawall_model::durable::Scope> {
+    pub fn halts(&self) -> Vec<Stop> {
         self.lock().agents.shards().first().map_or_else(Vec::new, |shard| shard.row.halts.clone())
     }
 

@@ -1,6 +1,6 @@
 //! The definitions of agents: those in force, and older versions that runs still are on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,9 @@ use super::handler::{Catalogue, Kit, Tool};
 /// Older versions kept in memory.
 const OLD_MAX: usize = 256;
 
+/// Beside the archived versions: which file each one in force was read from.
+const SOURCES: &str = "in-force.json";
+
 /// All definitions. Readers never wait for a reload.
 #[derive(Debug)]
 pub struct Library {
@@ -27,11 +30,51 @@ pub struct Library {
 #[derive(Debug, Default)]
 struct Shelf {
     newest: BTreeMap<Arc<str>, Arc<Definition>>,
+    /// Of which files; `None` until they were read for the first time.
+    sources: Option<Sources>,
+    troubles: Vec<Trouble>,
     old: HashMap<(Arc<str>, Arc<str>), Arc<Definition>>,
     tools: Vec<Tool>,
     /// Tool servers whose tools are not known yet.
     coming: Vec<Arc<str>>,
     kits: HashMap<(Arc<str>, Arc<str>), Arc<Kit>>,
+}
+
+/// Which type a file defined last, and by which version: what stays in force if it cannot be
+/// read any more.
+type Sources = BTreeMap<String, (String, String)>;
+
+/// What is wrong with a file of the folder, and what that means for the type it defines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The file's name in the folder.
+    pub file: String,
+    /// All that is wrong with it.
+    pub problems: Vec<Problem>,
+    /// The type that it defined when it could last be read; before that, what its name says.
+    pub kind: String,
+    /// The version of that type that is in force all the same.
+    pub version: Option<Arc<str>>,
+}
+
+impl Trouble {
+    /// What it means, for the log and for people.
+    #[must_use]
+    pub fn outcome(&self) -> String {
+        match &self.version {
+            Some(version) => format!("type {} stays as it was, on version {version}", self.kind),
+            None => format!("type {} is out of service until the file is mended", self.kind),
+        }
+    }
+}
+
+/// What putting definitions into force changed for others.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Shelved {
+    /// Files that are not in force as they are.
+    pub troubles: Vec<Trouble>,
+    /// Types that were in force, and are not any more.
+    pub gone: Vec<Arc<str>>,
 }
 
 /// A file as it was.
@@ -42,6 +85,12 @@ pub struct Undo {
 }
 
 impl Undo {
+    /// The file's name in its folder.
+    #[must_use]
+    pub fn file(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// Puts the file back as it was.
     ///
     /// # Errors
@@ -148,11 +197,13 @@ impl Library {
         !self.lock().newest.is_empty() && matches!(folder.try_exists(), Ok(false))
     }
 
-    /// Puts definitions into force in place of those before, and keeps their texts.
+    /// Puts definitions into force in place of those before, and keeps their texts. A file
+    /// that cannot be read touches its own type alone: that stays on its last version.
     ///
     /// # Errors
     /// In words: a version cannot be kept, and so no run could go on with it later.
-    pub fn shelve(&self, reading: Reading, files: &[(String, String)]) -> Result<(), String> {
+    pub fn shelve(&self, reading: Reading, files: &[(String, String)]) -> Result<Shelved, String> {
+        let mut sources = Sources::new();
         for (name, text) in files {
             let stem = name.strip_suffix(".toml").unwrap_or(name);
             let known = reading.definitions.values();
@@ -160,12 +211,79 @@ impl Library {
             if known.clone().any(|known| known.version == definition.version && known.kind == definition.kind)
             {
                 self.keep(&definition, stem, text)?;
+                sources.insert(name.clone(), (definition.kind.to_string(), definition.version.to_string()));
             }
         }
+        let known = self.lock().sources.clone();
+        let before = known.clone().unwrap_or_else(|| self.read_sources());
+        let mut newest = reading.definitions;
+        let troubles = self.hold(&mut newest, &mut sources, &before, reading.problems);
+        if known.is_none() || sources != before {
+            self.keep_sources(&sources)?;
+        }
         let mut shelf = self.lock();
-        shelf.newest = reading.definitions;
+        let were = before.values().map(|(kind, _)| Arc::from(kind.as_str()));
+        let were: BTreeSet<Arc<str>> = were.chain(shelf.newest.keys().cloned()).collect();
+        let gone = were.into_iter().filter(|kind| !newest.contains_key(kind)).collect();
+        shelf.newest = newest;
+        shelf.sources = Some(sources);
+        shelf.troubles.clone_from(&troubles);
         shelf.kits.clear();
-        Ok(())
+        Ok(Shelved { troubles, gone })
+    }
+
+    /// Keeps in force what files defined that cannot be read any more.
+    fn hold(
+        &self,
+        newest: &mut BTreeMap<Arc<str>, Arc<Definition>>,
+        sources: &mut Sources,
+        before: &Sources,
+        problems: Vec<(String, Problem)>,
+    ) -> Vec<Trouble> {
+        let mut by_file: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+        for (file, problem) in problems {
+            by_file.entry(file).or_default().push(problem);
+        }
+        let mut troubles = Vec::new();
+        for (file, problems) in by_file {
+            let last = before.get(&file);
+            let stem = file.strip_suffix(".toml").unwrap_or(&file);
+            let kind = last.map_or(stem, |(kind, _)| kind).to_owned();
+            // Another file may define it by now.
+            if !newest.contains_key(&*kind) {
+                let held = self.of(&kind);
+                let held = held.or_else(|| self.version(&kind, &last?.1));
+                if let Some(held) = held {
+                    sources.insert(file.clone(), (kind.clone(), held.version.to_string()));
+                    newest.insert(held.kind.clone(), held);
+                }
+            }
+            let version = newest.get(&*kind).map(|definition| definition.version.clone());
+            troubles.push(Trouble { file, problems, kind, version });
+        }
+        troubles
+    }
+
+    /// What stands wrong in the folder of definitions since it was last read.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        self.lock().troubles.clone()
+    }
+
+    /// The sources when this installation last ran. Without them, a file that cannot be read
+    /// has no last version: the archive also holds what never was in force.
+    #[expect(clippy::disallowed_methods, reason = "at start")]
+    fn read_sources(&self) -> Sources {
+        let text = std::fs::read_to_string(self.archive.join(SOURCES)).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "at start and on reload, on a thread that may wait")]
+    fn keep_sources(&self, sources: &Sources) -> Result<(), String> {
+        let failed = |why: std::io::Error| format!("{}: {why}", self.archive.display());
+        std::fs::create_dir_all(&self.archive).map_err(failed)?;
+        let text = serde_json::to_string(sources).map_err(|why| why.to_string())?;
+        write_durably(&self.archive.join(SOURCES), &text)
     }
 
     #[expect(clippy::disallowed_methods, reason = "at start and on reload, on a thread that may wait")]
@@ -416,6 +534,41 @@ mod tests {
         assert!(told.iter().any(|told| told.contains("UTF-8")), "{told:?}");
         assert!(told.iter().any(|told| told.contains("not there")), "{told:?}");
         assert_eq!(files.len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_is_broken_touches_its_own_type_alone() {
+        let folder = folder("broken");
+        let sound = |model: &str| format!("instructions = \"x\"\nmodel = \"{model}\"\n");
+        let put = |library: &Library, texts: [&str; 2]| {
+            let files = ["a.toml", "b.toml"].map(str::to_owned).into_iter().zip(texts.map(str::to_owned));
+            let files: Vec<_> = files.collect();
+            library.shelve(define::read_all(&files), &files).expect("kept")
+        };
+        let model = |library: &Library, kind: &str| library.of(kind).map(|one| one.model.to_string());
+        let library = Library::new(folder.0.clone());
+        put(&library, [&sound("m"), &(sound("m") + "name = \"w\"\n")]);
+        let shelved = put(&library, [&sound("n"), "broken"]);
+        assert_eq!(shelved.troubles.len(), 1);
+        assert!(shelved.troubles[0].outcome().contains("type w stays"), "{:?}", shelved.troubles);
+        assert_eq!(
+            (model(&library, "a").as_deref(), model(&library, "w").as_deref()),
+            (Some("n"), Some("m"))
+        );
+        assert!(shelved.gone.is_empty());
+        // And at the next start, and the one after.
+        for _ in 0..2 {
+            let library = Library::new(folder.0.clone());
+            assert_eq!(put(&library, [&sound("n"), "broken"]), shelved);
+            assert_eq!(model(&library, "w").as_deref(), Some("m"));
+            assert_eq!(library.troubles(), shelved.troubles);
+        }
+        let library = Library::new(folder.0.clone());
+        let files = [("c.toml".to_owned(), "broken".to_owned()), ("a.toml".to_owned(), sound("n"))];
+        let shelved = library.shelve(define::read_all(&files), &files).expect("kept");
+        assert!(shelved.troubles[0].outcome().contains("type c is out of service"), "it never was sound");
+        assert_eq!(shelved.gone, [Arc::from("w")], "its file is not there any more");
+        assert_eq!(library.newest().len(), 1);
     }
 
     #[test]

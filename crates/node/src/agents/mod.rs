@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use seawall_kernel::agents::effect::Notice;
 use seawall_kernel::agents::{Agents, Input, Rules, Shard, shard_of};
+use seawall_model::durable::Standing;
 use seawall_model::{Millis, limits};
 use seawall_store::Error;
 use seawall_store::journal::{Blobs, Durability, Journal, Reader};
@@ -111,7 +112,8 @@ impl Runtime {
         let (config, data) = (&whole.agents, whole.data.as_path());
         let mut journal = Journal::open(data, config.durability).map_err(in_words)?;
         let library = Arc::new(Library::new(data.join("definitions")));
-        read_definitions(&library, &config.folder)?;
+        let gone = read_definitions(&library, &config.folder)?;
+        tell_gone(&gone, journal.reader());
         let rows = journal.open_shards(limits::SHARDS).map_err(in_words)?;
         let mut shards: Vec<Shard> = rows.into_iter().map(|row| Shard { row, ..Shard::default() }).collect();
         share(&mut shards, journal.reader()).map_err(in_words)?;
@@ -208,13 +210,17 @@ impl Runtime {
         Ok(())
     }
 
-    /// Reads definitions and rules anew. What is wrong leaves everything as it was.
+    /// Reads definitions and rules anew. A file that cannot be read leaves its own type as it
+    /// was, and is told.
     ///
     /// # Errors
-    /// In words.
+    /// In words: the folder cannot be read, or nothing can be kept.
     pub fn reload(&self, config: &Config) -> Result<(), String> {
-        read_definitions(&self.library, &config.agents.folder)?;
+        let gone = read_definitions(&self.library, &config.agents.folder)?;
         self.configure(config);
+        if !gone.is_empty() {
+            Reader::open(&self.data).map_or_else(|_| (), |reader| tell_gone(&gone, &reader));
+        }
         Ok(())
     }
 
@@ -233,10 +239,30 @@ impl Runtime {
     pub fn define(&self, config: &Config, kind: &str, text: Option<&str>) -> Result<(), String> {
         let _alone = self.edits.lock().unwrap_or_else(PoisonError::into_inner);
         let undo = Library::write(&config.agents.folder, kind, text)?;
-        self.reload(config).map_err(|why| match undo.undo() {
+        let written = undo.file();
+        let Err(why) = self.reload(config).and_then(|()| self.is_taken(&written, kind, text.is_none()))
+        else {
+            return Ok(());
+        };
+        Err(match undo.undo().and_then(|()| self.reload(config)) {
             Ok(()) => why,
             Err(also) => format!("{why}\n{also}"),
         })
+    }
+
+    /// Is what was written into this file in force, or is the type gone that was removed?
+    fn is_taken(&self, file: &str, kind: &str, removed: bool) -> Result<(), String> {
+        let troubles = self.library.troubles();
+        if let Some(trouble) = troubles.iter().find(|trouble| trouble.file == file) {
+            let lines = trouble.problems.iter().map(|problem| format!("{file}: {problem}"));
+            return Err(lines.collect::<Vec<_>>().join("\n"));
+        }
+        if removed && self.library.of(kind).is_some() {
+            let held = troubles.iter().find(|trouble| trouble.kind == kind);
+            let file = held.map_or("another file", |trouble| &trouble.file);
+            return Err(format!("{file} defines it and cannot be read: mend that file, or remove it"));
+        }
+        Ok(())
     }
 
     /// Reads from the journal on a thread that does nothing else, where waiting for the disk
@@ -277,7 +303,26 @@ impl Runtime {
             "disk_bytes": self.room.figures().0,
             "disk_bytes_max": kept.bytes_max,
             "retention_ms": kept.span.0,
+            "problems": self.problems(true),
         })
+    }
+
+    /// Files of definitions that are not in force as they are; in full, with what is wrong,
+    /// for those who may read definitions.
+    #[must_use]
+    pub fn problems(&self, full: bool) -> serde_json::Value {
+        let one = |trouble: library::Trouble| {
+            let mut said = serde_json::json!({
+                "type": trouble.kind, "file": trouble.file, "version": trouble.version.as_deref(),
+                "outcome": trouble.outcome(),
+            });
+            if full {
+                let lines = trouble.problems.iter().map(ToString::to_string);
+                said["what"] = lines.collect::<Vec<_>>().into();
+            }
+            said
+        };
+        self.library.troubles().into_iter().map(one).collect()
     }
 
     /// The scribe has written everything and gone home.
@@ -301,7 +346,8 @@ fn kept(config: &AgentsConfig) -> Kept {
     Kept { bytes_max: config.disk_bytes_max, span: config.retention }
 }
 
-fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
+/// Answers with the types that are not in force any more.
+fn read_definitions(library: &Library, folder: &Path) -> Result<Vec<Arc<str>>, String> {
     if library.has_lost(folder) {
         return Err(format!(
             "{}: the folder is not there any more; make it again, with the definitions that are still wanted",
@@ -312,12 +358,33 @@ fn read_definitions(library: &Library, folder: &Path) -> Result<(), String> {
     for (file, warning) in &reading.warnings {
         tracing::warn!("{file}: {warning}");
     }
-    if !reading.problems.is_empty() {
-        let lines: Vec<String> =
-            reading.problems.iter().map(|(file, what)| format!("{file}: {what}")).collect();
-        return Err(lines.join("\n"));
+    let shelved = library.shelve(reading, &files)?;
+    for trouble in &shelved.troubles {
+        let path = folder.join(&trouble.file);
+        for problem in &trouble.problems {
+            tracing::error!("{}: {problem}", path.display());
+        }
+        tracing::error!("{}: {}; `seawall check` tells more", path.display(), trouble.outcome());
     }
-    library.shelve(reading, &files)
+    Ok(shelved.gone)
+}
+
+/// Says who goes on without a definition, and so without tools: nobody knows any more what
+/// they may not do.
+fn tell_gone(gone: &[Arc<str>], reader: &Reader) {
+    let Ok(standings) = reader.standings(None) else { return };
+    for kind in gone {
+        let at_work =
+            |(of, standing, _): &&(String, Standing, u64)| **kind == **of && *standing == Standing::Active;
+        let agents: u64 = standings.iter().filter(at_work).map(|(_, _, count)| count).sum();
+        if agents == 0 {
+            tracing::info!("type {kind} is gone: nobody of it is at work");
+        } else {
+            tracing::warn!(
+                "type {kind} is gone: runs under way of {agents} agents go on without tools until its definition is back"
+            );
+        }
+    }
 }
 
 fn rules(config: &Config, library: &Library) -> Rules {

@@ -228,7 +228,9 @@ fn refused(unanswered: &Unanswered, reserved: Spend) -> Report {
     let used = if begun { reserved } else { Spend::default() };
     let why: Arc<str> = fault.message.as_ref().into();
     // What a model answers is safe to ask for again: it only costs.
-    let again = row.retry != Retry::Never && fault.code != Code::BudgetExhausted;
+    // A budget whose window turns is waited for, if the effect has the time.
+    let spent = fault.code == Code::BudgetExhausted && fault.retry_after.is_none();
+    let again = row.retry != Retry::Never && !spent;
     if !again {
         return Report::Done { answer: Answer::Failed { code: fault.code, why }, used };
     }
@@ -451,5 +453,19 @@ mod tests {
         ];
         assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len(), "{keys:?}");
         assert_eq!(key("home", effect, None, false), format!("home-{effect}"));
+    }
+
+    #[test]
+    fn a_spent_budget_is_waited_for_where_its_window_turns_and_counts_as_no_try() {
+        let refused = |retry_after| {
+            let fault = Fault { retry_after, ..Fault::plain(Code::BudgetExhausted) };
+            refused(&Unanswered { fault, attempts: 0 }, Spend::default())
+        };
+        let hour = Some(Millis::from_secs(3_600));
+        let Report::NotDone { code, retry_after, counts, .. } = refused(hour) else {
+            panic!("it is waited for")
+        };
+        assert_eq!((code, retry_after, counts), (Code::BudgetExhausted, hour, false));
+        assert!(matches!(refused(None), Report::Done { answer: Answer::Failed { .. }, .. }));
     }
 }

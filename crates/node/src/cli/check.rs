@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Flags, Loaded, Origin, Problem, Setting};
+use crate::agents::library::Library;
+use crate::config::{Config, Flags, Loaded, Origin, Problem, Setting};
 
 use super::agents::permits::{self, Folder};
 use super::args::CheckArgs;
@@ -12,16 +13,22 @@ use super::print::{self, BAD, BOLD, Cell, DIM, GOOD, Table, WARN};
 
 pub(crate) fn run(args: &CheckArgs) -> i32 {
     let flags = args.served.flags();
-    let loaded = Loaded::read(&flags).and_then(|loaded| {
-        permits::read(&loaded.config).map(|folder| (loaded, folder)).map_err(|one| vec![one])
+    let loaded = Loaded::read(&flags).map_err(|found| (found, agents_problems(&flags)));
+    let loaded = loaded.and_then(|loaded| {
+        let folder = permits::read(&loaded.config).map_err(|one| (vec![one], Vec::new()))?;
+        Ok((loaded, folder))
     });
     let (loaded, folder) = match loaded {
         Ok(both) => both,
-        Err(found) => {
+        Err((found, of_agents)) => {
             if args.json.json {
                 let problems: Vec<Value> = found.iter().map(problem_json).collect();
-                print::json(&json!({ "ok": false, "problems": problems }));
+                let of_agents: Vec<Value> = of_agents.iter().map(in_file).collect();
+                print::json(&json!({ "ok": false, "problems": problems, "agent_problems": of_agents }));
             } else {
+                if !of_agents.is_empty() {
+                    print::note(by_file("error", &of_agents).trim_end());
+                }
                 report(&flags, &found);
             }
             return code::USAGE;
@@ -44,6 +51,19 @@ pub(crate) fn run(args: &CheckArgs) -> i32 {
     if sound { code::OK } else { code::USAGE }
 }
 
+/// What is wrong with the definitions, where the configuration is wrong as well: all is told
+/// at once.
+fn agents_problems(flags: &Flags) -> Vec<(String, Problem)> {
+    let Some(folder) = Config::folder_of_agents(flags, &crate::config::load::env) else { return Vec::new() };
+    Library::read(&folder).map_or_else(|_| Vec::new(), |(reading, _)| reading.problems)
+}
+
+fn in_file((file, problem): &(String, Problem)) -> Value {
+    let mut value = problem_json(problem);
+    value["file"] = json!(file);
+    value
+}
+
 /// Problems of several files.
 fn by_file(word: &str, found: &[(String, Problem)]) -> String {
     let one = |(file, problem): &(String, Problem)| {
@@ -59,11 +79,6 @@ fn by_file(word: &str, found: &[(String, Problem)]) -> String {
 fn whole_json(loaded: &Loaded, folder: Option<&Folder>, changed: bool) -> Value {
     let mut value = effective_json(loaded, changed);
     let Some(folder) = folder else { return value };
-    let in_file = |(file, problem): &(String, Problem)| {
-        let mut value = problem_json(problem);
-        value["file"] = json!(file);
-        value
-    };
     value["ok"] = json!(folder.is_sound());
     value["agents"] = folder.json();
     value["agent_problems"] = folder.problems().iter().map(in_file).collect();

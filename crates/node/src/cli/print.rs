@@ -55,8 +55,8 @@ pub(crate) fn prompt(text: &str) {
 }
 
 /// Standard output for what is too much to hold: as it is, without styles.
-pub(crate) fn pipe() -> impl std::io::Write {
-    std::io::BufWriter::new(std::io::stdout().lock())
+pub(crate) fn pipe() -> impl io::Write {
+    io::BufWriter::new(io::stdout().lock())
 }
 
 /// Writes one line to standard error: what is for the person, not for the pipe.
@@ -86,7 +86,7 @@ fn terminal_columns() -> Option<usize> {
     if cfg!(test) {
         return None;
     }
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
     Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
 }
 

@@ -116,24 +116,15 @@ impl Server {
         self.ask(Method::GET, path, None)
     }
 
-    /// What stands under a path, where the server may take so long to answer.
-    pub(crate) fn get_held(&self, path: &str, held: Duration) -> Result<Value, Failed> {
-        let (status, body) = self.fetch_within(WAIT + held, Method::GET, path, None)?;
-        if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
-    }
-
-    /// As [`Self::get_held`], until whoever waits presses Ctrl-C: `None` then.
+    /// What stands under a path, where the server may take so long to answer; `None` if
+    /// whoever waits presses Ctrl-C meanwhile.
     pub(crate) fn get_unless_left(&self, path: &str, held: Duration) -> Result<Option<Value>, Failed> {
-        let asking = async {
-            let response = self.send(Method::GET, path, None).await?;
-            let status = response.status();
-            let bytes = self.whole(response).await?;
-            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            if status.is_success() { Ok(Some(body)) } else { Err(self.refused(status, &body)) }
-        };
         self.within(WAIT + held, async {
             tokio::select! {
-                asked = asking => asked,
+                asked = self.asked(Method::GET, path, None) => match asked? {
+                    (status, body) if status.is_success() => Ok(Some(body)),
+                    (status, body) => Err(self.refused(status, &body)),
+                },
                 // Where nobody can hear of it, Ctrl-C ends the process as ever.
                 Ok(()) = tokio::signal::ctrl_c() => Ok(None),
             }
@@ -158,22 +149,19 @@ impl Server {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), Failed> {
-        self.fetch_within(WAIT, method, path, body)
+        self.within(WAIT, self.asked(method, path, body))
     }
 
-    fn fetch_within(
+    async fn asked(
         &self,
-        wait: Duration,
         method: Method,
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), Failed> {
-        self.within(wait, async {
-            let response = self.send(method, path, body).await?;
-            let status = response.status();
-            let bytes = self.whole(response).await?;
-            Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
-        })
+        let response = self.send(method, path, body).await?;
+        let status = response.status();
+        let bytes = self.whole(response).await?;
+        Ok((status, serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 
     /// Reads a stream of events, and hands the data of each that is JSON to `take` until

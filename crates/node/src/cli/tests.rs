@@ -31,6 +31,18 @@ fn help_texts_are_as_agreed() {
 }
 
 #[test]
+fn what_is_not_understood_is_one_sentence_for_a_script() {
+    let error = Cli::try_parse_from(["seawall", "start", "clerk"]).expect_err("a task is missing");
+    let told = misused(&error.render().to_string()).as_json();
+    assert_eq!(told["error"]["message"], "the following required arguments were not provided: <TASK>");
+    assert!(
+        told["error"]["hint"].as_str().is_some_and(|hint| hint.starts_with("Usage: seawall start")),
+        "{told}"
+    );
+    assert_eq!((&told["error"]["code"], &told["exit"]), (&json!("usage"), &json!(code::USAGE)));
+}
+
+#[test]
 fn the_command_line_is_well_formed() {
     Cli::command().debug_assert();
 }

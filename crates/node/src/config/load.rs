@@ -101,6 +101,19 @@ impl Config {
         Self::read(path.as_deref(), &text, flags, env, &read_file)
     }
 
+    /// The folder of definitions as far as it can be told of a configuration that is wrong
+    /// elsewhere; `None` where agents are turned off or the file cannot be read.
+    #[must_use]
+    pub fn folder_of_agents(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+        let path = file_path(flags, env).map(|(path, _)| path);
+        let text = path.as_deref().map_or_else(|| Ok(String::new()), read_file).ok()?;
+        let mut r = Reading::new(&text, env, &read_file);
+        set_overrides(&mut r, flags);
+        let (tree, _) = DeTable::parse_recoverable(&text);
+        let agents = agents::read_agents(&mut r, &mut Section::root(Some(tree.get_ref())));
+        agents.enabled.then_some(agents.folder)
+    }
+
     /// As [`Self::load`], from a text that stands in `path`; other files are read
     /// through `files`. Pure, given those functions.
     ///

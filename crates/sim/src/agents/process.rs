@@ -83,7 +83,7 @@ impl World {
         self.tickets.clear();
         self.trouble.die();
         // Nobody was told that a stop holds which is not on disk.
-        self.halts.clone_from(&self.books.fold[0].row.halts);
+        self.halts = self.books.fold[0].row.halts.iter().map(|stop| stop.scope.clone()).collect();
         // Whoever heard nothing reads it from the rows.
         let over = self.books.runs.iter().filter(|(_, line)| line.over.is_some());
         self.told_over.extend(over.map(|(run, _)| *run));

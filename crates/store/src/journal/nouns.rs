@@ -3,7 +3,7 @@
 
 use seawall_model::durable::{
     AgentRow, DeadLetter, Fate, Forked, Holder, Item, LeaseRow, Message, Pending, Progress, RunRow, RunState,
-    Rung, ScheduleRow, Scope, ShardRow, Stage, Standing, Tie, TopicRow, Twin, ValueRow, Wake,
+    Rung, ScheduleRow, Scope, Setback, ShardRow, Stage, Standing, Stop, Tie, TopicRow, Twin, ValueRow, Wake,
 };
 use seawall_model::effect::{Allowance, Answer, Approval, Ask, Deputy, Handed, Ruling, Spend, Verdict, Work};
 use seawall_model::journal::{Change, Ending, Event, Next, Planned, Record, Turn};
@@ -97,7 +97,9 @@ fields!(Pending {
     until,
     child,
     handed,
+    setback,
 });
+fields!(Setback { code, why, first, last });
 fields!(Twin { work, answer, count, quick });
 fields!(Progress { twins, still, letters, rung, rests, touched });
 fields!(AgentRow {
@@ -162,6 +164,7 @@ fields!(LeaseRow { tenant, resource, token, of, holders });
 fields!(TopicRow { tenant, topic, agents });
 fields!(ScheduleRow { agent, fired });
 variants!(Scope { 0 All, 1 Tenant(path), 2 Type(name), 3 Agent(address), 4 Tree(run), 5 Tool(name), });
+fields!(Stop { scope, by, at });
 fields!(ShardRow { shard, epoch, seq, runs, letters, tokens, halts });
 
 variants!(Change { 0 Set { key, value }, 1 Keep { key, effect }, 2 Drop { key }, });
@@ -175,7 +178,7 @@ variants!(Event {
     2 Turned(turn),
     3 Stumbled { run, why, rests_until },
     4 Attempted { effect },
-    5 Postponed { effect, until, why, counts, used },
+    5 Postponed { effect, until, code, why, counts, used },
     6 Answered { effect, answer, used, by },
     7 Doubted { effect, why },
     8 Voted { effect, by, yes, args, stage, ruling },

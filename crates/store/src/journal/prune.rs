@@ -168,6 +168,7 @@ mod tests {
             until: At::MAX,
             child: None,
             handed: Vec::new(),
+            setback: None,
         };
         AgentRow {
             address: Address::parse("acme/a/1").expect("valid"),

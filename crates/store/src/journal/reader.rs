@@ -11,7 +11,7 @@ use seawall_model::durable::{
 use seawall_model::{Address, At, Payload, RunKey, Tenant, limits};
 
 use super::codec::{Noun, decode};
-use super::rows::{run_key, standing_of, tenant_word};
+use super::rows::{agent_digest, run_key, standing_of, tenant_word};
 use super::{Blobs, State, Usage, chain};
 use crate::{Error, column};
 
@@ -308,6 +308,16 @@ impl Reader {
     /// If the disk fails.
     pub fn run(&self, key: RunKey) -> Result<Option<RunRow>, Error> {
         self.one("a run's row", "SELECT body FROM runs WHERE key = ?1", [run_key(key)])
+    }
+
+    /// The run that an agent was asked for last.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn last_run(&self, address: &Address) -> Result<Option<RunRow>, Error> {
+        let sql = "SELECT body FROM runs WHERE agent = ?1 ORDER BY began DESC, key DESC LIMIT 1";
+        let row: Option<RunRow> = self.one("a run's row", sql, [agent_digest(address)])?;
+        Ok(row.filter(|row| row.agent == *address))
     }
 
     /// Runs of a shard on top of their trees that are not over, by key; the next page begins

@@ -66,6 +66,7 @@ fn pending(id: EffectId, work: Work, stage: Stage) -> Pending {
         until: At::MAX,
         child: None,
         handed: Vec::new(),
+        setback: None,
     }
 }
 
@@ -433,7 +434,8 @@ fn rows_change_and_go() {
     assert!(journal.reader().state(key).expect("read").is_empty());
     let over = ended(row, 9);
     journal.append(&[], &[Row::Run(Box::new(over.clone()))]).expect("appended");
-    assert_eq!(journal.reader().run(key).expect("read"), Some(over));
+    assert_eq!(journal.reader().run(key).expect("read"), Some(over.clone()));
+    assert_eq!(journal.reader().last_run(&over.agent).expect("read").map(|row| row.key), Some(key));
 }
 
 #[test]

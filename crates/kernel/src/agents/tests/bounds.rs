@@ -290,6 +290,18 @@ fn a_mailbox_is_bounded_in_bytes() {
 }
 
 #[test]
+fn an_id_stands_for_one_message() {
+    let mut scene = Scene::new(Vec::new());
+    assert_eq!(refused(&mut scene, letter("a/1", 1, 10)), None);
+    assert_eq!(refused(&mut scene, letter("a/1", 1, 10)), None, "the same once more");
+    assert_eq!(refused(&mut scene, letter("a/1", 1, 11)), Some(Code::VersionConflict));
+    assert_eq!(refused(&mut scene, letter("a/1", 2, 11)), None);
+    let address = Address { tenant: tenant(), agent: agent("a/1") };
+    let row = scene.agents.agent(&address).expect("it is here");
+    assert_eq!((row.inbox.len(), row.seen.len()), (2, 2));
+}
+
+#[test]
 fn agents_with_keys_have_a_bound_for_each_tenant() {
     let mut scene = Scene::new(Vec::new());
     scene.agents.rules.tenant_agents_max = 3;

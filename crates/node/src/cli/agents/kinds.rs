@@ -84,8 +84,10 @@ fn listed(args: &AgentsArgs, kind: Option<&str>) -> Result<Value, Failed> {
 /// Types of agents as a table, one of them with all that it may call.
 fn render_kinds(answer: &Value, only: Option<&str>) -> String {
     let kinds = show::list(&answer["types"]);
+    let troubles = troubles(&answer["problems"], only);
     if kinds.is_empty() {
-        return "There are no types of agents: put definitions into the folder `agents`.\n".to_owned();
+        let none = "There are no types of agents: put definitions into the folder `agents`.\n";
+        return none.to_owned() + &troubles;
     }
     let mut table = Table::new(&["type", "version", "model", "agents", "tools", "about"]);
     for kind in kinds {
@@ -120,7 +122,24 @@ fn render_kinds(answer: &Value, only: Option<&str>) -> String {
         out.push_str(&total("agents", &answer["states"]));
         out.push_str(&total("they wait for", &answer["waits"]));
     }
+    out.push_str(&troubles);
     out.trim_end().to_owned() + "\n"
+}
+
+/// Files of definitions that are not in force as they are.
+fn troubles(problems: &Value, only: Option<&str>) -> String {
+    let mut out = String::new();
+    for one in show::list(problems).iter().filter(|one| only.is_none_or(|only| one["type"] == only)) {
+        out.push_str(&format!(
+            "\n{BAD}problem:{BAD:#} {}: {}\n",
+            show::text(&one["file"]),
+            show::text(&one["outcome"])
+        ));
+        for what in show::list(&one["what"]) {
+            out.push_str(&format!("  {}\n", show::text(what)));
+        }
+    }
+    out
 }
 
 fn named(word: &str, names: &Value) -> String {
@@ -300,6 +319,13 @@ mod tests {
           web.*
         ");
         assert!(render_kinds(&json!({}), None).contains("folder `agents`"));
+        let broken = json!({ "problems": [{ "type": "w", "file": "w.toml", "version": null,
+            "outcome": "type w is out of service until the file is mended", "what": ["line 1: not TOML"] }] });
+        let told = plain(&render_kinds(&broken, None));
+        assert!(
+            told.contains("w.toml: type w is out of service") && told.contains("line 1: not TOML"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -94,7 +94,7 @@ fn allowance(list: &[String]) -> Result<Map<String, Value>, Failed> {
 
 /// What is said to a person who does not wait any longer.
 fn left(run: &str) -> String {
-    format!("{run} goes on: see it with `seawall run {run}`, end it with `seawall cancel {run}`")
+    format!("{run} goes on: see it with `seawall run {run}`, end it with `seawall run cancel {run}`")
 }
 
 /// Waits until a run is over; answers with what it is then, or nothing if whoever waits left.
@@ -265,10 +265,11 @@ fn render_halts(answer: &Value) -> String {
     if halts.is_empty() {
         return "Nothing is stopped.\n".to_owned();
     }
-    let mut table = Table::new(&["stopped"]);
+    let mut table = Table::new(&["stopped", "for", "by"]);
     for halt in halts {
         let scope = if halt.is_string() { halt } else { &halt["scope"] };
-        table.row(vec![show::text(scope).into()]);
+        let since = show::ago(&halt["since_ms"], show::now_ms());
+        table.row(vec![show::text(scope).into(), since.into(), show::text(&halt["by"]).into()]);
     }
     table.render()
 }
@@ -316,9 +317,17 @@ mod tests {
 
     #[test]
     fn halts_are_listed_in_either_shape() {
-        assert_eq!(print::plain(&render_halts(&json!({ "halts": ["all"] }))), "stopped\nall\n");
-        let objects = json!([{ "scope": "type:writer" }, { "scope": "tool:crm.*" }]);
-        assert_eq!(print::plain(&render_halts(&objects)), "stopped\ntype:writer\ntool:crm.*\n");
+        assert_eq!(
+            print::plain(&render_halts(&json!({ "halts": ["all"] }))),
+            "stopped  for  by\nall      -    -\n"
+        );
+        let objects =
+            json!([{ "scope": "type:writer", "by": "alice", "since_ms": 1 }, { "scope": "tool:crm.*" }]);
+        let told = print::plain(&render_halts(&objects));
+        assert!(
+            told.contains("type:writer") && told.contains("alice") && told.contains("tool:crm.*"),
+            "{told}"
+        );
         assert_eq!(render_halts(&json!({ "halts": [] })), "Nothing is stopped.\n");
     }
 }

@@ -1,11 +1,12 @@
 //! What each type of agent may do, for `seawall check`: its tools with what the gate says of
 //! them, its limits, and tools that nobody offers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use seawall_kernel::agents::gate::{Condition, Op, Pattern, Rule};
 use seawall_model::EngineKind;
-use seawall_model::effect::{Allowance, Verdict};
+use seawall_model::effect::{Allowance, EffectClass, Verdict};
 use serde_json::{Value, json};
 
 use crate::agents::define::{Definition, Reading};
@@ -29,6 +30,9 @@ pub(in crate::cli) struct Folder {
 struct Permits {
     definition: Arc<Definition>,
     lines: Vec<Line>,
+    /// Does one of them decide on every irreversible tool, so that nothing is left to what
+    /// holds without a rule?
+    settled: bool,
     /// Patterns of tools that nothing configured can offer.
     unmet: Vec<Arc<str>>,
 }
@@ -65,14 +69,19 @@ pub(in crate::cli) fn read(config: &Config) -> Result<Option<Folder>, Problem> {
     for definition in &all {
         let fits = |pattern: &Arc<str>| is_met(pattern, &config.tools, &known);
         let unmet: Vec<_> = definition.tools.iter().filter(|one| !fits(one)).cloned().collect();
-        for problem in
-            unmet.iter().filter_map(|pattern| missing(pattern)).chain(models.missing(&definition.model))
-        {
+        let idle = idle_rules(&definition.permissions, &config.tools, &known, &models);
+        let missing = unmet.iter().filter_map(|pattern| missing(pattern));
+        for problem in missing.chain(models.missing(&definition.model)).chain(idle) {
             reading.warnings.push((format!("type {}", definition.kind), problem));
         }
-        let lines = definition.permissions.iter().chain(&config.agents.permissions);
-        let lines = lines.filter(|rule| concerns(rule, &definition.kind)).map(line).collect();
-        kinds.push(Permits { definition: definition.clone(), lines, unmet });
+        let rules = definition.permissions.iter().chain(&config.agents.permissions);
+        let rules: Vec<&Rule> = rules.filter(|rule| concerns(rule, &definition.kind)).collect();
+        let settled = rules.iter().any(|rule| settles(rule));
+        let lines = rules.into_iter().map(line).collect();
+        kinds.push(Permits { definition: definition.clone(), lines, settled, unmet });
+    }
+    for problem in idle_rules(&config.agents.permissions, &config.tools, &known, &models) {
+        reading.warnings.push(("agents.permissions".to_owned(), problem));
     }
     Ok(Some(Folder { reading, kinds }))
 }
@@ -93,11 +102,48 @@ fn missing(pattern: &str) -> Option<Problem> {
     Some(Problem { line: None, key: "tools".to_owned(), what, hint: hint.to_owned() })
 }
 
+/// What is said of rules about something that there is not: they never decide anything.
+fn idle_rules(rules: &[Rule], tools: &ToolsConfig, kinds: &[&str], models: &Models) -> Vec<Problem> {
+    let (mut all, mut told) = (Vec::new(), BTreeSet::new());
+    for rule in rules {
+        let on = rule.on.as_str();
+        let fits = on == "*"
+            || match &*rule.what {
+                "tool" => is_met(on, tools, kinds),
+                // A child is named by its type, with or without a key.
+                "child" => {
+                    let kind = Pattern::new(on.split('/').next().unwrap_or(on));
+                    kinds.iter().any(|one| kind.fits(one))
+                }
+                "model" => on.contains('*') || models.missing(on).is_none(),
+                _ => true,
+            };
+        // A pattern of a definition may be several rules.
+        let object = tool_of(&rule.what, on.strip_suffix("/*").unwrap_or(on));
+        if !fits && told.insert(object.clone()) {
+            let what = format!("the rule {} is about {object}, which is not there", rule.id);
+            let hint = "mend its name, or take the rule away".to_owned();
+            all.push(Problem { line: None, key: "permissions".to_owned(), what, hint });
+        }
+    }
+    all
+}
+
+/// Does a rule decide on every irreversible tool?
+fn settles(rule: &Rule) -> bool {
+    matches!(&*rule.what, "tool" | "*")
+        && rule.on.as_str() == "*"
+        && rule.when.is_empty()
+        && rule.class.is_none_or(|class| class == EffectClass::Irreversible)
+}
+
 /// The models that the configuration alone lets one know of.
 struct Models {
     routes: Routes,
     /// Are there no others, since no engine is asked what it has?
     all: bool,
+    /// What the built-in engine has, which is there where no other is.
+    built_in: Vec<Arc<str>>,
 }
 
 impl Models {
@@ -113,7 +159,11 @@ impl Models {
             .collect();
         let (_, routes) = plan(config, &mut Ids::default(), &Discovered { models });
         let told = |engine: &EngineConfig| if built_in(&engine) { names.is_empty() } else { engine.discover };
-        Self { routes, all: !config.engines.is_empty() && !config.engines.iter().any(told) }
+        Self {
+            routes,
+            all: !config.engines.is_empty() && !config.engines.iter().any(told),
+            built_in: names.clone(),
+        }
     }
 
     /// What is said of a model that there is not.
@@ -128,7 +178,13 @@ impl Models {
             return problem(what, format!("give it the tool agent:{kind}"));
         }
         if !self.all {
-            return None;
+            if self.built_in.iter().any(|name| &**name == model) {
+                return None;
+            }
+            return problem(
+                format!("nothing that is configured serves {model}: an engine must say that it has it"),
+                "`seawall agents` tells once Seawall runs".to_owned(),
+            );
         }
         let near =
             self.routes.nearest(model).map_or_else(String::new, |near| format!("did you mean {near}? "));
@@ -178,7 +234,7 @@ fn line(rule: &Rule) -> Line {
     Line {
         verdict,
         what,
-        class: rule.class.map(seawall_model::EffectClass::as_str),
+        class: rule.class.map(EffectClass::as_str),
         when: when.join(" and "),
         how,
         rule: rule.id.clone(),
@@ -289,7 +345,7 @@ impl Permits {
         for line in &self.lines {
             out.push_str(&line.render());
         }
-        let rest = "everything else, but no irreversible tool";
+        let rest = if self.settled { "everything else" } else { "everything else, but no irreversible tool" };
         out.push_str(&format!("  {GOOD}{:<15}{GOOD:#}  {rest}\n", "may"));
         out
     }
@@ -368,8 +424,9 @@ fields = ["args.card_number"]
     fn permits(tools: &ToolsConfig) -> Permits {
         let (definition, _) = Definition::from_toml("triage", TRIAGE).expect("good");
         let lines = definition.permissions.iter().map(line).collect();
+        let settled = definition.permissions.iter().any(settles);
         let unmet = definition.tools.iter().filter(|one| !is_met(one, tools, &["triage"])).cloned().collect();
-        Permits { definition: Arc::new(definition), lines, unmet }
+        Permits { definition: Arc::new(definition), lines, settled, unmet }
     }
 
     #[test]
@@ -407,7 +464,9 @@ fields = ["args.card_number"]
     #[test]
     fn a_model_that_is_nowhere_is_told_where_that_is_certain() {
         let mut config = Config::bare("data".into());
-        assert!(Models::of(&config).missing("gpt-nine").is_none(), "an engine may be found that has it");
+        let unsure = Models::of(&config).missing("gpt-nine").expect("told");
+        assert!(unsure.what.contains("must say"), "an engine may be found that has it");
+        assert!(Models::of(&config).missing("sim-small").is_none());
         assert!(Models::of(&config).missing("agent/finder").is_some());
         let text = "[[engine]]\nname = \"sim\"\nkind = \"sim\"\n";
         let files = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
@@ -416,6 +475,21 @@ fields = ["args.card_number"]
         let models = Models::of(&config);
         let missing = models.missing("gpt-nine").expect("there is none");
         assert!(missing.what.contains("gpt-nine") && models.missing("sim-small").is_none());
+    }
+
+    #[test]
+    fn rules_about_nothing_are_told_and_one_on_everything_leaves_nothing_open() {
+        let text = "model = \"m\"\ninstructions = \"x\"\n[[permissions]]\ndeny = [\"crm.refnd\", \"agent:nobody\"]\n\
+                    [[permissions]]\nask = [\"store.put\", \"agent:a\"]\n[[permissions]]\nallow = [\"*\"]\n";
+        let (definition, _) = Definition::from_toml("a", text).expect("good");
+        let models = Models::of(&Config::bare("data".into()));
+        let told = idle_rules(&definition.permissions, &ToolsConfig::default(), &["a"], &models);
+        let told: Vec<&str> = told.iter().map(|one| &*one.what).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("crm.refnd") && told[1].contains("agent:nobody"), "{told:?}");
+        let settled = definition.permissions.iter().any(settles);
+        let one = Permits { definition: Arc::new(definition), lines: Vec::new(), settled, unmet: Vec::new() };
+        assert!(!one.render().contains("but no irreversible tool"), "{}", one.render());
     }
 
     #[test]

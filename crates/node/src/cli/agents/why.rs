@@ -32,6 +32,10 @@ fn render(answer: &Value, now_ms: u64) -> String {
     if !waits.is_empty() {
         out.push_str(&format!("\n{waits}"));
     }
+    let setbacks: String = show::list(&answer["waits"]).iter().map(|wait| setback(wait, now_ms)).collect();
+    if !setbacks.is_empty() {
+        out.push_str(&format!("\n{BOLD}what failed{BOLD:#}\n{setbacks}"));
+    }
     let mut known: Vec<String> = Vec::new();
     for wait in show::list(&answer["waits"]) {
         let advice = advice(wait, &answer["agent"]);
@@ -63,6 +67,21 @@ pub(super) fn table(waits: &Value, now_ms: u64) -> String {
     if table.is_empty() { String::new() } else { table.render() }
 }
 
+/// How it went so far with what is tried again.
+fn setback(wait: &Value, now_ms: u64) -> String {
+    let setback = &wait["setback"];
+    if setback.is_null() {
+        return String::new();
+    }
+    let tried = match (wait["attempts"].as_u64(), wait["tries_max"].as_u64()) {
+        (Some(count @ 1..), Some(max)) => format!("failed {count} of {max} times"),
+        _ => "put off".to_owned(),
+    };
+    let (effect, code) = (show::text(&wait["effect"]), show::text(&setback["code"]));
+    let first = show::ago(&setback["first_ms"], now_ms);
+    format!("  {effect} {tried}, first {first} ago; the last: {code}: {}\n", show::text(&setback["message"]))
+}
+
 /// What is waited for: the tool, what it is to be done to, and who said yes so far.
 fn on(wait: &Value) -> String {
     let (on, tool) = (show::text(&wait["on"]), show::text(&wait["tool"]));
@@ -91,6 +110,10 @@ fn advice(wait: &Value, agent: &Value) -> String {
     match wait["cause"].as_str().unwrap_or_default() {
         "approval" => {
             let whom: Vec<String> = show::list(&wait["approvers"]).iter().map(show::text).collect();
+            let whom = match show::list(&wait["handed_to"]).last() {
+                Some(to) => vec![show::text(to)],
+                None => whom,
+            };
             let ask = if whom.is_empty() { String::new() } else { format!("ask {} to ", whom.join(" or ")) };
             format!("{ask}say yes or no: seawall approve {effect} | seawall deny {effect}")
         }
@@ -123,7 +146,8 @@ fn advice(wait: &Value, agent: &Value) -> String {
             "it goes on when a call may begin; [agents] tool_calls_max allows more at once".to_owned()
         }
         "lease" => format!("somebody else holds {on}: it is given when that ends or its time is over"),
-        "retry" => "nothing: it is tried again by itself".to_owned(),
+        "retry" => "nothing: it is tried again by itself, and given up after [agents] tries_max".to_owned(),
+        "monitor" => format!("ask about the agent it waits for: seawall why {on}"),
         "timer" | "rest" => "nothing: it goes on by itself when the time has come".to_owned(),
         _ => String::new(),
     }

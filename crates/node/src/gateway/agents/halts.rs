@@ -4,19 +4,22 @@
 use http::StatusCode;
 use seawall_kernel::agents::Input;
 use seawall_kernel::agents::gate::Pattern;
-use seawall_model::durable::Scope;
+use seawall_model::durable::{Scope, Stop};
 use seawall_model::{Code, Fault};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::agents::handler::{BUILTINS, rules_of, tool_of};
 
+use super::show::ms;
 use super::{Answer, Request};
 
 /// `GET halts`
 pub(super) fn list(request: &Request<'_>) -> Answer {
     request.who.only_admin()?;
     request.query.finish()?;
-    let halts: Vec<String> = request.runtime.desk.halts().iter().map(ToString::to_string).collect();
+    let shown =
+        |stop: &Stop| json!({"scope": stop.scope.to_string(), "by": &*stop.by, "since_ms": ms(stop.at)});
+    let halts: Vec<Value> = request.runtime.desk.halts().iter().map(shown).collect();
     request.json(StatusCode::OK, &json!({ "halts": halts }))
 }
 
@@ -44,7 +47,7 @@ pub(super) async fn set(request: Request<'_>) -> Answer {
             "Stop `store.put` or `store.watch`, or forbid it by a rule: `[[agents.permissions]]` with `deny`.",
         ));
     }
-    let was = request.runtime.desk.halts().contains(&scope);
+    let was = request.runtime.desk.halts().iter().any(|stop| stop.scope == scope);
     let matches = matches(&request, &scope).await?;
     let (by, told) = (request.who.by.clone(), scope.clone());
     request.tell(|ticket| Input::Halt { ticket, scope: told, on, by }).await?;

@@ -118,7 +118,7 @@ pub(super) async fn decide(request: Request<'_>, effect: EffectId, act: Act) -> 
             }
             let args = fields.object_text("args")?;
             fields.finish()?;
-            let (args, facts) = edited(&request, &address, version, &row, args).await?;
+            let (args, facts) = judged(&request, &address, version, &row, args).await?;
             request.tell(vote(effect, address, Matter::Approval, who, true, args, facts)).await?;
         }
         (Act::Delegate, Stage::Approving { .. }) => {
@@ -207,22 +207,31 @@ async fn under_way(request: &Request<'_>, effect: EffectId) -> Result<(Address, 
     found.await?.ok_or_else(|| unknown_effect(effect))
 }
 
-/// Arguments that an approver changed, with what the gate is to know of them. They must fit
-/// the tool as the model's own must.
-async fn edited(
+/// Arguments that an approver changed, and what the gate is to know of these or else of the
+/// call's own: it is asked again. Changed ones must fit the tool as the model's own must.
+async fn judged(
     request: &Request<'_>,
     address: &Address,
     version: Arc<str>,
     row: &Pending,
     args: Option<Vec<u8>>,
 ) -> Result<(Option<Payload>, Vec<Fact>), Fault> {
-    let Some(args) = args else { return Ok((None, Vec::new())) };
     let wrong = |message: String| Fault::new(Code::BadField, message).at("args");
-    let Work::Tool { tool, .. } = &row.work else {
-        return Err(wrong(format!("A {} has no arguments to edit: approve or deny it.", row.work.kind())));
+    let Work::Tool { tool, args: own, .. } = &row.work else {
+        return match args {
+            None => Ok((None, Vec::new())),
+            Some(_) => {
+                Err(wrong(format!("A {} has no arguments to edit: approve or deny it.", row.work.kind())))
+            }
+        };
     };
-    let (library, kind, name) = (request.runtime.library.clone(), address.agent.clone(), tool.clone());
-    let read = move |_: &Reader| {
+    let (library, kind) = (request.runtime.library.clone(), address.agent.clone());
+    let (name, own, edited) = (tool.clone(), own.clone(), args.is_some());
+    let read = move |reader: &Reader| {
+        let args = match args {
+            Some(args) => args,
+            None => reader.open_payload(&own)?.to_vec(),
+        };
         let facts = match library.version(kind.kind(), &version) {
             Some(definition) => handler::facts_of_edit(&definition, &library.kit(&definition), &name, &args),
             None => Err("the version of its definition is not known any more".to_owned()),
@@ -230,8 +239,14 @@ async fn edited(
         Ok((args, facts))
     };
     let (args, facts) = request.read(read).await?;
-    let facts = facts.map_err(|why| wrong(format!("`args` do not do for `{tool}`: {why}.")))?;
-    Ok((Some(request.keep(args).await?), facts))
+    let facts = facts.map_err(|why| match edited {
+        true => wrong(format!("`args` do not do for `{tool}`: {why}.")),
+        false => {
+            Fault::new(Code::GateDenied, format!("The rules cannot be asked about `{tool}` now: {why}."))
+        }
+    })?;
+    let args = if edited { Some(request.keep(args).await?) } else { None };
+    Ok((args, facts))
 }
 
 /// What a human says came of an effect.
@@ -380,6 +395,7 @@ mod tests {
             until: At::MAX,
             child: None,
             handed: Vec::new(),
+            setback: None,
         }
     }
 

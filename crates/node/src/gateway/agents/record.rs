@@ -32,8 +32,8 @@ fn event(show: &Show<'_>, event: &Event) -> Value {
             json!({"run": run.to_string(), "why": &**why, "rests_until_ms": moment(*rests_until)})
         }
         Event::Attempted { effect } => json!({"effect": effect.to_string()}),
-        Event::Postponed { effect, until, why, counts, used } => json!({
-            "effect": effect.to_string(), "until_ms": moment(*until), "why": &**why, "counts": counts,
+        Event::Postponed { effect, until, code, why, counts, used } => json!({
+            "effect": effect.to_string(), "until_ms": moment(*until), "code": code.as_str(), "why": &**why, "counts": counts,
             "used": spend(used),
         }),
         Event::Answered { effect, answer, used, by } => {

@@ -110,7 +110,7 @@ impl<'a> Show<'a> {
     fn run_waits(&self, desk: &Desk, row: &RunRow) -> Result<Value, Error> {
         let Some((agent, standing)) = standing(self.reader, desk, &row.agent)? else { return Ok(json!([])) };
         if agent.run == Some(row.key) {
-            return Ok(needs(&agent, &standing.needs));
+            return Ok(needs(&agent, &standing));
         }
         let on = agent.run.map_or_else(String::new, |run| run.to_string());
         let since = ms(row.began);
@@ -129,7 +129,7 @@ impl<'a> Show<'a> {
             "queue": row.queue.iter().take(limits::ROWS_MAX).map(RunKey::to_string).collect::<Vec<_>>(),
             "inbox": row.inbox.iter().map(|item| self.item(item)).collect::<Vec<_>>(),
             "pending": row.pending.iter().map(|pending| self.pending(pending)).collect::<Vec<_>>(),
-            "waits": needs(row, &standing.needs),
+            "waits": needs(row, standing),
             "rung": row.progress.rung.as_str(),
             "strikes": row.strikes,
             "rests_until_ms": moment(row.rests_until),
@@ -202,6 +202,7 @@ impl<'a> Show<'a> {
         shown.insert("verdict".into(), verdict(&pending.ruling.verdict).into());
         shown.insert("stage".into(), stage.into());
         shown.insert("attempts".into(), pending.attempts.into());
+        shown.insert("setback".into(), setback(pending));
         shown.insert("asked_ms".into(), ms(pending.asked).into());
         shown.insert("until_ms".into(), json!(until.or_else(|| moment(pending.until))));
         shown.insert("reserved".into(), spend(&pending.reserved));
@@ -263,8 +264,8 @@ pub(super) fn standing(
 }
 
 /// What an agent waits for; of an effect by which tool it was asked for, and of an approval
-/// who said yes so far.
-pub(super) fn needs(row: &AgentRow, needs: &[Need]) -> Value {
+/// who said yes so far, of a stop who made it, and of what is tried again why.
+pub(super) fn needs(row: &AgentRow, standing: &Standing) -> Value {
     let shown = |need: &Need| {
         let pending = effect_of(row, need);
         let mut shown = json!({
@@ -280,9 +281,32 @@ pub(super) fn needs(row: &AgentRow, needs: &[Need]) -> Value {
             shown["quorum"] = approval.quorum.into();
             shown["approvers"] = approval.approvers.iter().map(|name| &**name).collect();
         }
+        if let Some(pending) = pending.filter(|pending| !pending.handed.is_empty()) {
+            shown["handed_to"] = pending.handed.iter().map(|handed| &*handed.to).collect();
+        }
+        if let Some(pending) = pending.filter(|_| need.cause == "retry") {
+            shown["attempts"] = pending.attempts.into();
+            shown["tries_max"] = standing.tries_max.into();
+            shown["setback"] = setback(pending);
+        }
+        if let Some(stop) = standing.stop.as_ref().filter(|_| need.cause == "halted") {
+            shown["by"] = (*stop.by).into();
+        }
         shown
     };
-    needs.iter().map(shown).collect()
+    standing.needs.iter().map(shown).collect()
+}
+
+/// What the tries of an effect came to so far.
+fn setback(pending: &Pending) -> Value {
+    pending.setback.as_ref().map_or(Value::Null, |setback| {
+        json!({
+            "code": setback.code.as_str(),
+            "message": &*setback.why,
+            "first_ms": moment(setback.first),
+            "last_ms": moment(setback.last),
+        })
+    })
 }
 
 /// The effect that is waited for.

@@ -85,6 +85,7 @@ pub(super) async fn list(mut request: Request<'_>) -> Answer {
     }
     let body = json!({
         "types": types, "states": states, "waits": away.with(&tally.needs).0, "durability": durability(&request),
+        "problems": request.runtime.problems(request.who.admin),
     });
     request.json(StatusCode::OK, &body)
 }
@@ -119,7 +120,7 @@ async fn one_by_one(request: &mut Request<'_>, tenant: Option<String>) -> Answer
                 "tenant": row.address.tenant.as_str(),
                 "state": standing.state.as_str(),
                 "run": row.run.map(|run| run.to_string()),
-                "waits": needs(row, &standing.needs),
+                "waits": needs(row, standing),
                 "inbox": row.inbox.len(),
                 "queue": row.queue.len(),
             })
@@ -173,11 +174,11 @@ pub(super) async fn start(request: Request<'_>, agent: Agent) -> Answer {
     let mut fields = request.fields()?;
     let tenant = request.who.acts_for(fields.text("tenant")?.as_deref())?;
     let task = fields.content("task");
-    let task = task.ok_or_else(|| Fault::new(Code::BadField, "A run has a `task`.").at("task"))?;
     let allowance = fields.allowance("allowance")?;
     let version: Option<Arc<str>> = fields.text("version")?.map(Into::into);
     let wait = wait_ms(fields.whole("wait_ms")?)?;
     fields.finish()?;
+    let task = task.ok_or_else(|| Fault::new(Code::BadField, "A run has a `task`.").at("task"))?;
     request.may_use(&tenant, &agent)?;
     defined(&request, agent.kind())?;
     known_version(&request, agent.kind(), version.as_ref()).await?;
@@ -188,6 +189,9 @@ pub(super) async fn start(request: Request<'_>, agent: Agent) -> Answer {
     begin(&request, start, wait).await
 }
 
+/// For whoever has just saved a file.
+const SOON: &str = "Definitions are files of the folder `agents.folder`, which is read every 2 s.";
+
 /// Is there such a type?
 ///
 /// # Errors
@@ -197,12 +201,18 @@ fn defined(request: &Request<'_>, kind: &str) -> Result<(), Fault> {
         return Ok(());
     }
     let fault = Fault::new(Code::AgentUnknown, format!("No agent of type `{kind}` is defined."));
+    if let Some(trouble) = request.runtime.library.troubles().iter().find(|trouble| trouble.kind == kind) {
+        let file = &trouble.file;
+        return Err(fault.advise(format!("Its file `{file}` has mistakes: `seawall check` tells them.")));
+    }
     let all = request.runtime.library.newest();
     let names: Vec<&str> = all.iter().map(|definition| &*definition.kind).collect();
     let alike = names.iter().copied().find(|name| name.eq_ignore_ascii_case(kind));
     Err(match alike.or_else(|| nearest(kind, &names)) {
-        Some(near) => fault.advise(format!("Did you mean `{near}`? `seawall agents` lists the types.")),
-        None => fault,
+        Some(near) => {
+            fault.advise(format!("Did you mean `{near}`? `seawall agents` lists the types. {SOON}"))
+        }
+        None => fault.advise(format!("`seawall agents` lists the types. {SOON}")),
     })
 }
 
