@@ -14,6 +14,9 @@ use super::machine::{Agents, Errand, Flight, Slot};
 use super::pool::{Kin, Pool};
 use super::shard::pending;
 
+/// Whoever waits for a spent budget looks at it again after so long.
+const BUDGET_LOOK: Millis = Millis(30_000);
+
 impl Agents {
     /// The effect, if it is under way.
     pub(super) fn pending(&self, address: &Address, effect: EffectId) -> Option<&Pending> {
@@ -253,7 +256,9 @@ impl Agents {
             let used = Spend { calls, ..used };
             return self.answer(address, effect, Answer::Failed { code, why }, used, None);
         }
-        self.try_again(address, effect, until, (code, why), counts, used);
+        // An operator may raise a budget before its window turns.
+        let look = if code == Code::BudgetExhausted { self.now.plus(BUDGET_LOOK) } else { At::MAX };
+        self.try_again(address, effect, until.min(look), (code, why), counts, used);
     }
 
     /// Ready to be done again. What the try before cost is booked, and as much as before
