@@ -244,7 +244,7 @@ class House:
         return self.until("all runs are over", lambda: self.live() == 0, seconds)
 
     def standing(self) -> dict[str, typing.Any]:
-        """Counts of agents: by state, and by what those in memory wait for."""
+        """Counts of agents: by state, and by what they wait for."""
         return self.api.ok("GET", "/seawall/agents")
 
     def live(self) -> int:
@@ -253,7 +253,7 @@ class House:
         return sum(states.get(state, 0) for state in ("running", "runnable", "waiting"))
 
     def waits(self) -> dict[str, int]:
-        """What agents in memory wait for."""
+        """What agents wait for, suspended ones by their rows."""
         return self.standing()["waits"]
 
     def busy(self) -> int:
