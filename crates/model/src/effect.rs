@@ -127,6 +127,28 @@ pub struct Allowance {
     pub depth: Option<u16>,
 }
 
+impl Allowance {
+    /// What both leave: the smaller of each limit.
+    #[must_use]
+    pub fn least(self, other: Self) -> Self {
+        fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            }
+        }
+        Self {
+            tokens: least(self.tokens, other.tokens),
+            money: least(self.money, other.money),
+            calls: least(self.calls, other.calls),
+            steps: least(self.steps, other.steps),
+            wall: least(self.wall, other.wall),
+            children: least(self.children, other.children),
+            depth: least(self.depth, other.depth),
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {

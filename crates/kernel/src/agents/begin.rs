@@ -39,7 +39,7 @@ impl Agents {
         }
         let run = RunRow {
             version: start.version.unwrap_or_else(|| kind.version.clone()),
-            allowance: narrow(kind.allowance, start.allowance),
+            allowance: kind.allowance.least(start.allowance),
             caller: start.caller,
             fork: start.fork,
             ..new_run(key, &address, start.task, start.by, self.now)
@@ -108,7 +108,7 @@ impl Agents {
             depth: row.depth + 1,
             hop: row.hop,
             version: kind.version.clone(),
-            allowance: narrow(kind.allowance, *allowance),
+            allowance: kind.allowance.least(*allowance),
             caller: row.caller.clone(),
             ..new_run(key, &address, task.clone(), Arc::from(above.agent.as_str()), self.now)
         })
@@ -379,23 +379,4 @@ fn scheduled(kind: &str, tenant: seawall_model::Tenant) -> Address {
     let agent =
         Agent::parse(&format!("{kind}/cron")).expect("a type's name was checked, with room for a key");
     Address { tenant, agent }
-}
-
-/// The smaller of both, limit by limit.
-fn narrow(one: Allowance, other: Allowance) -> Allowance {
-    fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-        match (one, other) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-    Allowance {
-        tokens: least(one.tokens, other.tokens),
-        money: least(one.money, other.money),
-        calls: least(one.calls, other.calls),
-        steps: least(one.steps, other.steps),
-        wall: least(one.wall, other.wall),
-        children: least(one.children, other.children),
-        depth: least(one.depth, other.depth),
-    }
 }

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::gateway::runs as door;
 
 use super::query::Query;
-use super::show::{Show, allowance, least, left};
+use super::show::{Show, allowance, left};
 use super::types::{begin, wait_ms, wait_over, waited};
 use super::visitor::Visitor;
 use super::{Answer, Request, path, unread};
@@ -162,7 +162,7 @@ fn left_on_path(row: &RunRow, tree: &[RunRow]) -> Allowance {
         let Some(above) = parent.and_then(|effect| tree.iter().find(|row| row.key == effect.run)) else {
             break;
         };
-        whole = least(&whole, &left(above, now));
+        whole = whole.least(left(above, now));
         parent = above.parent;
     }
     whole

@@ -339,25 +339,6 @@ pub(super) fn left(row: &RunRow, now: At) -> Allowance {
     }
 }
 
-/// What both leave: the less of each.
-pub(super) fn least(one: &Allowance, other: &Allowance) -> Allowance {
-    fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-        match (one, other) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
-    }
-    Allowance {
-        tokens: least(one.tokens, other.tokens),
-        money: least(one.money, other.money),
-        calls: least(one.calls, other.calls),
-        steps: least(one.steps, other.steps),
-        wall: least(one.wall, other.wall),
-        children: least(one.children, other.children),
-        depth: least(one.depth, other.depth),
-    }
-}
-
 /// A name for a stage, and until when it lasts.
 fn stage(stage: &Stage) -> (&'static str, Option<u64>) {
     match stage {
@@ -442,8 +423,8 @@ mod tests {
             calls,
             ..Allowance::default()
         };
-        let both = least(&of(Some(5), None), &of(Some(3), Some(7)));
+        let both = of(Some(5), None).least(of(Some(3), Some(7)));
         assert_eq!((both.tokens, both.calls, both.wall), (Some(Tokens(3)), Some(7), None));
-        assert_eq!(least(&both, &Allowance::default()), both);
+        assert_eq!(both.least(Allowance::default()), both);
     }
 }
